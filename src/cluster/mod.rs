@@ -1,0 +1,10 @@
+//! The vocabulary of a cluster: who is who, which server is in which state, and who may decide.
+//!
+//! Words only. Layer 1: no I/O, no tokio, no clock. Both planes read [`ClusterView`] snapshots; only
+//! `health` (roles, positions) and `failover` (status, epoch) publish new ones.
+
+mod view;
+mod words;
+
+pub use view::{ClusterView, NodeView, Position, Sample};
+pub use words::{Alone, Consensus, Epoch, FailoverRequest, Lsn, NodeId, Role, Status, Timeline, Trouble, Verdict};

@@ -1,0 +1,90 @@
+//! The immutable snapshot of the cluster that both planes read. Must not change after it is published.
+
+use std::time::Instant;
+
+use super::{Epoch, Lsn, NodeId, Role, Status, Timeline};
+
+/// One reading of a node's write-ahead log position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sample {
+    /// When the question was *sent*: everything committed before is at or below `lsn` (SESSIONS R7).
+    pub asked: Instant,
+    /// Primary: the insert position. Standby: the replayed position.
+    pub lsn: Lsn,
+}
+
+/// What the newest successful probe read from a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// The position that matters for reads: inserted on a primary, replayed on a standby.
+    pub sample: Sample,
+    /// Standby: what was received, which may be ahead of what was replayed.
+    pub received: Option<Lsn>,
+    /// The server's timeline, 0 if unknown.
+    pub timeline: Timeline,
+    /// Standby: the WAL receiver's state is `streaming`.
+    pub streaming: bool,
+}
+
+/// One node as it was when the view was made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeView {
+    /// Its number.
+    pub id: NodeId,
+    /// Its name, for people.
+    pub name: String,
+    /// What it said that it is.
+    pub role: Role,
+    /// Whether it may be used.
+    pub status: Status,
+    /// Share of the reads, relative to the other nodes' weights; 0 takes none.
+    pub weight: f64,
+    /// Newest positions, once read.
+    pub position: Option<Position>,
+    /// `server_version_num`, 0 if unknown.
+    pub version: u32,
+    /// Bytes that a standby's replay is behind the primary's newest sample.
+    pub lag: Option<u64>,
+}
+
+impl NodeView {
+    /// May statements be sent to it?
+    pub fn usable(&self) -> bool {
+        self.status == Status::Up
+    }
+}
+
+/// The cluster as everyone sees it until the next view.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClusterView {
+    /// Grows with each promotion.
+    pub epoch: Epoch,
+    /// Grows with each published view whose roles, status or weights differ from the one before.
+    pub generation: u64,
+    /// All nodes, in the order of their numbers.
+    pub nodes: Vec<NodeView>,
+    /// Where writes go; none while no primary is known.
+    pub primary: Option<NodeId>,
+}
+
+impl ClusterView {
+    /// A view before anything is known.
+    pub fn empty() -> Self {
+        Self { epoch: Epoch(0), generation: 0, nodes: Vec::new(), primary: None }
+    }
+
+    /// The node with that number.
+    pub fn node(&self, id: NodeId) -> Option<&NodeView> {
+        self.nodes.iter().find(|node| node.id == id)
+    }
+
+    /// The primary's entry, if one is known.
+    pub fn primary_node(&self) -> Option<&NodeView> {
+        self.node(self.primary?)
+    }
+
+    /// Standbys that may be used now.
+    pub fn usable_standbys(&self) -> impl Iterator<Item = &NodeView> {
+        self.nodes.iter().filter(|node| node.usable() && Some(node.id) != self.primary && node.role == Role::Standby)
+    }
+}

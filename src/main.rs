@@ -1,0 +1,3 @@
+//! The `pgherd` program: hands the command line to [`pgherd::cli`].
+
+fn main() {}

@@ -1,0 +1,5 @@
+//! Text to [`Facts`]: lexer, fingerprint, classification, verdict cache. Layer 0: knows no servers, does no I/O.
+
+mod facts;
+
+pub use facts::{Effect, Facts, Fingerprint, Flags, Isolation, Kind, LexMode, Modes, Name};

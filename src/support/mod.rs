@@ -1,0 +1,3 @@
+//! Small things that everyone may use: the clock, back-off, bounded collections. Layer 0; five files at most.
+
+pub mod clock;
