@@ -1,3 +1,4 @@
 //! Small things that everyone may use: the clock, back-off, bounded collections. Layer 0; five files at most.
 
+pub mod buffer;
 pub mod clock;

@@ -142,9 +142,13 @@ pub fn password(out: &mut Vec<u8>, body: &[u8]) {
 
 /// Quotes `text` as an SQL literal, whatever `standard_conforming_strings` is.
 pub fn literal(out: &mut Vec<u8>, text: &str) {
-    let escape = text.contains('\\');
-    out.extend_from_slice(if escape { b" E'" } else { b"'" });
-    for &byte in text.as_bytes() {
+    literal_bytes(out, text.as_bytes());
+}
+
+/// As [`literal`] for text in an encoding whose characters hold no ASCII bytes but ASCII itself.
+pub fn literal_bytes(out: &mut Vec<u8>, text: &[u8]) {
+    out.extend_from_slice(if text.contains(&b'\\') { b" E'" } else { b"'" });
+    for &byte in text {
         if byte == b'\'' || byte == b'\\' {
             out.push(byte);
         }

@@ -1,0 +1,334 @@
+//! The queue of replies that a server owes. Pure: it is told each message sent and each message received, and says
+//! whether the client may see it. Without it nobody knows what belongs to whom once something was injected.
+
+use std::collections::VecDeque;
+
+use crate::wire::back;
+
+/// What to take back if a message is skipped because an earlier one of its series failed. Made and read by `session`.
+pub type Undo = Box<dyn std::any::Any>;
+
+/// One reply that the server owes, or one that is made here at this place of the order.
+#[derive(Debug)]
+pub enum Expect {
+    /// A simple query, its replies hidden from the client if it was injected. Ends with ReadyForQuery.
+    Query {
+        /// Injected: nothing of it reaches the client.
+        hide: bool,
+    },
+    /// ParseComplete.
+    Parse {
+        /// Injected.
+        hide: bool,
+        /// What to take back if it fails.
+        undo: Option<Undo>,
+    },
+    /// BindComplete.
+    Bind,
+    /// ParameterDescription, then RowDescription or NoData.
+    DescribeStatement,
+    /// RowDescription or NoData.
+    DescribePortal,
+    /// Rows or copy data up to its completion.
+    Execute,
+    /// CloseComplete.
+    Close {
+        /// Injected.
+        hide: bool,
+        /// What to take back if it is skipped.
+        undo: Option<Undo>,
+    },
+    /// ReadyForQuery.
+    Sync,
+    /// FunctionCallResponse, then ReadyForQuery.
+    Function,
+    /// The end of the client's copy data; no reply of its own.
+    CopyEnd,
+    /// A message without a body that is made here when its turn comes.
+    Made {
+        /// The message's tag.
+        tag: u8,
+        /// What to take back if it is skipped.
+        undo: Option<Undo>,
+    },
+}
+
+/// What to do with a message of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is the client's.
+    Forward,
+    /// It answers what was injected.
+    Hide,
+}
+
+/// A message that nothing was sent for: the connection cannot be trusted any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("unexpected message \"{}\" from the server", .0.escape_ascii())]
+pub struct Unexpected(pub u8);
+
+/// The queue.
+#[derive(Debug, Default)]
+pub struct Expected {
+    queue: VecDeque<Expect>,
+    /// An extended series failed and its Sync was not sent yet: the server ignores everything until then.
+    skipping: bool,
+    /// The server waits for copy data: it ignores Sync and Flush.
+    copy_in: bool,
+}
+
+impl Expected {
+    /// The server owes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty() && !self.skipping
+    }
+
+    /// The server waits for copy data.
+    pub fn copy_in(&self) -> bool {
+        self.copy_in
+    }
+
+    /// The series failed and was not ended by Sync yet.
+    pub fn skipping(&self) -> bool {
+        self.skipping
+    }
+
+    /// Messages of an extended series were sent without the Sync that ends it.
+    pub fn in_series(&self) -> bool {
+        self.skipping
+            || !matches!(self.queue.back(), None | Some(Expect::Query { .. } | Expect::Sync | Expect::Function))
+    }
+
+    /// A message was (or is about to be) sent. Returns what must be taken back at once: the server will ignore it.
+    pub fn push(&mut self, expect: Expect) -> Option<Undo> {
+        match expect {
+            Expect::Sync if self.copy_in && !self.copy_ended() => None,
+            Expect::Sync => {
+                self.skipping = false;
+                self.queue.push_back(Expect::Sync);
+                None
+            }
+            expect if self.skipping => undo_of(expect),
+            expect => {
+                self.queue.push_back(expect);
+                None
+            }
+        }
+    }
+
+    fn copy_ended(&self) -> bool {
+        self.queue.iter().any(|expect| matches!(expect, Expect::CopyEnd))
+    }
+
+    /// A message made here whose turn has come.
+    pub fn pop_made(&mut self) -> Option<u8> {
+        while let Some(Expect::CopyEnd) = self.queue.front() {
+            self.queue.pop_front();
+        }
+        match self.queue.front() {
+            Some(&Expect::Made { tag, .. }) => {
+                self.queue.pop_front();
+                Some(tag)
+            }
+            _ => None,
+        }
+    }
+
+    /// A message of the server has arrived. `undone` receives what a failed series did not do.
+    ///
+    /// # Errors
+    /// Nothing that was sent is answered by such a message.
+    pub fn on(&mut self, tag: u8, undone: &mut Vec<Undo>) -> Result<Fate, Unexpected> {
+        if matches!(tag, back::NOTICE | back::NOTIFICATION | back::PARAMETER_STATUS) {
+            return Ok(self.fate());
+        }
+        self.pass_copy_end();
+        let Some(front) = self.queue.front() else {
+            return if tag == back::ERROR { Ok(Fate::Forward) } else { Err(Unexpected(tag)) };
+        };
+        match front {
+            Expect::Query { .. } | Expect::Function => self.on_simple(tag),
+            Expect::Sync if tag == back::READY => Ok(self.done()),
+            // A Sync can fail too: it commits.
+            Expect::Sync if tag == back::ERROR => Ok(Fate::Forward),
+            _ if tag == back::ERROR => Ok(self.on_series_error(undone)),
+            _ => self.on_series(tag),
+        }
+    }
+
+    fn fate(&self) -> Fate {
+        match self.queue.front() {
+            Some(
+                Expect::Query { hide: true } | Expect::Parse { hide: true, .. } | Expect::Close { hide: true, .. },
+            ) => Fate::Hide,
+            _ => Fate::Forward,
+        }
+    }
+
+    fn done(&mut self) -> Fate {
+        let fate = self.fate();
+        self.queue.pop_front();
+        fate
+    }
+
+    fn on_simple(&mut self, tag: u8) -> Result<Fate, Unexpected> {
+        match tag {
+            back::READY => {
+                self.copy_in = false;
+                return Ok(self.done());
+            }
+            back::COPY_IN | back::COPY_BOTH => self.copy_in = true,
+            back::ERROR | back::COMPLETE => self.copy_in = false,
+            back::ROW_DESCRIPTION | back::DATA_ROW | back::EMPTY_QUERY | back::FUNCTION_RESULT => {}
+            back::COPY_OUT | back::COPY_DATA | back::COPY_DONE => {}
+            other => return Err(Unexpected(other)),
+        }
+        Ok(self.fate())
+    }
+
+    fn on_series(&mut self, tag: u8) -> Result<Fate, Unexpected> {
+        let done = match (self.queue.front(), tag) {
+            (Some(Expect::Parse { .. }), back::PARSE_COMPLETE) => true,
+            (Some(Expect::Bind), back::BIND_COMPLETE) => true,
+            (Some(Expect::Close { .. }), back::CLOSE_COMPLETE) => true,
+            (Some(Expect::DescribeStatement), back::PARAMETER_DESCRIPTION) => false,
+            (Some(Expect::DescribeStatement | Expect::DescribePortal), back::ROW_DESCRIPTION | back::NO_DATA) => true,
+            (Some(Expect::Execute), back::COMPLETE | back::EMPTY_QUERY | back::PORTAL_SUSPENDED) => {
+                self.copy_in = false;
+                true
+            }
+            (Some(Expect::Execute), back::COPY_IN) => {
+                self.enter_copy_in();
+                false
+            }
+            (Some(Expect::Execute), back::DATA_ROW | back::COPY_OUT | back::COPY_DATA | back::COPY_DONE) => false,
+            (_, other) => return Err(Unexpected(other)),
+        };
+        Ok(if done { self.done() } else { self.fate() })
+    }
+
+    /// The server has begun to read copy data: each Sync that was sent ahead of it is ignored.
+    fn enter_copy_in(&mut self) {
+        self.copy_in = true;
+        while let Some(Expect::Sync) = self.queue.get(1) {
+            self.queue.remove(1);
+        }
+    }
+
+    /// Everything up to the next Sync is skipped by the server, simple queries included.
+    fn on_series_error(&mut self, undone: &mut Vec<Undo>) -> Fate {
+        let fate = Fate::Forward;
+        self.copy_in = false;
+        loop {
+            match self.queue.front() {
+                None => {
+                    self.skipping = true;
+                    break;
+                }
+                Some(Expect::Sync) => break,
+                Some(_) => undone.extend(self.queue.pop_front().and_then(undo_of)),
+            }
+        }
+        fate
+    }
+
+    fn pass_copy_end(&mut self) {
+        if let Some(Expect::CopyEnd) = self.queue.front() {
+            self.queue.pop_front();
+        }
+    }
+}
+
+fn undo_of(expect: Expect) -> Option<Undo> {
+    match expect {
+        Expect::Parse { undo, .. } | Expect::Close { undo, .. } | Expect::Made { undo, .. } => undo,
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(sent: Vec<Expect>, replies: &[u8]) -> (Expected, Vec<Fate>) {
+        let mut expected = Expected::default();
+        for expect in sent {
+            assert!(expected.push(expect).is_none());
+        }
+        let fates = replies.iter().map(|&tag| expected.on(tag, &mut Vec::new()).expect("expected")).collect();
+        (expected, fates)
+    }
+
+    fn parse(hide: bool) -> Expect {
+        Expect::Parse { hide, undo: None }
+    }
+
+    #[test]
+    fn injected_messages_are_hidden_and_the_rest_is_not() {
+        use Fate::{Forward, Hide};
+        let sent = vec![
+            Expect::Query { hide: true },
+            parse(true),
+            Expect::Bind,
+            Expect::DescribePortal,
+            Expect::Execute,
+            Expect::Sync,
+        ];
+        let (expected, fates) = run(sent, b"CZ12TDDCZ");
+        assert_eq!(fates, [Hide, Hide, Hide, Forward, Forward, Forward, Forward, Forward, Forward]);
+        assert!(expected.is_empty());
+    }
+
+    #[test]
+    fn an_error_skips_to_sync_and_simple_queries_with_it() {
+        let sent =
+            vec![parse(false), Expect::Bind, Expect::Query { hide: false }, Expect::Sync, parse(false), Expect::Sync];
+        let (expected, _) = run(sent, b"EZ1Z");
+        assert!(expected.is_empty());
+    }
+
+    #[test]
+    fn after_an_error_without_sync_nothing_is_owed_until_it_is_sent() {
+        let (mut expected, _) = run(vec![parse(false), Expect::Bind], b"E");
+        assert!(expected.skipping() && !expected.is_empty());
+        expected.push(Expect::Execute);
+        expected.push(Expect::Query { hide: false });
+        expected.push(Expect::Sync);
+        assert_eq!(expected.on(b'Z', &mut Vec::new()), Ok(Fate::Forward));
+        assert!(expected.is_empty());
+    }
+
+    #[test]
+    fn a_sync_sent_ahead_of_copy_data_is_ignored_by_the_server() {
+        let (mut expected, _) = run(vec![parse(false), Expect::Bind, Expect::Execute, Expect::Sync], b"12G");
+        assert!(expected.copy_in());
+        expected.push(Expect::CopyEnd);
+        expected.push(Expect::Sync);
+        for tag in *b"CZ" {
+            expected.on(tag, &mut Vec::new()).expect("expected");
+        }
+        assert!(expected.is_empty());
+    }
+
+    #[test]
+    fn made_replies_keep_their_place() {
+        let mut expected = Expected::default();
+        for expect in [Expect::Bind, Expect::Made { tag: b'1', undo: None }, Expect::Sync] {
+            expected.push(expect);
+        }
+        assert_eq!(expected.pop_made(), None);
+        expected.on(b'2', &mut Vec::new()).expect("expected");
+        assert_eq!(expected.pop_made(), Some(b'1'));
+        assert_eq!(expected.pop_made(), None);
+        expected.on(b'Z', &mut Vec::new()).expect("expected");
+    }
+
+    #[test]
+    fn what_nobody_asked_for_is_refused() {
+        let mut expected = Expected::default();
+        assert_eq!(expected.on(b'D', &mut Vec::new()), Err(Unexpected(b'D')));
+        expected.push(Expect::Bind);
+        assert_eq!(expected.on(b'1', &mut Vec::new()), Err(Unexpected(b'1')));
+        assert_eq!(expected.on(b'N', &mut Vec::new()), Ok(Fate::Forward));
+    }
+}

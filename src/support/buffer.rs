@@ -1,0 +1,158 @@
+//! Byte buffers for relays, lent from a per-thread pool so that an idle session holds none.
+//!
+//! A buffer never grows by itself: its size is one of two, and what does not fit is streamed by its owner.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// Bytes of an ordinary buffer: a request and its answer of an ordinary statement.
+pub const SMALL: usize = 8 * 1024;
+/// Bytes of a large buffer: long texts (SESSIONS R14, R19) and bulk data.
+pub const LARGE: usize = 64 * 1024;
+/// Unused buffers of each size that a thread keeps.
+const KEEP: usize = 256;
+
+/// A window of bytes that is filled at its end and consumed at its front.
+#[derive(Debug, Default)]
+pub struct Buffer {
+    store: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl Buffer {
+    /// A buffer without memory.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// What is in it.
+    pub fn filled(&self) -> &[u8] {
+        &self.store[self.start..self.end]
+    }
+
+    /// Nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Bytes in it.
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Bytes that it can hold.
+    pub fn capacity(&self) -> usize {
+        self.store.len()
+    }
+
+    /// Where new bytes go. Moves what is there to the front when the end is reached.
+    pub fn spare(&mut self) -> &mut [u8] {
+        if self.start > 0 && (self.start == self.end || self.end == self.store.len()) {
+            self.store.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        &mut self.store[self.end..]
+    }
+
+    /// No byte can be added.
+    pub fn is_full(&self) -> bool {
+        self.len() == self.store.len()
+    }
+
+    /// The first `count` bytes of [`spare`](Self::spare) have been written.
+    pub fn commit(&mut self, count: usize) {
+        self.end += count;
+        debug_assert!(self.end <= self.store.len(), "more was committed than there was room for");
+    }
+
+    /// The first `count` bytes are done with.
+    pub fn consume(&mut self, count: usize) {
+        self.start += count;
+        debug_assert!(self.start <= self.end, "more was consumed than there was");
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+        }
+    }
+}
+
+/// A thread's unused buffers.
+#[derive(Debug, Clone, Default)]
+pub struct BufferPool {
+    shelves: Rc<RefCell<Shelves>>,
+}
+
+#[derive(Debug, Default)]
+struct Shelves {
+    small: Vec<Box<[u8]>>,
+    large: Vec<Box<[u8]>>,
+}
+
+impl BufferPool {
+    /// Gives `buffer` memory if it has none.
+    pub fn lend(&self, buffer: &mut Buffer) {
+        if buffer.store.is_empty() {
+            let kept = self.shelves.borrow_mut().small.pop();
+            buffer.store = kept.unwrap_or_else(|| vec![0; SMALL].into_boxed_slice());
+        }
+    }
+
+    /// Makes `buffer` a large one, keeping its bytes. Returns whether it grew.
+    pub fn enlarge(&self, buffer: &mut Buffer) -> bool {
+        if buffer.store.len() >= LARGE {
+            return false;
+        }
+        let kept = self.shelves.borrow_mut().large.pop();
+        let mut store = kept.unwrap_or_else(|| vec![0; LARGE].into_boxed_slice());
+        let length = buffer.len();
+        store[..length].copy_from_slice(buffer.filled());
+        let old = std::mem::replace(buffer, Buffer { store, start: 0, end: length });
+        self.shelve(old.store);
+        true
+    }
+
+    /// Takes the memory of an empty buffer back.
+    pub fn take_back(&self, buffer: &mut Buffer) {
+        debug_assert!(buffer.is_empty(), "bytes would be lost");
+        self.shelve(std::mem::take(buffer).store);
+    }
+
+    fn shelve(&self, store: Box<[u8]>) {
+        let mut shelves = self.shelves.borrow_mut();
+        let shelf = match store.len() {
+            SMALL => &mut shelves.small,
+            LARGE => &mut shelves.large,
+            _ => return,
+        };
+        if shelf.len() < KEEP {
+            shelf.push(store);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_survive_wrapping_and_growing() {
+        let pool = BufferPool::default();
+        let mut buffer = Buffer::none();
+        pool.lend(&mut buffer);
+        buffer.spare().fill(7);
+        buffer.commit(SMALL);
+        assert!(buffer.is_full());
+        buffer.consume(SMALL - 2);
+        buffer.spare()[0] = 9;
+        buffer.commit(1);
+        assert_eq!(buffer.filled(), [7, 7, 9]);
+        assert!(pool.enlarge(&mut buffer));
+        assert!(!pool.enlarge(&mut buffer));
+        assert_eq!((buffer.filled(), buffer.capacity()), (&[7, 7, 9][..], LARGE));
+        buffer.consume(3);
+        pool.take_back(&mut buffer);
+        assert_eq!(buffer.capacity(), 0);
+    }
+}
