@@ -1,1 +1,14 @@
-//! To be written.
+//! The edges: TCP, Unix and TLS byte streams, dialing and listening. Knows no PostgreSQL beyond the SSLRequest that
+//! stands before TLS; must not import sessions, pools or anything of the control plane.
+
+mod binding;
+mod dial;
+mod listen;
+mod stream;
+pub mod tls;
+mod tls_state;
+
+pub use dial::{DialError, DialFault, DialTarget, Endpoint, dial};
+pub use listen::{Listener, bind_tcp, bind_unix};
+pub use stream::{DetachedStream, Keepalive, PeerAddr, SocketOptions, Stream};
+pub use tls::{ClientTls, ServerTls, SslMode, TlsError};

@@ -1,0 +1,66 @@
+//! Listeners on real sockets: stale files, files in use, permissions, clean-up.
+
+use super::*;
+use crate::net::Stream;
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("pgherd-listen-{}-{name}", std::process::id()));
+        fs::create_dir_all(&path).expect("a folder");
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+async fn greets(listener: &Listener, mut client: Stream) {
+    let (accepted, _) = listener.accept().await.expect("a client");
+    let mut server = accepted.attach().expect("attached");
+    server.write_all(b"hi").await.expect("written");
+    let mut buf = [0; 8];
+    assert_eq!(client.read(&mut buf).await.expect("bytes"), 2);
+}
+
+#[tokio::test]
+async fn tcp_accepts_and_tells_its_port() {
+    let listener = bind_tcp("127.0.0.1:0".parse().expect("an address"), 16).expect("bound");
+    let PeerAddr::Ip(address) = listener.address() else { panic!("TCP") };
+    assert_ne!(address.port(), 0);
+    let client = tokio::net::TcpStream::connect(address).await.expect("connected");
+    greets(&listener, client.into()).await;
+    let again = bind_tcp(address, 16).err().expect("in use");
+    assert_eq!(again.kind(), io::ErrorKind::AddrInUse);
+}
+
+#[tokio::test]
+async fn s30_stale_socket_is_replaced_and_a_live_one_is_not() {
+    let folder = Folder::new("stale");
+    let path = folder.0.join(".s.PGSQL.9999");
+    drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
+    assert!(path.exists(), "a dead process leaves its socket");
+    let listener = bind_unix(&folder.0, 9999, 0o770, 16).expect("the stale file is replaced");
+    assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o770);
+    let second = bind_unix(&folder.0, 9999, 0o777, 16).err().expect("locked");
+    assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
+    let client = tokio::net::UnixStream::connect(&path).await.expect("connected");
+    greets(&listener, client.into()).await;
+    drop(listener);
+    assert_eq!(fs::read_dir(&folder.0).expect("readable").count(), 0, "both files are gone");
+}
+
+#[tokio::test]
+async fn s30_socket_of_a_process_without_our_lock_is_left_alone() {
+    let folder = Folder::new("live");
+    let path = folder.0.join(".s.PGSQL.5432");
+    let other = std::os::unix::net::UnixListener::bind(&path).expect("bound");
+    let refused = bind_unix(&folder.0, 5432, 0o777, 16).err().expect("answered");
+    assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+    assert!(path.exists());
+    drop(other);
+}
