@@ -3,6 +3,18 @@
 
 mod carried;
 mod expect;
+mod hub;
+mod pool;
+mod reported;
+mod server;
+mod shared;
+mod statements;
 
 pub use carried::{Carried, set as set_statement, setup};
 pub use expect::{Expect, Expected, Fate, Undo, Unexpected};
+pub use hub::{Hub, Mail, OpenError, Opener, Opening, Post, Times};
+pub use pool::{Pool, Ticket};
+pub use reported::{Interner, Reported};
+pub use server::{DetachedServer, Identity, Leftovers, Lost, Outcome, Server};
+pub use shared::{Full, Permit, PoolKey, Registry, Share, SharedNode, SharedPool};
+pub use statements::{StatementKey, Statements, statement_name};

@@ -1,0 +1,195 @@
+//! One data thread's pools and its post to the other threads. Must not wait for another thread: a message that
+//! cannot be posted at once is dropped, and whoever waited for its answer asks again at the next housekeeping.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::cluster::NodeId;
+use crate::support::buffer::BufferPool;
+use crate::support::clock::{Duration, Instant, now};
+
+use super::pool::Pool;
+use super::reported::Interner;
+use super::server::{DetachedServer, Server};
+use super::shared::{Permit, PoolKey, Registry, SharedPool};
+
+/// Between the pools of two threads.
+#[derive(Debug)]
+pub enum Mail {
+    /// A session of thread `from` waits and nobody there has a connection: hand an idle one over.
+    Want {
+        /// Which pool.
+        pool: Arc<SharedPool>,
+        /// Who asks.
+        from: usize,
+    },
+    /// A connection changes hands.
+    Server {
+        /// Its pool.
+        pool: Arc<SharedPool>,
+        /// The connection.
+        server: Box<DetachedServer>,
+    },
+    /// There was none to hand over.
+    Nothing {
+        /// Which pool.
+        pool: Arc<SharedPool>,
+    },
+    /// The node has its most connections: close the longest idle one that you have there.
+    Evict {
+        /// The node.
+        node: NodeId,
+    },
+}
+
+/// Why a server connection could not be opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpenError {
+    /// Nobody answers there, or not in time, or the server is starting up or shutting down.
+    Unreachable(String),
+    /// The server has too many clients: wait and try again (SESSIONS R21).
+    Busy(String),
+    /// The server refused this user or database; SQLSTATE and text are for the client.
+    Refused {
+        /// SQLSTATE.
+        code: String,
+        /// Its text.
+        message: String,
+    },
+}
+
+/// A connection being opened.
+pub type Opening = Pin<Box<dyn Future<Output = Result<Box<Server>, OpenError>>>>;
+/// Opens a connection for a pool, counted by the permit.
+pub type Opener = Box<dyn Fn(&Arc<SharedPool>, Permit) -> Opening>;
+/// Posts to a thread without waiting; gives the message back if it cannot.
+pub type Post = Box<dyn Fn(usize, Mail) -> Result<(), Mail>>;
+
+/// When idle connections end.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// Idle beyond the minimum: closed after this; zero: never.
+    pub idle_timeout: Duration,
+    /// Closed, once idle, after this; zero: never.
+    pub max_lifetime: Duration,
+}
+
+/// One thread's pools.
+pub struct Hub {
+    /// This thread's number.
+    pub thread: usize,
+    /// Limits shared by all threads.
+    pub registry: Arc<Registry>,
+    /// This thread's buffers.
+    pub buffers: BufferPool,
+    /// This thread's reports.
+    pub interner: Rc<Interner>,
+    /// When idle connections end.
+    pub times: Cell<Times>,
+    /// Connections opened before this moment are closed once idle.
+    retired: Cell<Instant>,
+    pub(super) open: Opener,
+    pub(super) post: Post,
+    pools: RefCell<HashMap<PoolKey, Rc<Pool>>>,
+}
+
+impl Hub {
+    /// A thread's hub.
+    pub fn new(thread: usize, registry: Arc<Registry>, times: Times, open: Opener, post: Post) -> Rc<Self> {
+        Rc::new(Self {
+            thread,
+            registry,
+            buffers: BufferPool::default(),
+            interner: Rc::default(),
+            times: Cell::new(times),
+            retired: Cell::new(now()),
+            open,
+            post,
+            pools: RefCell::default(),
+        })
+    }
+
+    /// This thread's part of a pool; made at first use.
+    pub fn pool(self: &Rc<Self>, shared: &Arc<SharedPool>) -> Rc<Pool> {
+        if let Some(found) = self.pools.borrow().get(&shared.key) {
+            return found.clone();
+        }
+        let pool = Pool::new(self, shared.clone());
+        self.pools.borrow_mut().insert(shared.key.clone(), pool.clone());
+        pool
+    }
+
+    /// Deals with a message of another thread.
+    pub fn receive(self: &Rc<Self>, mail: Mail) {
+        match mail {
+            Mail::Want { pool, from } => self.pool(&pool).hand_over(from),
+            Mail::Server { pool, server } => {
+                let pool = self.pool(&pool);
+                match server.attach(self.interner.clone()) {
+                    Ok(server) => pool.put(Box::new(server)),
+                    Err(_) => pool.want_more(),
+                }
+            }
+            Mail::Nothing { pool } => self.pool(&pool).open_more(),
+            Mail::Evict { node } => {
+                self.evict(node, None);
+            }
+        }
+    }
+
+    /// Closes the longest idle connection to `node` that is in another pool than `but`. Returns whether there was one.
+    pub(super) fn evict(&self, node: NodeId, but: Option<&PoolKey>) -> bool {
+        let pools = self.pools.borrow();
+        let candidates = pools.values().filter(|pool| pool.key().node == node && Some(pool.key()) != but);
+        let Some(pool) =
+            candidates.filter_map(|pool| Some((pool.longest_idle()?, pool))).min_by_key(|(since, _)| *since)
+        else {
+            return false;
+        };
+        pool.1.close_longest_idle();
+        true
+    }
+
+    /// Asks the other threads to make room at `node`.
+    pub(super) fn ask_for_room(&self, node: NodeId) {
+        for thread in (0..self.registry.threads()).filter(|&thread| thread != self.thread) {
+            // A full mailbox means that this is asked again at the next housekeeping.
+            let _ = (self.post)(thread, Mail::Evict { node });
+        }
+    }
+
+    /// Server connections opened before now end as soon as they are idle (SESSIONS R6: login defaults may have changed).
+    pub fn retire(&self) {
+        self.retired.set(now());
+        self.housekeeping();
+    }
+
+    pub(super) fn is_retired(&self, opened: Instant) -> bool {
+        let lifetime = self.times.get().max_lifetime;
+        opened < self.retired.get() || (!lifetime.is_zero() && opened.elapsed() > lifetime)
+    }
+
+    /// Closes what has been idle for too long or has died, and sees to sessions that still wait.
+    pub fn housekeeping(&self) {
+        let pools: Vec<_> = self.pools.borrow().values().cloned().collect();
+        for pool in pools {
+            pool.housekeeping();
+        }
+    }
+
+    /// Drops every idle connection to `node`, whose server is gone.
+    pub fn forget_idle(&self, node: NodeId) {
+        for pool in self.pools.borrow().values().filter(|pool| pool.key().node == node) {
+            pool.close_idle();
+        }
+    }
+
+    /// This thread's pools, for people.
+    pub fn pools(&self) -> Vec<Rc<Pool>> {
+        self.pools.borrow().values().cloned().collect()
+    }
+}

@@ -1,0 +1,357 @@
+//! One thread's part of a pool: idle connections, and sessions that wait in the order of their coming (SESSIONS R16).
+//! Lends and takes back; must not clean or set up what it lends.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+
+use crate::support::clock::{Duration, Instant, now};
+
+use super::carried::Carried;
+use super::hub::{Hub, Mail, OpenError};
+use super::server::Server;
+use super::shared::{Full, Permit, PoolKey, SharedPool};
+
+/// A waiter of another thread must be older by this before a connection moves to it (SESSIONS R16).
+const PATIENCE: Duration = Duration::from_millis(5);
+/// Connections that one thread opens for one pool at the same time: a storm of clients is served at a bounded rate.
+const OPENING: u32 = 8;
+/// After a server had no room: how long before it is asked again.
+const BACK_OFF: Duration = Duration::from_millis(250);
+/// Idle connections looked at for one that already has the wanted settings.
+const LOOK: usize = 8;
+
+/// One thread's part of a pool.
+pub struct Pool {
+    hub: Weak<Hub>,
+    shared: Arc<SharedPool>,
+    idle: RefCell<Vec<Box<Server>>>,
+    waiters: RefCell<VecDeque<Rc<Waiter>>>,
+    opening: Cell<u32>,
+    not_before: Cell<Option<Instant>>,
+}
+
+struct Waiter {
+    since: Instant,
+    /// Still in the queue: set back by whoever takes it out.
+    queued: Cell<bool>,
+    slot: RefCell<Option<Result<Box<Server>, OpenError>>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Waiter {
+    fn deliver(&self, result: Result<Box<Server>, OpenError>) {
+        self.queued.set(false);
+        *self.slot.borrow_mut() = Some(result);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
+/// A session's place in the queue. Leaves it when dropped; what was delivered meanwhile goes to the next.
+pub struct Ticket {
+    pool: Rc<Pool>,
+    waiter: Rc<Waiter>,
+}
+
+impl Ticket {
+    /// Ready with a connection, or with the reason why none can be had. Cancel safe.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Box<Server>, OpenError>> {
+        if let Some(result) = self.waiter.slot.borrow_mut().take() {
+            return Poll::Ready(result);
+        }
+        *self.waiter.waker.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// When the wait began.
+    pub fn since(&self) -> Instant {
+        self.waiter.since
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.waiter.queued.get() {
+            self.pool.waiters.borrow_mut().retain(|waiter| !Rc::ptr_eq(waiter, &self.waiter));
+            self.pool.publish();
+        }
+        if let Some(Ok(server)) = self.waiter.slot.borrow_mut().take() {
+            self.pool.put(server);
+        }
+    }
+}
+
+impl Pool {
+    pub(super) fn new(hub: &Rc<Hub>, shared: Arc<SharedPool>) -> Rc<Self> {
+        Rc::new(Self {
+            hub: Rc::downgrade(hub),
+            shared,
+            idle: RefCell::default(),
+            waiters: RefCell::default(),
+            opening: Cell::new(0),
+            not_before: Cell::new(None),
+        })
+    }
+
+    /// Which pool.
+    pub fn key(&self) -> &PoolKey {
+        &self.shared.key
+    }
+
+    /// The counts shared with the other threads.
+    pub fn shared(&self) -> &Arc<SharedPool> {
+        &self.shared
+    }
+
+    fn hub(&self) -> Rc<Hub> {
+        self.hub.upgrade().expect("a thread's hub lives as long as its pools")
+    }
+
+    /// An idle connection if there is one and nobody waits; one that already has `wanted` is preferred.
+    pub fn try_lease(&self, wanted: &Rc<Carried>) -> Option<Box<Server>> {
+        if !self.waiters.borrow().is_empty() {
+            return None;
+        }
+        loop {
+            let mut server = {
+                let mut idle = self.idle.borrow_mut();
+                let from = idle.len().saturating_sub(LOOK);
+                let fits = idle[from..].iter().rposition(|server| Rc::ptr_eq(&server.applied, wanted));
+                let at = fits.map_or(idle.len().checked_sub(1)?, |at| from + at);
+                idle.remove(at)
+            };
+            self.publish_idle();
+            if server.alive(&self.hub().buffers) {
+                return Some(server);
+            }
+        }
+    }
+
+    /// The idle connection `id`, if it is here and `session` was its last (SESSIONS R4).
+    pub fn try_lease_same(&self, id: u64, session: u64) -> Option<Box<Server>> {
+        let mut server = {
+            let mut idle = self.idle.borrow_mut();
+            let same = |server: &Box<Server>| server.identity.id == id && server.leftovers.session == session;
+            let at = idle.iter().position(same)?;
+            idle.remove(at)
+        };
+        self.publish_idle();
+        server.alive(&self.hub().buffers).then_some(server)
+    }
+
+    /// Queues a session and sees to it that a connection comes.
+    pub fn enqueue(self: &Rc<Self>) -> Ticket {
+        let waiter = Rc::new(Waiter {
+            since: now(),
+            queued: Cell::new(true),
+            slot: RefCell::default(),
+            waker: RefCell::default(),
+        });
+        self.waiters.borrow_mut().push_back(waiter.clone());
+        self.publish();
+        self.want_more();
+        Ticket { pool: self.clone(), waiter }
+    }
+
+    /// Takes a connection that is at rest back: to the one who has waited longest, else to the idle ones.
+    pub fn put(self: &Rc<Self>, mut server: Box<Server>) {
+        let hub = self.hub();
+        if hub.is_retired(server.identity.opened) || self.shared.oversized() {
+            server.close();
+            self.want_more();
+            return;
+        }
+        let oldest = self.waiters.borrow().front().map(|waiter| waiter.since);
+        if let Some(thread) = self.shared.needier(hub.thread, oldest, PATIENCE) {
+            match self.send(&hub, thread, server) {
+                None => return,
+                Some(kept) => server = kept,
+            }
+        }
+        let next = self.waiters.borrow_mut().pop_front();
+        match next {
+            Some(waiter) => waiter.deliver(Ok(server)),
+            None => {
+                server.rest(&hub.buffers);
+                server.idle_since = now();
+                self.idle.borrow_mut().push(server);
+            }
+        }
+        self.publish();
+    }
+
+    /// A connection is gone: someone may need another.
+    pub fn lost(self: &Rc<Self>, server: Box<Server>) {
+        drop(server);
+        self.want_more();
+    }
+
+    /// Posts a connection to another thread. Gives it back if it must stay.
+    fn send(self: &Rc<Self>, hub: &Hub, thread: usize, mut server: Box<Server>) -> Option<Box<Server>> {
+        server.rest(&hub.buffers);
+        let Ok(detached) = server.detach() else {
+            self.want_more();
+            return None;
+        };
+        let mail = Mail::Server { pool: self.shared.clone(), server: Box::new(detached) };
+        match (hub.post)(thread, mail) {
+            Ok(()) => None,
+            Err(Mail::Server { server, .. }) => server.attach(hub.interner.clone()).ok().map(Box::new),
+            Err(_) => None,
+        }
+    }
+
+    /// Another thread wants an idle connection.
+    pub(super) fn hand_over(self: &Rc<Self>, to: usize) {
+        let hub = self.hub();
+        let spare = if self.waiters.borrow().is_empty() { self.idle.borrow_mut().pop() } else { None };
+        self.publish_idle();
+        let left = match spare {
+            Some(server) => match self.send(&hub, to, server) {
+                None => return,
+                left => left,
+            },
+            None => None,
+        };
+        if let Some(server) = left {
+            self.put(server);
+        }
+        // A full mailbox means that it asks again at its next housekeeping.
+        let _ = (hub.post)(to, Mail::Nothing { pool: self.shared.clone() });
+    }
+
+    /// Someone waits: take a connection over from another thread, else open one.
+    pub(super) fn want_more(self: &Rc<Self>) {
+        if self.waiters.borrow().is_empty() {
+            return;
+        }
+        let hub = self.hub();
+        let asked = self.shared.richer(hub.thread).is_some_and(|thread| {
+            (hub.post)(thread, Mail::Want { pool: self.shared.clone(), from: hub.thread }).is_ok()
+        });
+        if !asked {
+            self.open_more();
+        }
+    }
+
+    /// Opens as many connections as sessions wait for, within all limits.
+    pub(super) fn open_more(self: &Rc<Self>) {
+        let hub = self.hub();
+        while self.opening.get() < OPENING && (self.opening.get() as usize) < self.waiters.borrow().len() {
+            if self.not_before.get().is_some_and(|at| now() < at) {
+                return;
+            }
+            match self.shared.permit() {
+                Ok(permit) => self.open(&hub, permit),
+                Err(Full::Pool) => return,
+                Err(Full::Node) if hub.evict(self.key().node, Some(self.key())) => {}
+                Err(Full::Node) => return hub.ask_for_room(self.key().node),
+            }
+        }
+    }
+
+    fn open(self: &Rc<Self>, hub: &Rc<Hub>, permit: Permit) {
+        self.opening.set(self.opening.get() + 1);
+        let opening = (hub.open)(&self.shared, permit);
+        let pool = self.clone();
+        tokio::task::spawn_local(async move {
+            let opened = opening.await;
+            pool.opening.set(pool.opening.get() - 1);
+            match opened {
+                Ok(server) => {
+                    pool.not_before.set(None);
+                    pool.put(server);
+                }
+                Err(error) => pool.cannot_open(error),
+            }
+        });
+    }
+
+    /// Sessions whose server is gone or will not have them are told at once; one that is full is asked again.
+    fn cannot_open(self: &Rc<Self>, error: OpenError) {
+        if matches!(error, OpenError::Busy(_)) {
+            self.not_before.set(Some(now() + BACK_OFF));
+            if self.shared.open() > 0 {
+                return;
+            }
+        }
+        let waiters: Vec<_> = self.waiters.borrow_mut().drain(..).collect();
+        self.publish();
+        for waiter in waiters {
+            waiter.deliver(Err(error.clone()));
+        }
+    }
+
+    pub(super) fn housekeeping(self: &Rc<Self>) {
+        let hub = self.hub();
+        let timeout = hub.times.get().idle_timeout;
+        let servers = std::mem::take(&mut *self.idle.borrow_mut());
+        let (mut kept, mut closed) = (Vec::with_capacity(servers.len()), Vec::new());
+        for mut server in servers {
+            let stale = !timeout.is_zero() && server.idle_since.elapsed() > timeout;
+            if !stale && !hub.is_retired(server.identity.opened) && server.alive(&hub.buffers) {
+                kept.push(server);
+            } else {
+                closed.push(server);
+            }
+        }
+        kept.append(&mut self.idle.borrow_mut());
+        *self.idle.borrow_mut() = kept;
+        self.publish();
+        for server in closed {
+            server.close();
+        }
+        self.want_more();
+    }
+
+    pub(super) fn longest_idle(&self) -> Option<Instant> {
+        self.idle.borrow().iter().map(|server| server.idle_since).min()
+    }
+
+    pub(super) fn close_longest_idle(&self) {
+        let mut idle = self.idle.borrow_mut();
+        let at = (0..idle.len()).min_by_key(|&at| idle[at].idle_since);
+        let server = at.map(|at| idle.remove(at));
+        drop(idle);
+        self.publish_idle();
+        if let Some(server) = server {
+            server.close();
+        }
+    }
+
+    pub(super) fn close_idle(&self) {
+        let servers = std::mem::take(&mut *self.idle.borrow_mut());
+        self.publish_idle();
+        for server in servers {
+            server.close();
+        }
+    }
+
+    /// Idle connections and waiting sessions of this thread.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.idle.borrow().len(), self.waiters.borrow().len())
+    }
+
+    fn publish_idle(&self) {
+        let hub = self.hub();
+        let count = u32::try_from(self.idle.borrow().len()).unwrap_or(u32::MAX);
+        self.shared.shares[hub.thread].idle.store(count, Ordering::Release);
+    }
+
+    /// Tells the other threads what this one has and lacks.
+    fn publish(&self) {
+        self.publish_idle();
+        let share = &self.shared.shares[self.hub().thread];
+        let waiters = self.waiters.borrow();
+        let count = u32::try_from(waiters.len()).unwrap_or(u32::MAX);
+        let before = share.waiting.swap(count, Ordering::AcqRel);
+        self.shared.waiting.fetch_add(count.wrapping_sub(before), Ordering::AcqRel);
+        let oldest = waiters.front().map_or(u64::MAX, |waiter| self.shared.since_origin(waiter.since));
+        share.oldest.store(oldest, Ordering::Release);
+    }
+}

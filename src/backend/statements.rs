@@ -1,0 +1,108 @@
+//! The prepared statements that one server connection holds for whoever uses it (SESSIONS R3). Pure bookkeeping;
+//! must not send anything.
+
+use std::collections::HashMap;
+
+/// What a prepared statement on a server depends on: its text with parameter types (a number made once per process)
+/// and the settings under which it was parsed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StatementKey {
+    /// Stands for text and parameter types.
+    pub text: u64,
+    /// Digest of the settings.
+    pub settings: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    number: u32,
+    used: u64,
+}
+
+/// Statements on one server connection, least recently used first out.
+#[derive(Debug, Clone)]
+pub struct Statements {
+    map: HashMap<StatementKey, Entry>,
+    next: u32,
+    tick: u64,
+    most: usize,
+}
+
+impl Statements {
+    /// At most `most` statements, at least one.
+    pub fn new(most: u32) -> Self {
+        Self { map: HashMap::new(), next: 0, tick: 0, most: most.max(1) as usize }
+    }
+
+    /// The number of a statement that the server has.
+    pub fn find(&mut self, key: StatementKey) -> Option<u32> {
+        self.tick += 1;
+        let entry = self.map.get_mut(&key)?;
+        entry.used = self.tick;
+        Some(entry.number)
+    }
+
+    /// Notes that the server is given a statement. Returns its number, and the number of one to close for it.
+    pub fn insert(&mut self, key: StatementKey) -> (u32, Option<u32>) {
+        let evicted = if self.map.len() >= self.most && !self.map.contains_key(&key) { self.evict() } else { None };
+        self.tick += 1;
+        self.next += 1;
+        self.map.insert(key, Entry { number: self.next, used: self.tick });
+        (self.next, evicted)
+    }
+
+    fn evict(&mut self) -> Option<u32> {
+        let (&key, entry) = self.map.iter().min_by_key(|(_, entry)| entry.used)?;
+        let number = entry.number;
+        self.map.remove(&key);
+        Some(number)
+    }
+
+    /// The server does not have it after all.
+    pub fn remove(&mut self, key: StatementKey) {
+        self.map.remove(&key);
+    }
+
+    /// The server has none any more.
+    pub fn clear(&mut self) {
+        self.map.clear();
+    }
+
+    /// How many the server has.
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// The server has none.
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+}
+
+/// Name of a statement on a server; no client's name reaches a server.
+pub fn statement_name(number: u32) -> String {
+    format!("pgherd_{number}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r03_the_least_used_statement_makes_room() {
+        let key = |text| StatementKey { text, settings: 0 };
+        let mut statements = Statements::new(2);
+        assert_eq!(statements.insert(key(1)), (1, None));
+        assert_eq!(statements.insert(key(2)), (2, None));
+        assert_eq!(statements.find(key(1)), Some(1));
+        assert_eq!(statements.insert(key(3)), (3, Some(2)));
+        assert_eq!((statements.find(key(2)), statements.len()), (None, 2));
+    }
+
+    #[test]
+    fn r03_other_settings_are_another_statement() {
+        let mut statements = Statements::new(9);
+        statements.insert(StatementKey { text: 1, settings: 1 });
+        assert_eq!(statements.find(StatementKey { text: 1, settings: 2 }), None);
+    }
+}
