@@ -97,6 +97,9 @@ impl Flags {
     /// ALTER ROLE, ALTER DATABASE … SET, ALTER SYSTEM: login defaults may change, idle server connections retire (SESSIONS R6).
     pub const LOGIN_DEFAULTS: Self = Self(1 << 18);
 
+    /// [`Flags::OPAQUE`] only because of [`Facts::functions`]: knowledge of the catalog may lift it.
+    pub const OPAQUE_BY_NAME: Self = Self(1 << 19);
+
     /// All bits of `other` are set.
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
@@ -248,6 +251,15 @@ pub struct Facts {
     pub functions: Box<[Name]>,
     /// Relations read or written, CTE names excluded where certain.
     pub relations: Box<[Name]>,
+    /// Built-in functions called without `pg_catalog.` before them: a user's overload of the name may be meant.
+    pub builtins: Box<[&'static str]>,
+    /// [`name_hash`] of each name behind a point: `x.f` calls the function `f` where `x` has no such column.
+    pub attributes: Box<[u32]>,
+}
+
+/// A hash of a name that is the same in every process, for [`Facts::attributes`] (FNV-1a, 32 bits).
+pub fn name_hash(name: &str) -> u32 {
+    name.bytes().fold(0x811C_9DC5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 impl Facts {
@@ -261,7 +273,22 @@ impl Facts {
             effects: Box::default(),
             functions: Box::default(),
             relations: Box::default(),
+            builtins: Box::default(),
+            attributes: Box::default(),
         }
+    }
+
+    /// Memory taken, in bytes, by estimate.
+    pub fn bytes(&self) -> usize {
+        let names = |names: &[Name]| {
+            names.iter().map(|name| size_of::<Name>() + name.schema.len() + name.name.len()).sum::<usize>()
+        };
+        size_of::<Self>()
+            + names(&self.functions)
+            + names(&self.relations)
+            + self.effects.len() * (size_of::<Effect>() + 32)
+            + size_of_val(&*self.builtins)
+            + size_of_val(&*self.attributes)
     }
 
     /// Could it run on a standby as far as the text alone tells?
