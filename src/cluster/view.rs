@@ -1,17 +1,8 @@
 //! The immutable snapshot of the cluster that both planes read. Must not change after it is published.
 
-use std::time::Instant;
+use std::time::Duration;
 
-use super::{Epoch, Lsn, NodeId, Role, Status, Timeline};
-
-/// One reading of a node's write-ahead log position.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sample {
-    /// When the question was *sent*: everything committed before is at or below `lsn` (SESSIONS R7).
-    pub asked: Instant,
-    /// Primary: the insert position. Standby: the replayed position.
-    pub lsn: Lsn,
-}
+use super::{Epoch, Lsn, NodeId, Role, Sample, Status, Timeline};
 
 /// What the newest successful probe read from a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +36,10 @@ pub struct NodeView {
     pub version: u32,
     /// Bytes that a standby's replay is behind the primary's newest sample.
     pub lag: Option<u64>,
+    /// How long ago the newest replayed transaction was committed; zero for a standby that has replayed all it received.
+    pub delay: Option<Duration>,
+    /// Why it is not up, for people; empty when it is.
+    pub reason: &'static str,
 }
 
 impl NodeView {

@@ -1,1 +1,6 @@
-//! To be written.
+//! Who is alive, who is primary, how far each has come: a pure [`engine`] and a [`runner`] on the control thread that
+//! does the I/O. Publishes `cluster::ClusterView`. Must not touch sessions, and promotes nobody: that is `failover`'s.
+
+pub mod choice;
+pub mod engine;
+pub mod reading;
