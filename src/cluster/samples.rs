@@ -65,7 +65,7 @@ impl Slot {
             let lsn = Lsn(self.lsn.load(Ordering::Relaxed));
             let epoch = Epoch(self.epoch.load(Ordering::Relaxed));
             fence(Ordering::Acquire);
-            if before % 2 == 0 && self.sequence.load(Ordering::Relaxed) == before {
+            if before.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == before {
                 return (asked != 0).then_some((asked, lsn, epoch));
             }
             std::hint::spin_loop();
