@@ -44,13 +44,22 @@ pub enum Expect {
     Function,
     /// The end of the client's copy data; no reply of its own.
     CopyEnd,
-    /// A message without a body that is made here when its turn comes.
+    /// Messages that are made here and go out when their turn comes.
     Made {
-        /// The message's tag.
-        tag: u8,
+        /// Whole frames.
+        frames: Made,
         /// What to take back if it is skipped.
         undo: Option<Undo>,
     },
+}
+
+/// Messages made here.
+#[derive(Debug)]
+pub enum Made {
+    /// One message without a body, by its tag.
+    Tag(u8),
+    /// Whole frames.
+    Frames(Box<[u8]>),
 }
 
 /// What to do with a message of the server.
@@ -121,17 +130,24 @@ impl Expected {
     }
 
     /// A message made here whose turn has come.
-    pub fn pop_made(&mut self) -> Option<u8> {
+    pub fn pop_made(&mut self) -> Option<Made> {
         while let Some(Expect::CopyEnd) = self.queue.front() {
             self.queue.pop_front();
         }
-        match self.queue.front() {
-            Some(&Expect::Made { tag, .. }) => {
-                self.queue.pop_front();
-                Some(tag)
+        match self.queue.pop_front()? {
+            Expect::Made { frames, .. } => Some(frames),
+            other => {
+                self.queue.push_front(other);
+                None
             }
-            _ => None,
         }
+    }
+
+    /// How the client's requests that are still owed an answer would have to be answered if the server is gone: how many end
+    /// with ReadyForQuery, and whether a series without its Sync follows them.
+    pub fn owed(&self) -> (usize, bool) {
+        let ends = |expect: &&Expect| matches!(expect, Expect::Query { hide: false } | Expect::Sync | Expect::Function);
+        (self.queue.iter().filter(ends).count(), self.in_series())
     }
 
     /// A message of the server has arrived. `undone` receives what a failed series did not do.
@@ -153,6 +169,16 @@ impl Expected {
             Expect::Sync if tag == back::ERROR => Ok(Fate::Forward),
             _ if tag == back::ERROR => Ok(self.on_series_error(undone)),
             _ => self.on_series(tag),
+        }
+    }
+
+    /// Would a message of that kind be hidden if it came now?
+    pub fn hides(&self, tag: u8) -> bool {
+        match self.queue.front() {
+            Some(Expect::Query { hide: true }) => tag != back::PARAMETER_STATUS,
+            Some(Expect::Parse { hide: true, .. }) => tag == back::PARSE_COMPLETE,
+            Some(Expect::Close { hide: true, .. }) => tag == back::CLOSE_COMPLETE,
+            _ => false,
         }
     }
 
@@ -313,13 +339,13 @@ mod tests {
     #[test]
     fn made_replies_keep_their_place() {
         let mut expected = Expected::default();
-        for expect in [Expect::Bind, Expect::Made { tag: b'1', undo: None }, Expect::Sync] {
+        for expect in [Expect::Bind, Expect::Made { frames: Made::Tag(b'1'), undo: None }, Expect::Sync] {
             expected.push(expect);
         }
-        assert_eq!(expected.pop_made(), None);
+        assert!(expected.pop_made().is_none());
         expected.on(b'2', &mut Vec::new()).expect("expected");
-        assert_eq!(expected.pop_made(), Some(b'1'));
-        assert_eq!(expected.pop_made(), None);
+        assert!(matches!(expected.pop_made(), Some(Made::Tag(b'1'))));
+        assert!(expected.pop_made().is_none());
         expected.on(b'Z', &mut Vec::new()).expect("expected");
     }
 

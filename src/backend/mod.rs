@@ -11,7 +11,7 @@ mod shared;
 mod statements;
 
 pub use carried::{Carried, set as set_statement, setup};
-pub use expect::{Expect, Expected, Fate, Undo, Unexpected};
+pub use expect::{Expect, Expected, Fate, Made, Undo, Unexpected};
 pub use hub::{Hub, Mail, OpenError, Opener, Opening, Post, Times};
 pub use pool::{Pool, Ticket};
 pub use reported::{Interner, Reported};

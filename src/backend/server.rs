@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use crate::cluster::{Epoch, NodeId};
 use crate::net::{DetachedStream, Stream};
-use crate::support::buffer::{Buffer, BufferPool};
+use crate::support::buffer::{Buffer, BufferPool, LARGE};
 use crate::support::clock::Instant;
 use crate::wire::{self, CancelKey, ErrorFields, Header, Reader, Side, TxStatus, back};
 
@@ -170,7 +170,15 @@ impl Server {
     /// # Errors
     /// A tag or length that no server may send.
     pub fn header(&self) -> Result<Option<Header>, Lost> {
-        wire::peek(self.input.filled(), Side::Server).map_err(|fault| Lost::Protocol(fault.to_string()))
+        self.header_at(0)
+    }
+
+    /// The header `at` bytes behind the front of the input.
+    ///
+    /// # Errors
+    /// As [`header`](Self::header).
+    pub fn header_at(&self, at: usize) -> Result<Option<Header>, Lost> {
+        wire::peek(&self.input.filled()[at..], Side::Server).map_err(|fault| Lost::Protocol(fault.to_string()))
     }
 
     /// Accounts for the frame at the front of the input. Its body may be incomplete only for kinds that are never looked into.
@@ -178,20 +186,28 @@ impl Server {
     /// # Errors
     /// Nothing that was sent is answered by such a message.
     pub fn observe(&mut self, header: Header, undone: &mut Vec<Undo>) -> Result<Fate, Lost> {
+        self.observe_at(0, header, undone)
+    }
+
+    /// As [`observe`](Self::observe) for the frame `at` bytes behind the front.
+    ///
+    /// # Errors
+    /// Nothing that was sent is answered by such a message.
+    pub fn observe_at(&mut self, at: usize, header: Header, undone: &mut Vec<Undo>) -> Result<Fate, Lost> {
         let fate = self.expected.on(header.tag, undone).map_err(|fault| Lost::Protocol(fault.to_string()))?;
         match header.tag {
             back::READY => {
-                let status = self.input.filled().get(5).copied().and_then(TxStatus::from_byte);
+                let status = self.input.filled().get(at + 5).copied().and_then(TxStatus::from_byte);
                 self.status = status.ok_or_else(|| Lost::Protocol("malformed ReadyForQuery".to_owned()))?;
             }
-            back::PARAMETER_STATUS => self.observe_parameter(header),
+            back::PARAMETER_STATUS => self.observe_parameter(at, header),
             _ => {}
         }
         Ok(fate)
     }
 
-    fn observe_parameter(&mut self, header: Header) {
-        let body = self.input.filled().get(5..header.size).unwrap_or_default();
+    fn observe_parameter(&mut self, at: usize, header: Header) {
+        let body = self.input.filled().get(at + 5..at + header.size).unwrap_or_default();
         let mut reader = Reader::new(body);
         if let (Some(name), Some(value)) = (reader.cstr(), reader.cstr())
             && let Ok(name) = std::str::from_utf8(name)
@@ -255,6 +271,45 @@ impl Server {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Reads and drops everything that is still owed. Not cancel safe: dropped in the middle, the connection must be closed.
+    ///
+    /// # Errors
+    /// The connection was lost.
+    pub async fn drain(&mut self, buffers: &BufferPool) -> Result<(), Lost> {
+        std::future::poll_fn(|cx| self.poll_drain(cx, buffers)).await
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>, buffers: &BufferPool) -> Poll<Result<(), Lost>> {
+        loop {
+            if !self.flushed()
+                && let Poll::Ready(result) = self.poll_flush(cx)
+            {
+                result?;
+            }
+            while let Some(header) = self.header()? {
+                if self.input.len() < header.size && (header.size <= LARGE || !self.input.is_full()) {
+                    let full = self.input.is_full();
+                    if full && !buffers.enlarge(&mut self.input) {
+                        return Poll::Ready(Err(Lost::Protocol("a message that is too long to drop".to_owned())));
+                    }
+                    break;
+                }
+                if self.input.len() < header.size {
+                    return Poll::Ready(Err(Lost::Protocol("a message that is too long to drop".to_owned())));
+                }
+                self.observe(header, &mut Vec::new())?;
+                self.input.consume(header.size);
+            }
+            while self.expected.pop_made().is_some() {}
+            if self.expected.is_empty() && self.flushed() {
+                return Poll::Ready(Ok(()));
+            }
+            if ready!(self.poll_fill(cx, buffers))? == 0 {
+                return Poll::Ready(Err(Lost::Closed));
+            }
+        }
     }
 
     /// Reads what came while it was idle. Returns false if it is of no more use: closed, or in an unexpected state.

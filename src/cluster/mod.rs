@@ -3,11 +3,13 @@
 //! Words only. Layer 1: no I/O, no tokio, no clock. Both planes read [`ClusterView`] snapshots; only
 //! `health` (roles, positions) and `failover` (status, epoch) publish new ones.
 
+mod knowledge;
 mod samples;
 mod shared;
 mod view;
 mod words;
 
+pub use knowledge::{Knowledge, Known, Reading};
 pub use samples::{MAX_SAMPLED_NODES, Sample, Samples, WANTED_FOR};
 pub use shared::Shared;
 pub use view::{ClusterView, NodeView, Position};

@@ -67,6 +67,18 @@ impl Buffer {
         debug_assert!(self.end <= self.store.len(), "more was committed than there was room for");
     }
 
+    /// What is in it, for changing a byte.
+    pub fn filled_mut(&mut self) -> &mut [u8] {
+        &mut self.store[self.start..self.end]
+    }
+
+    /// Takes `count` bytes out, `at` bytes behind the front.
+    pub fn remove(&mut self, at: usize, count: usize) {
+        let from = self.start + at;
+        self.store.copy_within(from + count..self.end, from);
+        self.end -= count;
+    }
+
     /// The first `count` bytes are done with.
     pub fn consume(&mut self, count: usize) {
         self.start += count;
