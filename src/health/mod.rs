@@ -3,4 +3,6 @@
 
 pub mod choice;
 pub mod engine;
+pub mod node;
 pub mod reading;
+pub mod runner;

@@ -217,7 +217,7 @@ impl Failure {
             Self::StartingUp => "starting up",
             Self::ShuttingDown => "shutting down",
             Self::TooManyConnections => "too many connections",
-            Self::LoginRefused => "login of the monitor role refused",
+            Self::LoginRefused => "the monitor role is refused",
             Self::BadAnswer => "answer not understood",
         }
     }

@@ -1,0 +1,135 @@
+//! Runs the engine on the control thread: carries events in and actions out, publishes views, writes the event log. Owner:
+//! `app`, which starts it on a single-threaded runtime and ends it by dropping its future. Must not decide.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::LocalSet;
+use tokio::time::sleep_until;
+
+use super::engine::{Action, Engine, Event, NodeSettings, Note};
+use super::node::{Connector, NodeTask};
+use crate::cluster::{ClusterView, FailoverRequest, NodeId, Shared, Status};
+use crate::support::clock;
+
+/// Requests that may wait; a full queue means that the probes are already hurried, so that senders may drop theirs.
+pub const MAX_REQUESTS: usize = 1024;
+
+/// Events of node tasks that may wait.
+const MAX_EVENTS: usize = 256;
+
+/// What the data threads hold of the health of the cluster.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    /// The newest view and samples.
+    pub shared: Arc<Shared>,
+    /// The generation of the newest view: to wait for a change.
+    pub generation: watch::Receiver<u64>,
+    /// What they noticed, by `try_send`: a full queue loses nothing that matters.
+    pub requests: mpsc::Sender<FailoverRequest>,
+}
+
+/// The writing end, to be run on the control thread.
+#[derive(Debug)]
+pub struct Monitor {
+    shared: Arc<Shared>,
+    generation: watch::Sender<u64>,
+    requests: mpsc::Receiver<FailoverRequest>,
+}
+
+/// Both ends, nothing known yet.
+pub fn channel() -> (Monitor, Reader) {
+    let shared = Arc::new(Shared::new(clock::now()));
+    let (generation, seen) = watch::channel(0);
+    let (sender, requests) = mpsc::channel(MAX_REQUESTS);
+    let reader = Reader { shared: shared.clone(), generation: seen, requests: sender };
+    (Monitor { shared, generation, requests }, reader)
+}
+
+impl Monitor {
+    /// Watches the nodes until the future is dropped. Needs a runtime with time and net, current thread.
+    pub async fn run<C: Connector + 'static>(self, nodes: Vec<NodeSettings>, connector: C) {
+        let local = LocalSet::new();
+        local.run_until(self.watch(nodes, Rc::new(connector))).await;
+    }
+
+    async fn watch<C: Connector + 'static>(mut self, nodes: Vec<NodeSettings>, connector: Rc<C>) {
+        let (sender, mut events) = mpsc::channel(MAX_EVENTS);
+        let mut commands = HashMap::new();
+        for node in &nodes {
+            let (command, receiver) = mpsc::channel(1);
+            commands.insert(node.id, command);
+            let task = NodeTask {
+                id: node.id,
+                connector: connector.clone(),
+                shared: self.shared.clone(),
+                deadline: node.thresholds.timeout,
+                commands: receiver,
+                events: sender.clone(),
+                client: None,
+            };
+            tokio::task::spawn_local(task.run());
+        }
+        let mut engine = Engine::new(nodes, clock::now());
+        self.publish(engine.view().clone());
+        let mut open = true;
+        loop {
+            let wakeup = engine.wakeup();
+            let event = tokio::select! {
+                biased;
+                Some(event) = events.recv() => event,
+                request = self.requests.recv(), if open => match request {
+                    Some(request) => Event::Trouble(request),
+                    None => {
+                        open = false;
+                        continue;
+                    }
+                },
+                () = async { sleep_until(wakeup.expect("checked by the condition").into()).await }, if wakeup.is_some() => Event::Tick,
+            };
+            for action in engine.step(event, clock::now()) {
+                self.act(action, &commands);
+            }
+        }
+    }
+
+    fn act(&self, action: Action, commands: &HashMap<NodeId, mpsc::Sender<bool>>) {
+        match action {
+            Action::Probe { node, fresh } => {
+                let sent = commands.get(&node).is_some_and(|command| command.try_send(fresh).is_ok());
+                debug_assert!(sent, "the engine has one probe per node under way at most");
+            }
+            Action::Publish(view) => self.publish(view),
+            Action::Note(note) => log(note),
+        }
+    }
+
+    fn publish(&self, view: ClusterView) {
+        let generation = view.generation;
+        self.shared.publish(view);
+        self.generation.send_if_modified(|seen| std::mem::replace(seen, generation) != generation);
+    }
+}
+
+fn log(note: Note) {
+    match note {
+        Note::Status(node, Status::Up, _) => tracing::info!(event = "node_up", node = node.0, "node is up"),
+        Note::Status(node, status, reason) => {
+            tracing::warn!(event = "node_out", node = node.0, %status, reason, "node is not used");
+        }
+        Note::Failing(node, failure) => {
+            tracing::warn!(event = "probe_failed", node = node.0, failure = failure.as_str(), "probe failed");
+        }
+        Note::Primary(node, epoch) => {
+            tracing::info!(event = "primary", node = node.0, epoch = epoch.0, "this node is the primary");
+        }
+        Note::Ambiguous => {
+            tracing::error!(
+                event = "ambiguous_primary",
+                "several servers say that they are primary and none can be preferred: the present choice stays; set role = \"primary\" for one"
+            );
+        }
+    }
+}

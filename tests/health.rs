@@ -1,0 +1,252 @@
+//! The monitor against a real primary and two standbys: what it finds, how fast it notices, what a sample proves.
+
+use std::time::Duration;
+
+use pgherd::app::demo::Error;
+use pgherd::app::demo::cluster::{Cluster, Options};
+use pgherd::cluster::{Epoch, NodeId, NodeView, Role, Status};
+use pgherd::health::engine::{Fixed, NodeSettings, Thresholds};
+use pgherd::health::node::{Connector, ProbeClient, ProbeError};
+use pgherd::health::reading::{Failure, Row};
+use pgherd::health::runner::{self, Reader};
+use pgherd::support::clock;
+use tokio_postgres::{NoTls, SimpleQueryMessage};
+
+const PRIMARY: NodeId = NodeId(0);
+const FIRST: NodeId = NodeId(1);
+const SECOND: NodeId = NodeId(2);
+const SOON: Duration = Duration::from_secs(20);
+
+/// An independent client library in the place of pgherd's own connections.
+struct Library {
+    ports: Vec<u16>,
+    user: &'static str,
+}
+
+struct LibraryClient {
+    client: tokio_postgres::Client,
+    end: tokio::task::JoinHandle<()>,
+}
+
+fn error(error: &tokio_postgres::Error) -> ProbeError {
+    let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+    let failure = match (error.as_db_error(), io) {
+        (Some(said), _) => Failure::from_server(said.code().code(), said.message()),
+        (None, Some(io)) => Failure::from_io(io),
+        (None, None) => Failure::Lost,
+    };
+    ProbeError { failure, detail: error.to_string() }
+}
+
+impl Connector for Library {
+    type Client = LibraryClient;
+
+    async fn connect(&self, node: NodeId, database: Option<&str>) -> Result<LibraryClient, ProbeError> {
+        let (port, database) = (self.ports[usize::from(node.0)], database.unwrap_or("postgres"));
+        let text = format!("host=127.0.0.1 port={port} user={} dbname={database}", self.user);
+        let (client, connection) = tokio_postgres::connect(&text, NoTls).await.map_err(|e| error(&e))?;
+        let end = tokio::task::spawn_local(async move { drop(connection.await) });
+        Ok(LibraryClient { client, end })
+    }
+}
+
+impl ProbeClient for LibraryClient {
+    async fn query(&mut self, sql: &str) -> Result<Vec<Row>, ProbeError> {
+        let messages = self.client.simple_query(sql).await.map_err(|e| error(&e))?;
+        let rows = messages.iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|n| row.get(n).map(str::to_owned)).collect()),
+            _ => None,
+        });
+        Ok(rows.collect())
+    }
+
+    async fn closed(&mut self) {
+        drop((&mut self.end).await);
+    }
+}
+
+/// A cluster, or none where PostgreSQL is missing and that is allowed.
+fn cluster() -> Option<Cluster> {
+    let settings = vec![("wal_keep_size".to_owned(), "256MB".to_owned())];
+    match Cluster::start(&Options { settings, ..Options::default() }) {
+        Ok(cluster) => Some(cluster),
+        Err(Error::NoPostgres) if std::env::var_os("STRICT").is_none() => {
+            println!("SKIP health: no PostgreSQL programs");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// A cluster and a monitor that watches it on a thread of its own.
+struct Watched {
+    cluster: Cluster,
+    reader: Reader,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Watched {
+    fn start(cluster: Cluster, user: &'static str) -> Self {
+        let node = |n: usize| NodeSettings {
+            id: NodeId(u16::try_from(n).expect("small")),
+            name: cluster.servers()[n].name().to_owned(),
+            weight: 1.0,
+            fixed: Fixed::Auto,
+            thresholds: Thresholds::default(),
+        };
+        let nodes = (0..cluster.servers().len()).map(node).collect();
+        let library = Library { ports: cluster.servers().iter().map(|server| server.port()).collect(), user };
+        let (monitor, reader) = runner::channel();
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                tokio::select! {
+                    () = monitor.run(nodes, library) => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        Self { cluster, reader, stop: Some(stop), thread: Some(thread) }
+    }
+
+    fn new() -> Option<Self> {
+        let watched = Self::start(cluster()?, "postgres");
+        watched.wait(PRIMARY, |node| node.usable() && node.role == Role::Primary);
+        watched.wait(FIRST, NodeView::usable);
+        watched.wait(SECOND, NodeView::usable);
+        Some(watched)
+    }
+
+    fn node(&self, id: NodeId) -> NodeView {
+        self.reader.shared.view().node(id).cloned().expect("configured")
+    }
+
+    /// Waits for a state of a node and returns how long it took.
+    fn wait(&self, id: NodeId, wanted: impl Fn(&NodeView) -> bool) -> Duration {
+        let started = clock::now();
+        loop {
+            let view = self.reader.shared.snapshot();
+            if view.node(id).is_some_and(&wanted) {
+                return started.elapsed();
+            }
+            assert!(started.elapsed() < SOON, "node {id} is not as wanted: {view:#?}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Writes a row, then waits for samples that prove it to be readable on the first standby.
+    fn write_and_wait(&self, row: u32) -> Duration {
+        self.cluster.primary().psql("postgres", &format!("INSERT INTO seen VALUES ({row})")).expect("inserts");
+        let written = clock::now();
+        let shared = &self.reader.shared;
+        loop {
+            shared.samples.want(clock::now());
+            if let Some(primary) = shared.primary_sample().filter(|sample| sample.asked > written)
+                && shared.standby_sample(FIRST).is_some_and(|standby| standby.lsn >= primary.lsn)
+            {
+                return written.elapsed();
+            }
+            assert!(written.elapsed() < SOON, "never replayed: {:#?}", shared.snapshot());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let ended = self.thread.take().map(std::thread::JoinHandle::join);
+        if !std::thread::panicking() {
+            ended.expect("was started").expect("the monitor did not panic");
+        }
+    }
+}
+
+#[test]
+fn r07_a_sample_proves_what_a_standby_has() {
+    let Some(watched) = Watched::new() else { return };
+    watched.cluster.primary().psql("postgres", "CREATE TABLE seen (row int)").expect("creates");
+    let mut times = Vec::new();
+    for row in 0..20 {
+        times.push(watched.write_and_wait(row));
+        let count =
+            watched.cluster.standby(0).psql("postgres", &format!("SELECT count(*) FROM seen WHERE row = {row}"));
+        assert_eq!(count.expect("reads").trim(), "1", "the sample lied");
+    }
+    times.sort();
+    assert!(times[times.len() / 2] < Duration::from_millis(250), "{times:?}");
+    // A standby that was restarted may come back behind its old position: what was sampled before must not count.
+    assert!(watched.reader.shared.samples.newest(FIRST).is_some());
+    watched.cluster.standby(0).kill9().expect("killed");
+    watched.wait(FIRST, |_| watched.reader.shared.samples.newest(FIRST).is_none());
+}
+
+#[test]
+fn a_standby_that_goes_is_noticed_and_one_that_comes_back_is_used() {
+    let Some(watched) = Watched::new() else { return };
+    let generation = watched.reader.shared.view().generation;
+    watched.cluster.standby(0).stop().expect("stops");
+    let took = watched.wait(FIRST, |node| node.status == Status::Down);
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert_eq!(watched.node(SECOND).status, Status::Up);
+    assert!(watched.reader.shared.view().generation > generation);
+    assert_eq!(*watched.reader.generation.borrow(), watched.reader.shared.view().generation);
+    watched.cluster.standby(0).start().expect("starts");
+    let took = watched.wait(FIRST, NodeView::usable);
+    assert!(took < Duration::from_secs(8), "{took:?}");
+}
+
+#[test]
+fn h01_a_frozen_standby_is_down_within_the_bound() {
+    let Some(watched) = Watched::new() else { return };
+    watched.cluster.standby(1).freeze().expect("frozen");
+    let took = watched.wait(SECOND, |node| node.status == Status::Down);
+    // 4.6 s, and what a loaded machine adds.
+    assert!(took > Duration::from_millis(1500) && took < Duration::from_millis(5600), "{took:?}");
+    assert_eq!(watched.node(FIRST).status, Status::Up);
+    watched.cluster.standby(1).thaw().expect("thawed");
+    watched.wait(SECOND, NodeView::usable);
+}
+
+#[test]
+fn h10_a_promotion_by_hand_is_followed_and_only_the_new_timeline_is_served() {
+    let Some(watched) = Watched::new() else { return };
+    assert_eq!(watched.reader.shared.view().epoch, Epoch(1));
+    watched.cluster.primary().stop().expect("stops");
+    watched.wait(PRIMARY, |node| node.status == Status::Down);
+    assert_eq!(watched.reader.shared.view().primary, Some(PRIMARY), "stays named");
+    assert_eq!((watched.node(FIRST).status, watched.node(SECOND).status), (Status::Up, Status::Up));
+    watched.cluster.standby(0).psql("postgres", "SELECT pg_promote()").expect("promotes");
+    watched.wait(FIRST, |node| node.usable() && node.role == Role::Primary);
+    {
+        let view = watched.reader.shared.view();
+        assert_eq!((view.primary, view.epoch), (Some(FIRST), Epoch(2)));
+        assert_eq!(watched.reader.shared.standby_sample(SECOND).filter(|sample| sample.epoch < Epoch(2)), None);
+    }
+    watched.wait(SECOND, |node| node.status == Status::Quarantined);
+    let conninfo = format!("host=127.0.0.1 port={} user=postgres", watched.cluster.standby(0).port());
+    let second = watched.cluster.standby(1);
+    second.psql("postgres", &format!("ALTER SYSTEM SET primary_conninfo = '{conninfo}'")).expect("altered");
+    second.psql("postgres", "ALTER SYSTEM SET primary_slot_name = ''").expect("altered");
+    second.psql("postgres", "SELECT pg_reload_conf()").expect("reloaded");
+    watched.wait(SECOND, NodeView::usable);
+    // The old primary comes back as a primary of the past.
+    watched.cluster.primary().start().expect("starts");
+    watched.wait(PRIMARY, |node| node.status == Status::Quarantined);
+    assert_eq!(watched.reader.shared.view().primary, Some(FIRST));
+}
+
+#[test]
+fn a_plain_role_with_pg_monitor_is_enough_and_without_it_no_standby_is_trusted() {
+    let Some(cluster) = cluster() else { return };
+    cluster.primary().psql("postgres", "CREATE ROLE watcher LOGIN").expect("creates");
+    cluster.wait_replayed(SOON).expect("replays");
+    let watched = Watched::start(cluster, "watcher");
+    watched.wait(PRIMARY, NodeView::usable);
+    watched.wait(FIRST, |node| node.status == Status::Quarantined && node.reason.contains("pg_monitor"));
+    watched.cluster.primary().psql("postgres", "GRANT pg_monitor TO watcher").expect("grants");
+    watched.wait(FIRST, NodeView::usable);
+    watched.wait(SECOND, NodeView::usable);
+}
