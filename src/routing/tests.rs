@@ -70,6 +70,8 @@ fn node(id: u16, role: Role, weight: f64, lag: Option<u64>) -> NodeView {
         position: None,
         version: 150_000,
         lag,
+        delay: None,
+        reason: "",
     }
 }
 
