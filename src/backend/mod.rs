@@ -4,6 +4,7 @@
 mod carried;
 mod expect;
 mod hub;
+pub mod login;
 mod pool;
 mod reported;
 mod server;
@@ -13,6 +14,7 @@ mod statements;
 pub use carried::{Carried, set as set_statement, setup};
 pub use expect::{Expect, Expected, Fate, Made, Undo, Unexpected};
 pub use hub::{Hub, Mail, OpenError, Opener, Opening, Post, Times};
+pub use login::{KeyMaker, LoggedIn, LoginError, LoginFault, LoginParams, connect};
 pub use pool::{Pool, Ticket};
 pub use reported::{Interner, Reported};
 pub use server::{DetachedServer, Identity, Leftovers, Lost, Outcome, Server};
