@@ -123,6 +123,15 @@ impl Hub {
         pool
     }
 
+    /// As [`pool`](Self::pool) by its key; `size` and `most` are what the settings say of pool and node now.
+    pub fn pool_by_key(self: &Rc<Self>, key: PoolKey, size: u32, most: u32) -> Rc<Pool> {
+        if let Some(found) = self.pools.borrow().get(&key) {
+            return found.clone();
+        }
+        let shared = self.registry.pool(&key, size, most);
+        self.pool(&shared)
+    }
+
     /// Deals with a message of another thread.
     pub fn receive(self: &Rc<Self>, mail: Mail) {
         match mail {

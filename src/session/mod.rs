@@ -1,1 +1,366 @@
-//! To be written.
+//! One client from the end of its login to its goodbye. Layer 4, data plane: must not import the control plane, and lives and dies
+//! on one thread.
+//!
+//! A session waits without holding anything ([`Session::run`]), looks at a request when one has come (`survey`), and answers it here
+//! (`local`), runs it on a standby (`read`) or leases the primary and relays until the transaction has ended (`relay`,
+//! `upstream`, `downstream`, `finish`).
+
+mod admin;
+mod block;
+mod client;
+mod context;
+mod control;
+mod counters;
+mod dispatch;
+mod downstream;
+mod finish;
+mod frames;
+mod freshness;
+mod greet;
+mod lease;
+mod local;
+mod look;
+mod lost;
+mod notes;
+mod place;
+mod prepared;
+mod read;
+mod reap;
+mod relay;
+mod survey;
+mod upstream;
+
+use std::rc::Rc;
+use std::task::{Context as TaskContext, Poll};
+
+use crate::backend::{Carried, Reported, Server};
+use crate::cluster::{NodeId, Shared, Trouble};
+use crate::net::Stream;
+use crate::sql::{Fingerprint, LexMode};
+use crate::support::clock::{Duration, now};
+use crate::wire::Fault;
+use crate::wire::write::Severity;
+
+pub use context::{CancelServer, Cancelling, Context, Global, SessionSettings, Who};
+pub use control::{Control, Stop};
+pub use counters::{Count, Counters};
+pub use prepared::Texts;
+
+use block::Block;
+use client::Client;
+use finish::Pin;
+use freshness::Freshness;
+use lease::Leased;
+use local::Refusal;
+use prepared::PreparedSet;
+use relay::RelayEnd;
+use survey::Survey;
+
+/// How long a farewell may take to be written.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// A client whose login has succeeded.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Its connection.
+    pub stream: Stream,
+    /// The user.
+    pub user: String,
+    /// The database.
+    pub database: String,
+    /// Startup parameters that are settings, in order.
+    pub options: Vec<(String, String)>,
+    /// Number by which a CancelRequest names the session, and its secret.
+    pub key: (i32, Vec<u8>),
+    /// Bytes that came behind the login.
+    pub early: Vec<u8>,
+}
+
+/// Why a session ends.
+#[derive(Debug)]
+enum End {
+    /// The client said goodbye or vanished.
+    Client,
+    /// The client broke the protocol.
+    Fault(Fault),
+    /// pgherd stops.
+    Stopped,
+    /// The client is told why.
+    Fatal(Refusal),
+}
+
+/// What of the client's input is passed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Skip {
+    Nothing,
+    /// Everything up to Sync.
+    ToSync,
+    /// One message.
+    One,
+}
+
+impl Skip {
+    /// The rest of a request that was refused before all of it was there.
+    fn of(survey: &Survey) -> Self {
+        if survey.series { Self::ToSync } else { Self::One }
+    }
+}
+
+/// One client.
+pub struct Session {
+    context: Rc<Context>,
+    client: Client,
+    who: Rc<Who>,
+    control: Rc<Control>,
+    /// The number that a CancelRequest names.
+    id: i32,
+    /// Stands for the session in server connections; another one after DISCARD ALL.
+    number: u64,
+    /// Startup options: the reset values.
+    base: Rc<Carried>,
+    /// Settings as they are now.
+    settings: Rc<Carried>,
+    /// Digest of the settings, for prepared statements.
+    digest: u64,
+    /// What the client was told of the server's parameters.
+    told: Rc<Reported>,
+    lexing: LexMode,
+    prepared: Option<Box<PreparedSet>>,
+    block: Block,
+    freshness: Freshness,
+    preferred: Option<NodeId>,
+    /// Kept between transactions: pinned, or session mode.
+    lease: Option<Box<Leased>>,
+    pin: Option<Box<Pin>>,
+    /// A read that the primary answers in a standby's place.
+    corrected: Option<Box<(Fingerprint, String)>>,
+    /// The server connection of its last write (SESSIONS R4).
+    last_server: u64,
+    habits: Habits,
+    /// Bytes of a message that nobody wants and that have not come yet.
+    discard: usize,
+    skip: Skip,
+}
+
+/// What a session once did and what follows from it for good.
+#[derive(Debug, Default)]
+struct Habits {
+    /// It asked for `currval` or `lastval` (SESSIONS R4).
+    uses_sequences: bool,
+    /// Its pin has a reason that no probe finds.
+    pinned_for_good: bool,
+}
+
+impl Session {
+    /// A session for a client that has logged in. It is greeted by [`run`](Self::run).
+    pub fn new(context: Rc<Context>, arrival: Arrival) -> Self {
+        let mut client = Client::new(arrival.stream);
+        if !arrival.early.is_empty() {
+            client.preload(&arrival.early, &context.hub.buffers);
+        }
+        let who = context.who(&arrival.database, &arrival.user);
+        let options = arrival.options.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let base = Rc::new(Carried::from_options(options));
+        let number = context.next_token();
+        let mut session = Self {
+            client,
+            who,
+            control: Rc::new(Control::new(now())),
+            id: arrival.key.0,
+            number,
+            settings: Carried::none(),
+            digest: 0,
+            told: Rc::default(),
+            lexing: LexMode::default(),
+            prepared: None,
+            block: Block::None,
+            freshness: Freshness::default(),
+            preferred: None,
+            lease: None,
+            pin: None,
+            corrected: None,
+            last_server: 0,
+            habits: Habits::default(),
+            discard: 0,
+            skip: Skip::Nothing,
+            base: base.clone(),
+            context,
+        };
+        session.carry(base);
+        session
+    }
+
+    /// Serves the client until it leaves.
+    pub async fn run(mut self, secret: Vec<u8>) {
+        let id = u64::from(self.id.unsigned_abs());
+        self.context.enter(id, self.control.clone());
+        let end = match Box::pin(self.greet(&secret)).await {
+            Ok(()) => self.serve().await,
+            Err(end) => end,
+        };
+        self.context.leave(id);
+        Box::pin(self.leave(end)).await;
+    }
+
+    async fn serve(&mut self) -> End {
+        loop {
+            let next = std::future::poll_fn(|cx| self.poll_next(cx)).await;
+            let done = match (next, self.lease.take()) {
+                (Err(end), lease) => {
+                    self.lease = lease;
+                    return end;
+                }
+                (Ok(()), Some(lease)) => self.serve_lease(*lease).await,
+                (Ok(()), None) => self.dispatch().await,
+            };
+            if let Err(end) = done {
+                return end;
+            }
+        }
+    }
+
+    /// Waits for the next request, holding no buffer. Cancel safe.
+    fn poll_next(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), End>> {
+        self.control.register(cx);
+        self.control.take_cancel();
+        if self.control.stopping() && (matches!(self.block, Block::None) || self.control.stopping_now()) {
+            return Poll::Ready(Err(End::Stopped));
+        }
+        if let Some(mut lease) = self.lease.take() {
+            let broken = self.poll_replies(&mut lease, cx);
+            self.lease = Some(lease);
+            if let Poll::Ready(broken) = broken {
+                return Poll::Ready(Err(self.lost_while_idle(broken)));
+            }
+        }
+        if let Poll::Ready(Err(_)) = self.client.poll_flush(cx) {
+            return Poll::Ready(Err(End::Client));
+        }
+        loop {
+            match self.next_header() {
+                Ok(true) => return Poll::Ready(Ok(())),
+                Ok(false) => {}
+                Err(fault) => return Poll::Ready(Err(End::Fault(fault))),
+            }
+            match self.client.poll_fill(cx, &self.context.hub.buffers) {
+                Poll::Ready(Ok(count)) if count > 0 => {}
+                Poll::Ready(_) => return Poll::Ready(Err(End::Client)),
+                Poll::Pending => {
+                    self.client.rest(&self.context.hub.buffers);
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// A header that is somebody's business is at the front of the input.
+    fn next_header(&mut self) -> Result<bool, Fault> {
+        if !self.discard_some() {
+            return Ok(false);
+        }
+        if self.skip != Skip::Nothing && !self.skip_rest()? {
+            return Ok(false);
+        }
+        Ok(self.client.header()?.is_some())
+    }
+
+    /// Waits for more bytes of the request at the front of the input.
+    async fn read_more(&mut self) -> Result<(), End> {
+        std::future::poll_fn(|cx| {
+            self.control.register(cx);
+            if self.control.stopping_now() {
+                return Poll::Ready(Err(End::Stopped));
+            }
+            match self.client.poll_fill(cx, &self.context.hub.buffers) {
+                Poll::Ready(Ok(count)) if count > 0 => Poll::Ready(Ok(())),
+                Poll::Ready(_) => Poll::Ready(Err(End::Client)),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Relays between the client and its lease until the transaction has ended.
+    async fn serve_lease(&mut self, mut lease: Leased) -> Result<(), End> {
+        match self.relay(&mut lease).await {
+            RelayEnd::Rest => {
+                self.lease = self.finish(lease).await.map(Box::new);
+                Ok(())
+            }
+            RelayEnd::Gone => {
+                reap::abandon(self, lease);
+                Err(End::Client)
+            }
+            RelayEnd::Fault(fault) => {
+                reap::abandon(self, lease);
+                Err(End::Fault(fault))
+            }
+            RelayEnd::Stopped => {
+                reap::abandon(self, lease);
+                Err(End::Stopped)
+            }
+            RelayEnd::Lost(lost) => self.lose_lease(lease, &lost),
+        }
+    }
+
+    /// The last words, and what becomes of a lease that was kept.
+    async fn leave(mut self, end: End) {
+        if let Some(lease) = self.lease.take() {
+            reap::abandon(&mut self, *lease);
+        }
+        let refusal = match end {
+            End::Client => None,
+            End::Fault(fault) => Some(Refusal::new(crate::wire::sqlstate::PROTOCOL_VIOLATION, fault.to_string())),
+            End::Stopped => Some(Refusal::stopping()),
+            End::Fatal(refusal) => Some(refusal),
+        };
+        if let Some(refusal) = refusal {
+            refusal.write(&mut self.client.output, Severity::Fatal);
+        }
+        let written = std::future::poll_fn(|cx| self.client.poll_flush(cx));
+        let _ = tokio::time::timeout(FAREWELL, written).await;
+        let _ = tokio::time::timeout(FAREWELL, self.client.stream.shutdown()).await;
+    }
+
+    fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Nothing that a server remembers of this session is its own any more.
+    fn renumber(&mut self) {
+        self.number = self.context.next_token();
+    }
+
+    fn report(&self, node: NodeId, trouble: Trouble) {
+        self.context.report(node, trouble);
+    }
+
+    /// A server connection that is of no more use.
+    fn lose(&self, server: Box<Server>) {
+        self.context.counters.lost.add(1);
+        if let Some(pool) = self.pool(server.identity.node) {
+            pool.lost(server);
+        }
+    }
+
+    /// Cancels what a server does for this session. The connection is not handed on before the request is done (SESSIONS R18).
+    fn send_cancel(&self, server: &Server) {
+        if server.expected.is_empty() {
+            return;
+        }
+        self.context.counters.cancels.add(1);
+        let cancels = server.cancels.clone();
+        cancels.set(cancels.get() + 1);
+        let sending = (self.context.global.cancel)(server.identity.node, server.identity.key.clone());
+        tokio::task::spawn_local(async move {
+            sending.await;
+            cancels.set(cancels.get() - 1);
+        });
+    }
+}
+
+impl Context {
+    fn cluster(&self) -> &Shared {
+        &self.global.cluster
+    }
+}

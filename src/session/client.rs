@@ -1,0 +1,78 @@
+//! The client's socket and the bytes in both directions. Must not know what they mean beyond frame headers.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use crate::net::Stream;
+use crate::support::buffer::{Buffer, BufferPool};
+use crate::wire::{self, Fault, Header, Side};
+
+/// The client's end of a session.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) stream: Stream,
+    /// Bytes from the client that were not dealt with.
+    pub(super) input: Buffer,
+    /// Messages made here that were not written yet; they go before anything of a server.
+    pub(super) output: Vec<u8>,
+    written: usize,
+}
+
+impl Client {
+    pub(super) fn new(stream: Stream) -> Self {
+        Self { stream, input: Buffer::none(), output: Vec::new(), written: 0 }
+    }
+
+    /// The header at the front of the input; `None` while it is incomplete.
+    pub(super) fn header(&self) -> Result<Option<Header>, Fault> {
+        wire::peek(self.input.filled(), Side::Client)
+    }
+
+    /// Writes what was made here. Cancel safe: what was written is forgotten as it goes.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.output.len() {
+            let count = ready!(self.stream.poll_write(cx, &self.output[self.written..]))?;
+            self.written += count;
+        }
+        self.written = 0;
+        if self.output.capacity() > 4096 {
+            self.output = Vec::new();
+        }
+        self.output.clear();
+        self.stream.poll_flush(cx)
+    }
+
+    /// Reads what is there; an empty buffer is lent memory only once there is something. Ready(0) is the end.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, buffers: &BufferPool) -> Poll<io::Result<usize>> {
+        if self.input.capacity() == 0 {
+            ready!(self.stream.poll_read_ready(cx))?;
+            buffers.lend(&mut self.input);
+        }
+        let count = match self.stream.poll_read(cx, self.input.spare()) {
+            Poll::Ready(count) => count?,
+            Poll::Pending => {
+                self.rest(buffers);
+                return Poll::Pending;
+            }
+        };
+        self.input.commit(count);
+        Poll::Ready(Ok(count))
+    }
+
+    /// Takes over bytes that came behind the login.
+    pub(super) fn preload(&mut self, early: &[u8], buffers: &BufferPool) {
+        buffers.lend(&mut self.input);
+        if early.len() > self.input.capacity() {
+            buffers.enlarge(&mut self.input);
+        }
+        self.input.spare()[..early.len()].copy_from_slice(early);
+        self.input.commit(early.len());
+    }
+
+    /// Gives the memory of an empty buffer back.
+    pub(super) fn rest(&mut self, buffers: &BufferPool) {
+        if self.input.is_empty() && self.input.capacity() > 0 {
+            buffers.take_back(&mut self.input);
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! What all sessions of one data thread share. Owned by the thread; must not be reached from another one but through its mail.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::hash::RandomState;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::backend::{Hub, Pool, PoolKey, Registry, Reported};
+use crate::cluster::{FailoverRequest, Knowledge, Known, NodeId, Shared, Trouble};
+use crate::config::{OpaquePolicy, PoolLimits};
+use crate::routing::{self, Catalog, Class, Memory, Policy, Reason};
+use crate::sql::{self, Cache, Facts, Fingerprint, Isolation, LexMode, VerdictKey};
+use crate::support::clock::{Duration, Instant, now};
+
+use super::control::{Control, Stop};
+use super::counters::Counters;
+use super::prepared::Texts;
+
+/// Texts whose facts one thread keeps, and their bytes.
+const FACTS: (usize, usize) = (20_000, 16 * 1024 * 1024);
+/// Refusals remembered by one thread, and for how long (SESSIONS R11).
+const REFUSALS: (usize, Duration) = (1_000, Duration::from_secs(600));
+
+/// A routing verdict with what the session needs of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Judged {
+    pub(super) verdict: routing::Verdict,
+    pub(super) standby_ok: bool,
+    pub(super) opaque: bool,
+}
+
+/// Settings of the data path, replaced as a whole by a reload.
+#[derive(Debug, Clone)]
+pub struct SessionSettings {
+    /// `[pool]`.
+    pub pool: crate::config::Pool,
+    /// Connections per node, `[[node]] max_connections`.
+    pub nodes: Vec<(NodeId, u32)>,
+    /// A client that is silent for so long outside a transaction is disconnected; zero: never.
+    pub client_idle_limit: Duration,
+}
+
+/// What the process's threads share.
+pub struct Global {
+    /// View and samples.
+    pub cluster: Arc<Shared>,
+    /// Catalogs.
+    pub knowledge: Arc<Knowledge<Catalog>>,
+    /// Asks for a catalog to be read.
+    pub want_catalog: Box<dyn Fn(&Arc<Known<Catalog>>) + Send + Sync>,
+    /// Reports trouble with a node; never waits.
+    pub report: Box<dyn Fn(FailoverRequest) + Send + Sync>,
+    /// Pools and limits.
+    pub registry: Arc<Registry>,
+    /// Prepared texts.
+    pub texts: Texts,
+    /// Keyed hashing of settings; one for the process, since server connections move between threads.
+    pub hasher: RandomState,
+    /// Numbers for sessions and tokens.
+    pub numbers: AtomicU64,
+    /// When anything was last written through this proxy, in microseconds of its clock (SESSIONS R7, "proxy").
+    pub wrote: AtomicU64,
+    /// When the process started.
+    pub started: Instant,
+    /// Retires the idle connections of all threads (SESSIONS R6).
+    pub retire: Box<dyn Fn() + Send + Sync>,
+    /// Sends a CancelRequest; the second argument is called when it is done.
+    pub cancel: CancelServer,
+}
+
+/// A CancelRequest under way.
+pub type Cancelling = std::pin::Pin<Box<dyn Future<Output = ()>>>;
+/// Sends a CancelRequest to a node and waits until the server has closed the connection or a deadline has passed.
+pub type CancelServer = Box<dyn Fn(NodeId, crate::wire::CancelKey) -> Cancelling + Send + Sync>;
+
+/// One database and user, shared by their sessions on this thread.
+#[derive(Debug)]
+pub struct Who {
+    /// The database.
+    pub database: Arc<str>,
+    /// The user.
+    pub user: Arc<str>,
+    /// Number of the database on this thread, for verdicts.
+    pub number: u32,
+    /// What holds for its pools.
+    pub limits: PoolLimits,
+    /// What is known of the database.
+    pub known: Arc<Known<Catalog>>,
+}
+
+/// What a real login of a database, user and set of startup options reported.
+#[derive(Debug, Clone)]
+pub(super) struct Greeting {
+    pub(super) reported: Rc<Reported>,
+    pub(super) isolation: Isolation,
+}
+
+/// One data thread.
+pub struct Context {
+    /// Pools.
+    pub hub: Rc<Hub>,
+    /// Shared by all threads.
+    pub global: Arc<Global>,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+    pub(super) policy: RefCell<Rc<Policy>>,
+    pub(super) settings: RefCell<Rc<SessionSettings>>,
+    pub(super) facts: RefCell<Cache<Judged>>,
+    pub(super) opaque: Rc<Facts>,
+    memory: RefCell<Memory>,
+    who: RefCell<HashMap<(Arc<str>, Arc<str>), Rc<Who>>>,
+    pub(super) greetings: RefCell<HashMap<(Arc<str>, Arc<str>, u64), Greeting>>,
+    sessions: RefCell<HashMap<u64, Rc<Control>>>,
+    random: Cell<u64>,
+}
+
+impl Context {
+    /// A data thread's context.
+    pub fn new(hub: Rc<Hub>, global: Arc<Global>, policy: Policy, settings: SessionSettings) -> Rc<Self> {
+        use std::hash::BuildHasher;
+        let seed = RandomState::new().hash_one(hub.thread) | 1;
+        Rc::new(Self {
+            hub,
+            global,
+            counters: Arc::default(),
+            policy: RefCell::new(Rc::new(policy)),
+            settings: RefCell::new(Rc::new(settings)),
+            facts: RefCell::new(Cache::new(FACTS.0, FACTS.1)),
+            opaque: Rc::new(Facts::opaque()),
+            memory: RefCell::new(Memory::new(REFUSALS.0, REFUSALS.1)),
+            who: RefCell::default(),
+            greetings: RefCell::default(),
+            sessions: RefCell::default(),
+            random: Cell::new(seed),
+        })
+    }
+
+    /// Other settings hold from now on; sessions keep the pool limits that they logged in with.
+    pub fn reload(&self, policy: Policy, settings: SessionSettings) {
+        *self.policy.borrow_mut() = Rc::new(policy);
+        *self.settings.borrow_mut() = Rc::new(settings);
+        self.who.borrow_mut().clear();
+    }
+
+    /// The thread's entry for a database and user.
+    pub fn who(&self, database: &str, user: &str) -> Rc<Who> {
+        let key = (Arc::<str>::from(database), Arc::<str>::from(user));
+        if let Some(found) = self.who.borrow().get(&key) {
+            return found.clone();
+        }
+        let limits = self.settings.borrow().pool.for_login(database, user);
+        let known = self.global.knowledge.database(database);
+        let number = self.database_number(database);
+        let who = Rc::new(Who { database: key.0.clone(), user: key.1.clone(), number, limits, known });
+        let mut all = self.who.borrow_mut();
+        if all.len() >= 10_000 {
+            all.retain(|_, who| Rc::strong_count(who) > 1);
+        }
+        all.insert(key, who.clone());
+        who
+    }
+
+    fn database_number(&self, database: &str) -> u32 {
+        let all = self.who.borrow();
+        let known = all.values().find(|who| &*who.database == database).map(|who| who.number);
+        known.unwrap_or_else(|| u32::try_from(self.next_token()).unwrap_or(u32::MAX))
+    }
+
+    /// This thread's part of the pool of a login at a node.
+    pub(super) fn pool(&self, node: NodeId, who: &Who) -> Option<Rc<Pool>> {
+        let most = self.settings.borrow().nodes.iter().find(|(id, _)| *id == node)?.1;
+        let key = PoolKey { node, database: who.database.clone(), user: who.user.clone() };
+        Some(self.hub.pool_by_key(key, who.limits.size, most))
+    }
+
+    /// Most sessions of a login that may keep a connection (SESSIONS R5).
+    pub(super) fn most_pinned(&self, who: &Who) -> u32 {
+        self.settings.borrow().pool.max_pinned.unwrap_or(who.limits.size.div_ceil(2))
+    }
+
+    pub(super) fn opaque_policy(&self) -> OpaquePolicy {
+        self.settings.borrow().pool.opaque
+    }
+
+    /// A number that nothing else in this process has.
+    pub(super) fn next_token(&self) -> u64 {
+        self.global.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// 64 random bits (xorshift; nobody's secret depends on them).
+    pub(super) fn random(&self) -> u64 {
+        let mut bits = self.random.get();
+        bits ^= bits << 13;
+        bits ^= bits >> 7;
+        bits ^= bits << 17;
+        self.random.set(bits);
+        bits
+    }
+
+    /// Works a text's facts out. Longer texts have the lexer's word alone on this thread (SESSIONS R14).
+    pub(super) fn analyze(&self, text: &[u8], mode: LexMode, fingerprint: Fingerprint) -> Rc<Facts> {
+        let facts =
+            if text.len() <= sql::INLINE_TEXT { sql::analyze(text, mode) } else { sql::analyze_lexer_only(text, mode) };
+        let facts = Rc::new(facts);
+        self.facts.borrow_mut().insert(fingerprint, facts.clone());
+        facts
+    }
+
+    /// The verdict on facts, out of the cache if facts, catalog and policy are the same.
+    pub(super) fn judge(&self, who: &Who, facts: &Rc<Facts>) -> Judged {
+        let policy = self.policy.borrow().clone();
+        let catalog = who.known.generation();
+        let key = VerdictKey { database: who.number, catalog, policy: policy.generation };
+        if let Some(entry) = self.facts.borrow_mut().get(facts.fingerprint)
+            && let Some(judged) = entry.verdict(key)
+        {
+            return judged;
+        }
+        let verdict = routing::verdict(facts, who.known.get().as_deref(), &policy);
+        if verdict.needs_catalog && who.known.want() {
+            (self.global.want_catalog)(&who.known);
+        }
+        let judged = Judged { verdict, standby_ok: verdict.class != Class::Primary, opaque: verdict.opaque };
+        if let Some(entry) = self.facts.borrow_mut().get(facts.fingerprint) {
+            entry.set_verdict(key, judged);
+        }
+        judged
+    }
+
+    /// A standby refused it before, and the primary did not (SESSIONS R11).
+    pub(super) fn refused_before(&self, who: &Who, fingerprint: Fingerprint) -> bool {
+        self.memory.borrow().refuses(who.number, fingerprint, now())
+    }
+
+    pub(super) fn remember(&self, who: &Who, fingerprint: Fingerprint, sqlstate: &str) {
+        if Memory::is_worth(sqlstate) {
+            self.memory.borrow_mut().remember(who.number, fingerprint, now());
+        }
+    }
+
+    pub(super) fn wrote(&self, at: Instant) {
+        let micros = at.saturating_duration_since(self.global.started).as_micros();
+        self.global.wrote.fetch_max(u64::try_from(micros).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// When anything was last written through this proxy.
+    pub(super) fn last_write(&self) -> Instant {
+        self.global.started + Duration::from_micros(self.global.wrote.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn report(&self, node: NodeId, trouble: Trouble) {
+        let epoch = self.global.cluster.view().epoch;
+        (self.global.report)(FailoverRequest { node, trouble, epoch });
+    }
+
+    pub(super) fn waited(&self, time: Duration) {
+        self.counters.waits.add(1);
+        self.counters.waited_us.add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// Adds a session to those that can be reached.
+    pub(super) fn enter(&self, id: u64, control: Rc<Control>) {
+        self.sessions.borrow_mut().insert(id, control);
+    }
+
+    pub(super) fn leave(&self, id: u64) {
+        self.sessions.borrow_mut().remove(&id);
+    }
+
+    /// Cancels what a session is doing.
+    pub fn cancel(&self, id: u64) {
+        if let Some(control) = self.sessions.borrow().get(&id) {
+            control.cancel();
+        }
+    }
+
+    /// Tells every session to end.
+    pub fn stop(&self, stop: Stop) {
+        for control in self.sessions.borrow().values() {
+            control.stop(stop);
+        }
+    }
+
+    /// Sessions on this thread.
+    pub fn sessions(&self) -> usize {
+        self.sessions.borrow().len()
+    }
+
+    /// The sentence of a reason, for people.
+    pub(super) fn sentence(reason: Reason) -> &'static str {
+        reason.sentence()
+    }
+}

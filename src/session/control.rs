@@ -1,0 +1,76 @@
+//! The handle by which others reach a session: cancel, stop. Lives on the session's thread; must not reach into the session.
+
+use std::cell::{Cell, RefCell};
+use std::task::{Context, Waker};
+
+use crate::support::clock::Instant;
+
+/// Why a session is told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// Not at all.
+    No,
+    /// Once no transaction is open.
+    AtRest,
+    /// Now.
+    Now,
+}
+
+/// Shared by a session and those who reach it.
+#[derive(Debug)]
+pub struct Control {
+    cancel: Cell<bool>,
+    stop: Cell<Stop>,
+    waker: RefCell<Option<Waker>>,
+    /// When the client logged in.
+    pub since: Instant,
+}
+
+impl Control {
+    /// A new session's.
+    pub fn new(since: Instant) -> Self {
+        Self { cancel: Cell::new(false), stop: Cell::new(Stop::No), waker: RefCell::default(), since }
+    }
+
+    /// Cancels what the session is doing.
+    pub fn cancel(&self) {
+        self.cancel.set(true);
+        self.wake();
+    }
+
+    /// Ends the session.
+    pub fn stop(&self, stop: Stop) {
+        self.stop.set(stop);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// The session waits: wake it when something is asked of it.
+    pub(super) fn register(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        match &mut *waker {
+            Some(known) if known.will_wake(cx.waker()) => {}
+            slot => *slot = Some(cx.waker().clone()),
+        }
+    }
+
+    /// A cancel was asked for since the last look.
+    pub(super) fn take_cancel(&self) -> bool {
+        self.cancel.replace(false)
+    }
+
+    /// The session is to end once no transaction is open.
+    pub(super) fn stopping(&self) -> bool {
+        self.stop.get() != Stop::No
+    }
+
+    /// The session is to end at once.
+    pub(super) fn stopping_now(&self) -> bool {
+        self.stop.get() == Stop::Now
+    }
+}

@@ -1,0 +1,265 @@
+//! What becomes of the request at the front of the client's input while the session holds no lease: answered here, run on a standby, or
+//! the beginning of a lease of the primary. Decides by survey and block; must not forward.
+
+use crate::cluster::{NodeId, Trouble};
+use crate::sql::{Effect, Kind};
+use crate::support::clock::{Duration, now};
+use crate::wire::{front, sqlstate, write};
+
+use super::block::{self, Block, Deferred};
+use super::lease::{Leased, NoLease, SetupError};
+use super::local::{Answer, Refusal, fail_block};
+use super::look::Where;
+use super::read::ReadEnd;
+use super::survey::Survey;
+use super::{End, Session, Skip};
+
+/// How often a primary that cannot be reached is tried again while a statement waits for it.
+const RETRY: Duration = Duration::from_millis(100);
+
+impl Session {
+    /// Deals with one request. The header at the front of the input is complete.
+    pub(super) async fn dispatch(&mut self) -> Result<(), End> {
+        let header = self.client.header().map_err(End::Fault)?.expect("the caller waited for it");
+        match header.tag {
+            front::TERMINATE => return Err(End::Client),
+            front::COPY_DATA | front::COPY_DONE | front::COPY_FAIL => {
+                // The end of a COPY that failed; PostgreSQL ignores it too.
+                self.discard = header.size;
+                return Ok(());
+            }
+            front::FLUSH => {
+                self.client.input.consume(header.size.min(self.client.input.len()));
+                return Ok(());
+            }
+            front::PASSWORD => return Err(End::Fault(crate::wire::Fault::Tag(header.tag))),
+            _ => {}
+        }
+        let Some(survey) = self.survey().map_err(End::Fault)? else { return self.read_more().await };
+        if let Some(answer) = self.answered_here(&survey) {
+            match answer {
+                Ok(answer) => self.answer(&survey, &answer),
+                Err(refusal) => self.refuse(&survey, &refusal),
+            }
+            self.context.counters.local.add(1);
+            return Ok(());
+        }
+        if let Some(refusal) = survey.statements.iter().find_map(|looked| self.refusal(looked, None)) {
+            self.refuse(&survey, &refusal);
+            return Ok(());
+        }
+        self.send(survey).await
+    }
+
+    /// The answer to a request that needs no server.
+    fn answered_here(&mut self, survey: &Survey) -> Option<Result<Answer, Refusal>> {
+        if !survey.complete {
+            return matches!(self.block, Block::Lost).then(|| Err(Refusal::failed_block()));
+        }
+        if survey.is_housekeeping() {
+            return Some(Ok(Answer::Empty));
+        }
+        if survey.is_empty_query() {
+            return Some(Ok(Answer::Empty));
+        }
+        let looked = survey.single().filter(|_| survey.executes == 1).cloned();
+        let Some(looked) = looked else {
+            return matches!(self.block, Block::Lost).then(|| Err(Refusal::failed_block()));
+        };
+        let facts = looked.facts.clone();
+        if self.who.limits.mode != crate::config::PoolMode::Statement
+            && let Some(answer) = self.block_statement(survey, &facts)
+        {
+            return Some(answer);
+        }
+        match (&self.block, &facts.effects[..]) {
+            (Block::Lost, _) => Some(Err(Refusal::failed_block())),
+            (Block::Failed(_), _) => None,
+            (Block::None, [Effect::DiscardAll]) if facts.kind == Kind::Session && facts.statements == 1 => {
+                self.discard_all();
+                Some(Ok(Answer::Tag("DISCARD ALL")))
+            }
+            (Block::None, [Effect::Deallocate { name: None }]) if facts.statements == 1 => {
+                self.prepared = None;
+                Some(Ok(Answer::Tag("DEALLOCATE ALL")))
+            }
+            _ => self.local_answer(&looked),
+        }
+    }
+
+    /// BEGIN that can wait, and the end of a block that no server knows of (SESSIONS R12).
+    fn block_statement(&mut self, survey: &Survey, facts: &crate::sql::Facts) -> Option<Result<Answer, Refusal>> {
+        match &self.block {
+            Block::None => {
+                let modes = block::deferrable(facts)?;
+                let begin = self.text_of(survey)?;
+                let tag = block::begin_tag(&begin)?;
+                let reads = block::may_read_elsewhere(modes, self.default_isolation());
+                self.block = Block::Deferred(Deferred { begin: begin.into(), reads });
+                Some(Ok(Answer::Tag(tag)))
+            }
+            Block::Deferred(_) => {
+                let tag = block::ending(facts, false)?;
+                self.block = Block::None;
+                Some(Ok(Answer::Tag(tag)))
+            }
+            Block::Failed(_) | Block::Lost => {
+                let tag = block::ending(facts, true)?;
+                self.block = Block::None;
+                Some(Ok(Answer::Tag(tag)))
+            }
+        }
+    }
+
+    /// Sends a request to where it belongs, and on to the primary if a standby would not have it.
+    async fn send(&mut self, survey: Survey) -> Result<(), End> {
+        let mut avoid: Vec<NodeId> = Vec::new();
+        let blocked = match &self.block {
+            Block::None => false,
+            Block::Deferred(deferred) => !deferred.reads || survey.statements.iter().any(|looked| looked.binds_block()),
+            Block::Failed(_) | Block::Lost => true,
+        };
+        while !blocked && survey.reads() {
+            let node = match self.place(&survey, &avoid) {
+                Where::Primary => break,
+                Where::Standby(node) => node,
+            };
+            match self.read_on(node, &survey).await? {
+                ReadEnd::Done => return Ok(()),
+                ReadEnd::Primary => break,
+                ReadEnd::Elsewhere => avoid.push(node),
+            }
+        }
+        self.on_primary(survey).await
+    }
+
+    /// Leases the primary for a request and relays until the transaction has ended.
+    async fn on_primary(&mut self, survey: Survey) -> Result<(), End> {
+        let mut lease = match self.lease_primary(&survey).await {
+            Ok(lease) => lease,
+            Err(NoLease::Gone) => return Err(End::Client),
+            Err(NoLease::Refused(refusal)) => {
+                self.refuse(&survey, &refusal);
+                return Ok(());
+            }
+            Err(NoLease::Unreachable(text)) => {
+                self.refuse(&survey, &Refusal::new(sqlstate::CANNOT_CONNECT_NOW, text));
+                return Ok(());
+            }
+        };
+        match std::mem::take(&mut self.block) {
+            Block::Deferred(deferred) => inject(&mut lease, &deferred.begin),
+            Block::Failed(deferred) => {
+                inject(&mut lease, &deferred.begin);
+                fail_block(&mut lease.server);
+            }
+            Block::None | Block::Lost => {}
+        }
+        self.serve_lease(lease).await
+    }
+
+    /// The primary, waiting for one if there is none now. Bounded by the pool's queue timeout.
+    pub(super) async fn lease_primary(&mut self, survey: &Survey) -> Result<Leased, NoLease> {
+        let deadline = now() + self.who.limits.queue_timeout;
+        loop {
+            let failure = match self.context.cluster().view().primary {
+                None => "no primary is known".to_owned(),
+                Some(node) => match self.lease_at(node, survey).await {
+                    Err(NoLease::Unreachable(text)) => {
+                        self.report(node, Trouble::CannotConnect);
+                        text
+                    }
+                    done => return done,
+                },
+            };
+            if now() >= deadline {
+                return Err(NoLease::Unreachable(format!("cannot reach the primary: {failure}")));
+            }
+            self.pause(RETRY).await?;
+        }
+    }
+
+    async fn lease_at(&mut self, node: NodeId, survey: &Survey) -> Result<Leased, NoLease> {
+        let mut server = match self.same_server(node, survey) {
+            Some(server) => server,
+            None => self.lease(node).await?,
+        };
+        let another = server.leftovers.session != self.number();
+        match self.prepare(&mut server).await {
+            Ok(()) => {
+                let mut lease = Leased::new(server);
+                lease.ways.sequences_of_another = another;
+                Ok(lease)
+            }
+            Err(SetupError::Refused(refusal)) => {
+                self.give_back(server);
+                Err(NoLease::Refused(refusal))
+            }
+            Err(SetupError::Lost(lost)) => {
+                self.lose(server);
+                Err(NoLease::Unreachable(lost.to_string()))
+            }
+        }
+    }
+
+    /// The connection that this session wrote through last, if the request asks for a sequence's value and nobody else has
+    /// used it since (SESSIONS R4).
+    fn same_server(&self, node: NodeId, survey: &Survey) -> Option<Box<crate::backend::Server>> {
+        let asks = |looked: &super::look::Looked| looked.facts.flags.has(crate::sql::Flags::SEQUENCE_VALUE);
+        if self.last_server == 0 || !survey.statements.iter().any(asks) {
+            return None;
+        }
+        self.pool(node)?.try_lease_same(self.last_server, self.number())
+    }
+
+    /// Waits a moment, unless the client leaves or something is asked of the session.
+    async fn pause(&mut self, time: Duration) -> Result<(), NoLease> {
+        let mut timer = std::pin::pin!(tokio::time::sleep(time));
+        std::future::poll_fn(|cx| {
+            if let std::task::Poll::Ready(end) = self.poll_interruption(cx) {
+                return std::task::Poll::Ready(Err(end));
+            }
+            timer.as_mut().poll(cx).map(Ok)
+        })
+        .await
+    }
+
+    /// Skips the rest of a request that was refused, up to its end.
+    pub(super) fn skip_rest(&mut self) -> Result<bool, crate::wire::Fault> {
+        while let Some(header) = self.client.header()? {
+            if header.tag == front::TERMINATE {
+                self.skip = Skip::Nothing;
+                return Ok(true);
+            }
+            let ends = match self.skip {
+                Skip::ToSync => header.tag == front::SYNC,
+                _ => true,
+            };
+            if ends {
+                let status = self.shown_status();
+                write::ready(&mut self.client.output, status);
+                self.skip = Skip::Nothing;
+            }
+            self.discard = header.size;
+            if !self.discard_some() || ends {
+                return Ok(ends);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Drops bytes of a message that nobody wants. False: more of it is to come.
+    pub(super) fn discard_some(&mut self) -> bool {
+        let count = self.discard.min(self.client.input.len());
+        self.client.input.consume(count);
+        self.discard -= count;
+        self.discard == 0
+    }
+}
+
+/// Sends the BEGIN that was answered here.
+fn inject(lease: &mut Leased, begin: &[u8]) {
+    write::query(&mut lease.server.output, begin);
+    lease.server.expected.push(crate::backend::Expect::Query { hide: true });
+    lease.server.unnamed = 0;
+}

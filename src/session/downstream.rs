@@ -1,0 +1,225 @@
+//! From a leased server to the client: the client's own replies pass as they are, what answers injected messages is dropped,
+//! and what is made here goes out in its place. Must not look into rows.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use crate::backend::{Fate, Lost, Made, Undo};
+use crate::support::buffer::LARGE;
+use crate::wire::write::{self, Severity};
+use crate::wire::{ErrorFields, Header, TxStatus, back, sqlstate};
+
+use super::Session;
+use super::lease::Leased;
+use super::prepared::Change;
+
+/// What of the server's input may be written to the client as it is.
+#[derive(Debug, Default)]
+pub(super) struct Downstream {
+    /// Bytes at the front of the input that go out unchanged, after the client's output.
+    pub(super) pass: usize,
+    /// Bytes of the message under way that have not arrived yet.
+    pub(super) left: usize,
+    /// That message is dropped, not passed.
+    hide: bool,
+}
+
+/// Why a relay cannot go on.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// The client's side.
+    Client,
+    /// The server's side.
+    Server(Lost),
+}
+
+impl Session {
+    /// Moves replies to the client until nothing more can be done now. Ready only when a side is lost.
+    pub(super) fn poll_replies(&mut self, lease: &mut Leased, cx: &mut Context<'_>) -> Poll<Broken> {
+        loop {
+            if let Err(lost) = self.scan(lease) {
+                return Poll::Ready(Broken::Server(lost));
+            }
+            match self.poll_write_client(lease, cx) {
+                Poll::Ready(Ok(true)) => continue,
+                Poll::Ready(Ok(false)) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Broken::Client),
+                Poll::Pending => return Poll::Pending,
+            }
+            match ready!(lease.server.poll_fill(cx, &self.context.hub.buffers)) {
+                Ok(0) => return Poll::Ready(Broken::Server(Lost::Closed)),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Broken::Server(error.into())),
+            }
+        }
+    }
+
+    /// Writes what is cleared for the client. True: something was written and more may be cleared now.
+    fn poll_write_client(&mut self, lease: &mut Leased, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let mut wrote = !self.client.output.is_empty();
+        ready!(self.client.poll_flush(cx))?;
+        while lease.down.pass > 0 {
+            let bytes = &lease.server.input.filled()[..lease.down.pass];
+            let count = ready!(self.client.stream.poll_write(cx, bytes))?;
+            lease.server.input.consume(count);
+            lease.down.pass -= count;
+            wrote = true;
+        }
+        if wrote {
+            ready!(self.client.stream.poll_flush(cx))?;
+        }
+        Poll::Ready(Ok(wrote))
+    }
+
+    /// Looks at the messages in the server's input as far as they can be passed or dropped now.
+    pub(super) fn scan(&mut self, lease: &mut Leased) -> Result<(), Lost> {
+        self.emit_made(lease);
+        loop {
+            let at = lease.down.pass;
+            let there = lease.server.input.len() - at;
+            if lease.down.left > 0 {
+                if !self.scan_rest(lease, there) {
+                    return Ok(());
+                }
+                continue;
+            }
+            let Some(header) = lease.server.header_at(at)? else { return Ok(()) };
+            if there < header.size && looked_into(header.tag) {
+                if self.make_room(lease, header) {
+                    return Ok(());
+                }
+            }
+            if !self.scan_message(lease, header, there)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Continues a message that did not fit. False: nothing more is there.
+    fn scan_rest(&mut self, lease: &mut Leased, there: usize) -> bool {
+        let count = lease.down.left.min(there);
+        if count == 0 || (lease.down.hide && lease.down.pass > 0) {
+            return false;
+        }
+        lease.down.left -= count;
+        if lease.down.hide {
+            lease.server.input.consume(count);
+        } else {
+            lease.down.pass += count;
+        }
+        true
+    }
+
+    /// A message that must be whole to be looked into. True: wait for the rest.
+    fn make_room(&mut self, lease: &mut Leased, header: Header) -> bool {
+        let input = &mut lease.server.input;
+        if lease.down.pass > 0 {
+            return true;
+        }
+        header.size <= input.capacity() || (header.size <= LARGE && self.context.hub.buffers.enlarge(input))
+    }
+
+    /// Deals with the message behind what is already cleared. False: what is cleared must be written first.
+    fn scan_message(&mut self, lease: &mut Leased, header: Header, there: usize) -> Result<bool, Lost> {
+        let hidden = lease.server.expected.hides(header.tag);
+        if hidden && lease.down.pass > 0 {
+            return Ok(false);
+        }
+        let at = lease.down.pass;
+        let replacement = if header.tag == back::ERROR { self.on_error(lease, header) } else { None };
+        let mut undone = Vec::new();
+        let mut fate = lease.server.observe_at(at, header, &mut undone)?;
+        self.undo_all(lease, undone);
+        if header.tag == back::READY && lease.ways.masked {
+            let status = if lease.failed { TxStatus::Failed } else { TxStatus::InBlock };
+            lease.server.input.filled_mut()[at + 5] = status.byte();
+        }
+        if header.tag == back::PARAMETER_STATUS {
+            fate = self.on_parameter(lease, at, header);
+            if fate == Fate::Hide && at > 0 {
+                lease.server.input.remove(at, header.size);
+                return Ok(true);
+            }
+        }
+        if let Some(replacement) = replacement {
+            self.put_here(lease, &replacement);
+            fate = Fate::Hide;
+        }
+        let count = header.size.min(there);
+        lease.down.left = header.size - count;
+        lease.down.hide = fate == Fate::Hide;
+        match fate {
+            Fate::Forward => lease.down.pass += count,
+            Fate::Hide => lease.server.input.consume(count),
+        }
+        if lease.down.left == 0 {
+            self.emit_made(lease);
+        }
+        Ok(true)
+    }
+
+    /// A report of a parameter is the client's at any time, but for the one that would turn it away (SESSIONS R6).
+    fn on_parameter(&mut self, lease: &mut Leased, at: usize, header: Header) -> Fate {
+        let body = &lease.server.input.filled()[at + 5..at + header.size];
+        if body.starts_with(b"in_hot_standby\0") {
+            return Fate::Hide;
+        }
+        self.set_told(lease.server.reported.clone());
+        Fate::Forward
+    }
+
+    /// Errors that say something about our own bookkeeping.
+    /// Returns what the client gets instead.
+    fn on_error(&mut self, lease: &mut Leased, header: Header) -> Option<Vec<u8>> {
+        let at = lease.down.pass;
+        let filled = lease.server.input.filled();
+        let body = &filled[at + 5..filled.len().min(at + header.size)];
+        let fields = ErrorFields::parse(body);
+        match fields.code {
+            b"26000" | b"0A000" => lease.server.statements.clear(),
+            b"25006" => self.report(lease.server.identity.node, crate::cluster::Trouble::NotPrimary),
+            _ => {}
+        }
+        lease.failed = true;
+        if fields.code != sqlstate::DUPLICATE_STATEMENT.as_bytes() {
+            return None;
+        }
+        // The server speaks of its own name for the statement.
+        let name = lease.duplicate.take()?;
+        let message = format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(&name));
+        let mut replaced = Vec::new();
+        write::error(&mut replaced, Severity::Error, sqlstate::DUPLICATE_STATEMENT, &message, None);
+        Some(replaced)
+    }
+
+    fn undo_all(&mut self, lease: &mut Leased, undone: Vec<Undo>) {
+        for undo in undone.into_iter().rev() {
+            if let Ok(change) = undo.downcast::<Change>() {
+                self.take_back(&mut lease.server, *change);
+            }
+        }
+    }
+
+    /// Appends messages made here whose turn has come, behind what is cleared.
+    pub(super) fn emit_made(&mut self, lease: &mut Leased) {
+        while let Some(made) = lease.server.expected.pop_made() {
+            match made {
+                Made::Tag(tag) => self.put_here(lease, &[tag, 0, 0, 0, 4]),
+                Made::Frames(frames) => self.put_here(lease, &frames),
+            }
+        }
+    }
+
+    /// Appends a message made here behind what is cleared.
+    fn put_here(&mut self, lease: &mut Leased, frames: &[u8]) {
+        let cleared = std::mem::take(&mut lease.down.pass);
+        self.client.output.extend_from_slice(&lease.server.input.filled()[..cleared]);
+        lease.server.input.consume(cleared);
+        self.client.output.extend_from_slice(frames);
+    }
+}
+
+/// Kinds whose bodies are read here.
+fn looked_into(tag: u8) -> bool {
+    matches!(tag, back::READY | back::ERROR | back::PARAMETER_STATUS)
+}

@@ -1,0 +1,310 @@
+//! The end of a transaction on the primary: what it did to the session is asked for where the texts do not tell, and the server connection is
+//! kept or given back (SESSIONS R1, R4, R5, R6). The client has had its answer and does not wait.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::backend::{Expect, SharedPool, set_statement};
+use crate::config::{OpaquePolicy, PoolMode};
+use crate::sql::{Effect, Flags};
+use crate::support::clock::now;
+use crate::wire::write;
+
+use super::Session;
+use super::lease::{ASK, Leased};
+use super::look::Looked;
+use super::notes::{MOST_TOUCHED, Notes};
+
+/// Why a session keeps its server connection, counted in its pool while it does.
+#[derive(Debug)]
+pub(super) struct Pin {
+    /// In words, for people.
+    pub(super) reason: String,
+    pool: Arc<SharedPool>,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.pool.pinned.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Everything that a server connection can hold for its session beside settings, each with its name.
+const PINS: [(&str, &str); 5] = [
+    (
+        "temporary objects",
+        "(pg_catalog.pg_my_temp_schema() <> 0 AND (\
+         EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema()) OR \
+         EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace = pg_catalog.pg_my_temp_schema()) OR \
+         EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.pg_my_temp_schema())))",
+    ),
+    (
+        "session advisory locks",
+        "EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid())",
+    ),
+    ("LISTEN", "EXISTS (SELECT FROM pg_catalog.pg_listening_channels())"),
+    ("WITH HOLD cursors", "EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable)"),
+    ("SQL-level PREPARE", "EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)"),
+];
+
+impl Session {
+    /// Deals with the end of a transaction. Returns the lease if the session keeps it.
+    pub(super) async fn finish(&mut self, mut lease: Leased) -> Option<Leased> {
+        let notes = std::mem::take(&mut lease.notes);
+        let failed = std::mem::take(&mut lease.failed);
+        self.account(&notes, failed, lease.server.identity.id);
+        let asks = !notes.touched.is_empty() || notes.reset || notes.probe;
+        if asks && Box::pin(self.ask_about(&mut lease, &notes)).await.is_err() {
+            self.lose(lease.server);
+            self.pin = None;
+            return None;
+        }
+        self.pin_for_texts(&lease, &notes);
+        lease.server.leftovers.dirty |= notes.is_opaque() || self.pin.is_some();
+        if self.pin.is_some() || self.who.limits.mode == PoolMode::Session {
+            return Some(lease);
+        }
+        self.give_back(lease.server);
+        None
+    }
+
+    /// Counts, and what others must know of this transaction.
+    fn account(&mut self, notes: &Notes, failed: bool, server: u64) {
+        let context = &self.context;
+        context.counters.transactions.add(1);
+        if notes.is_opaque() {
+            context.counters.opaque.add(1);
+        }
+        if let Some(corrected) = self.corrected.take()
+            && !failed
+        {
+            context.remember(&self.who, corrected.0, &corrected.1);
+        }
+        if notes.wrote() {
+            self.last_server = server;
+            context.wrote(now());
+        }
+        if notes.statements > 0 {
+            self.freshness.primary_at(now());
+        }
+        if notes.flags.has(Flags::DDL) {
+            self.who.known.changed();
+        }
+        if notes.flags.has(Flags::LOGIN_DEFAULTS) {
+            (context.global.retire)();
+        }
+    }
+
+    /// Asks the server for the settings that were touched and, if need be, for what pins.
+    async fn ask_about(&mut self, lease: &mut Leased, notes: &Notes) -> Result<(), ()> {
+        let names = self.names_to_ask(notes);
+        let pins = notes.probe;
+        let mut text = Vec::new();
+        settings_query(&mut text, &names, notes.reset);
+        if pins {
+            pins_query(&mut text);
+        }
+        if text.is_empty() {
+            return Ok(());
+        }
+        self.context.counters.probes.add(1);
+        let asked = lease.server.ask(&text, &self.context.hub.buffers);
+        let outcome = match tokio::time::timeout(ASK, asked).await {
+            Ok(Ok(outcome)) => outcome,
+            _ => return Err(()),
+        };
+        if outcome.error.is_some() {
+            // A setting of the session's own (a role without rights, a tiny statement_timeout) keeps us from asking.
+            self.pin_because(lease, "its state could not be asked for".to_owned());
+            return Ok(());
+        }
+        let mut rows = outcome.rows.into_iter();
+        if !names.is_empty() {
+            self.adopt(lease, &names, rows.next().unwrap_or_default(), notes.reset);
+        }
+        if pins {
+            self.adopt_pins(lease, &rows.next().unwrap_or_default(), notes);
+        }
+        self.tell(&lease.server);
+        Ok(())
+    }
+
+    fn names_to_ask(&self, notes: &Notes) -> Vec<Box<str>> {
+        let mut names: Vec<Box<str>> = notes.touched.clone();
+        if notes.reset {
+            let carried = self.settings.names().chain(self.base.names());
+            for name in carried {
+                if !names.iter().any(|known| **known == *name) {
+                    names.push(name.into());
+                }
+            }
+        }
+        names.truncate(MOST_TOUCHED);
+        names
+    }
+
+    /// Takes the values that the server has over as the session's own.
+    fn adopt(&mut self, lease: &mut Leased, names: &[Box<str>], row: Vec<Option<Vec<u8>>>, with_source: bool) {
+        let mut settings = (*self.settings).clone();
+        let mut values = row.into_iter();
+        for name in names {
+            let value = values.next().flatten();
+            let source = if with_source { values.next().flatten() } else { None };
+            let own = match (&**name, &value) {
+                (_, None) => false,
+                ("role", Some(value)) => value != b"none",
+                ("session_authorization", Some(value)) => *value != self.who.user.as_bytes(),
+                _ => source.is_none_or(|source| source == b"session"),
+            };
+            match value.filter(|_| own) {
+                Some(value) => settings.set(name, &value),
+                None => settings.remove(name),
+            }
+        }
+        if settings != *self.settings {
+            self.carry(Rc::new(settings));
+        }
+        lease.server.applied = self.settings.clone();
+        if !self.settings.is_ascii() && self.lexing.client_only_encoding {
+            self.pin_because(lease, "a setting that cannot be carried in this client encoding".to_owned());
+        }
+        self.restore_base();
+    }
+
+    /// What startup options set is a session's reset value (SESSIONS R6).
+    fn restore_base(&mut self) {
+        let missing = self.base.names().filter(|name| self.settings.get(name).is_none()).count();
+        if missing > 0 {
+            let mut settings = (*self.settings).clone();
+            for name in self.base.names() {
+                if let (None, Some(value)) = (settings.get(name), self.base.get(name)) {
+                    settings.set(name, value);
+                }
+            }
+            self.carry(Rc::new(settings));
+        }
+    }
+
+    fn adopt_pins(&mut self, lease: &Leased, row: &[Option<Vec<u8>>], notes: &Notes) {
+        let found: Vec<&str> = PINS
+            .iter()
+            .zip(row)
+            .filter(|(_, value)| value.as_deref() == Some(b"t"))
+            .map(|((name, _), _)| *name)
+            .collect();
+        if !found.is_empty() {
+            self.pin_because(lease, found.join(", "));
+        } else if notes.is_opaque() && self.context.opaque_policy() == OpaquePolicy::Pin {
+            self.pin_because(lease, "an opaque transaction (pool.opaque = \"pin\")".to_owned());
+        } else if !self.habits.pinned_for_good {
+            self.pin = None;
+        }
+    }
+
+    /// Reasons that no probe can find.
+    fn pin_for_texts(&mut self, lease: &Leased, notes: &Notes) {
+        self.habits.uses_sequences |= notes.flags.has(Flags::SEQUENCE_VALUE);
+        let reason = if notes.unseen.long_statement {
+            "a prepared statement too long to move"
+        } else if notes.flags.has(Flags::SETSEED) {
+            "setseed"
+        } else if self.habits.uses_sequences && notes.wrote() {
+            "currval and lastval"
+        } else {
+            return;
+        };
+        self.habits.pinned_for_good = true;
+        self.pin_because(lease, reason.to_owned());
+    }
+
+    fn pin_because(&mut self, lease: &Leased, reason: String) {
+        match &mut self.pin {
+            Some(pin) => pin.reason = reason,
+            None => {
+                let Some(pool) = self.pool(lease.server.identity.node) else { return };
+                let pool = pool.shared().clone();
+                pool.pinned.fetch_add(1, Ordering::AcqRel);
+                self.context.counters.pins.add(1);
+                self.pin = Some(Box::new(Pin { reason, pool }));
+            }
+        }
+    }
+
+    /// Notes a statement that is about to be sent, and sends ahead of it what it needs.
+    pub(super) fn before_statement(&mut self, lease: &mut Leased, looked: &Looked) {
+        let facts = &looked.facts;
+        let foreign = lease.ways.sequences_of_another && !lease.notes.wrote();
+        lease.notes.add(facts, looked.verdict.opaque);
+        for effect in &facts.effects {
+            match effect {
+                Effect::DiscardAll => {
+                    self.prepared = None;
+                    lease.server.statements.clear();
+                }
+                Effect::Deallocate { name: None } => {
+                    self.prepared = None;
+                    lease.server.statements.clear();
+                }
+                _ => {}
+            }
+        }
+        if facts.flags.has(Flags::SEQUENCE_VALUE) && foreign && !lease.server.expected.in_series() {
+            // Another session's value must not be seen; without one PostgreSQL says 55000 (SESSIONS R4).
+            inject(lease, b"DISCARD SEQUENCES");
+            lease.ways.sequences_of_another = false;
+        }
+    }
+
+    /// After a RESET the startup options hold again, before anything else of the client runs (SESSIONS R6).
+    pub(super) fn apply_base_again(&mut self, lease: &mut Leased) {
+        if !lease.notes.take_reset() || self.base.is_empty() {
+            return;
+        }
+        let mut text = Vec::new();
+        for name in self.base.names() {
+            if let Some(value) = self.base.get(name) {
+                set_statement(&mut text, name, value);
+            }
+        }
+        inject(lease, &text);
+    }
+
+    /// DISCARD ALL while the session holds nothing: it is a new session from here on.
+    pub(super) fn discard_all(&mut self) {
+        self.prepared = None;
+        self.habits.uses_sequences = false;
+        self.carry(self.base.clone());
+        self.renumber();
+    }
+}
+
+fn inject(lease: &mut Leased, text: &[u8]) {
+    write::query(&mut lease.server.output, text);
+    lease.server.expected.push(Expect::Query { hide: true });
+    lease.server.unnamed = 0;
+}
+
+fn settings_query(text: &mut Vec<u8>, names: &[Box<str>], with_source: bool) {
+    for (at, name) in names.iter().enumerate() {
+        text.extend_from_slice(if at == 0 { b"SELECT " } else { b", " });
+        text.extend_from_slice(b"pg_catalog.current_setting(");
+        write::literal(text, name);
+        text.extend_from_slice(b", true)");
+        if with_source {
+            text.extend_from_slice(b", (SELECT source FROM pg_catalog.pg_settings WHERE pg_catalog.lower(name) =");
+            write::literal(text, name);
+            text.extend_from_slice(b")");
+        }
+    }
+    if !names.is_empty() {
+        text.push(b';');
+    }
+}
+
+fn pins_query(text: &mut Vec<u8>) {
+    for (at, (_, condition)) in PINS.iter().enumerate() {
+        text.extend_from_slice(if at == 0 { b"SELECT " } else { b", " });
+        text.extend_from_slice(condition.as_bytes());
+    }
+}

@@ -1,0 +1,105 @@
+//! The bodies of the client's messages as far as they are looked into: names. A body that is not well formed is forwarded as it
+//! is, and the server says what is wrong with it.
+
+use crate::wire::{Header, Reader, front, peek_unlimited};
+
+/// A Parse message.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Parse<'a> {
+    pub(super) name: &'a [u8],
+    /// The query text, without its NUL.
+    pub(super) text: &'a [u8],
+    /// Everything behind the name.
+    pub(super) tail: &'a [u8],
+}
+
+/// Reads the body of a Parse message.
+pub(super) fn parse(body: &[u8]) -> Option<Parse<'_>> {
+    let mut reader = Reader::new(body);
+    let name = reader.cstr()?;
+    let tail = reader.rest();
+    let text = reader.cstr()?;
+    let types = usize::try_from(reader.i16()?).ok()?;
+    reader.bytes(types * 4)?;
+    reader.is_empty().then_some(Parse { name, text, tail })
+}
+
+/// A Bind message: the portal, the statement, and everything behind.
+pub(super) fn bind(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let mut reader = Reader::new(body);
+    let portal = reader.cstr()?;
+    let statement = reader.cstr()?;
+    Some((portal, statement, reader.rest()))
+}
+
+/// Describe or Close: `S` or `P`, and the name.
+pub(super) fn target(body: &[u8]) -> Option<(u8, &[u8])> {
+    let mut reader = Reader::new(body);
+    let kind = reader.byte()?;
+    let name = reader.cstr()?;
+    reader.is_empty().then_some((kind, name))
+}
+
+/// The row limit of an Execute message; 0 is none.
+pub(super) fn row_limit(body: &[u8]) -> Option<i32> {
+    let mut reader = Reader::new(body);
+    reader.cstr()?;
+    reader.i32()
+}
+
+/// The text of a Query message, if its body is exactly one string.
+pub(super) fn query(body: &[u8]) -> Option<&[u8]> {
+    let (&last, text) = body.split_last()?;
+    (last == 0 && !text.contains(&0)).then_some(text)
+}
+
+/// The frames at the front of `bytes` that are complete, with their bodies.
+pub(super) fn whole(bytes: &[u8]) -> impl Iterator<Item = (Header, &[u8])> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let header = peek_unlimited(rest)?;
+        let (frame, behind) = rest.split_at_checked(header.size)?;
+        rest = behind;
+        Some((header, &frame[5..]))
+    })
+}
+
+/// Bytes of the series at the front up to and including its Sync, if all of it is there and it holds nothing but
+/// messages of the extended protocol.
+pub(super) fn series(bytes: &[u8]) -> Option<usize> {
+    let mut length = 0;
+    for (header, _) in whole(bytes) {
+        length += header.size;
+        match header.tag {
+            front::SYNC => return Some(length),
+            front::PARSE | front::BIND | front::DESCRIBE | front::EXECUTE | front::CLOSE | front::FLUSH => {}
+            _ => return None,
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_cut_anywhere_are_no_panic() {
+        let body = b"name\0select 1\0\0\x01\0\0\0\x17";
+        assert_eq!(parse(body).map(|p| (p.name, p.text)), Some((&b"name"[..], &b"select 1"[..])));
+        for end in 0..body.len() {
+            assert!(parse(&body[..end]).is_none(), "{end}");
+            let _ = (bind(&body[..end]), target(&body[..end]), row_limit(&body[..end]), query(&body[..end]));
+        }
+        assert!(parse(b"\0\0\xff\xff").is_none());
+        assert_eq!(query(b"a\0b\0"), None);
+    }
+
+    #[test]
+    fn r13_a_series_is_complete_only_up_to_its_sync() {
+        let bytes = b"P\0\0\0\x08\0\0\0\0S\0\0\0\x04Q";
+        assert_eq!(series(bytes), Some(14));
+        assert_eq!(series(&bytes[..13]), None);
+        assert_eq!(series(b"Q\0\0\0\x05\0S\0\0\0\x04"), None);
+    }
+}

@@ -1,0 +1,106 @@
+//! The first words to a client: the parameters that a real login reported for its database, user and startup options
+//! (SESSIONS R6), its cancel key, and that it may begin.
+
+use std::rc::Rc;
+
+use crate::backend::Reported;
+use crate::sql::Isolation;
+use crate::wire::{TxStatus, write};
+
+use super::context::{Greeting, Who};
+use super::lease::{ASK, NoLease};
+use super::local::Refusal;
+use super::survey::Survey;
+use super::{Context, End, Session};
+
+/// Greetings that a thread keeps.
+const MOST: usize = 1_000;
+
+impl Session {
+    /// Greets the client. The first of its kind on this thread waits for a real server, like a write.
+    pub(super) async fn greet(&mut self, secret: &[u8]) -> Result<(), End> {
+        let key = (self.who.database.clone(), self.who.user.clone(), self.digest);
+        let known = self.context.greetings.borrow().get(&key).cloned();
+        let greeting = match known {
+            Some(greeting) => greeting,
+            None => {
+                let greeting = self.ask_greeting().await?;
+                let mut all = self.context.greetings.borrow_mut();
+                if all.len() >= MOST {
+                    all.clear();
+                }
+                all.insert(key, greeting.clone());
+                greeting
+            }
+        };
+        self.set_told(self.with_application_name(greeting.reported));
+        for (name, value) in self.told.iter() {
+            write::frame(&mut self.client.output, b'S', |out| {
+                write::cstr(out, name.as_bytes());
+                write::cstr(out, value);
+            });
+        }
+        write::parameter_status(&mut self.client.output, "in_hot_standby", "off");
+        write::key_data(&mut self.client.output, self.id, secret);
+        write::ready(&mut self.client.output, TxStatus::Idle);
+        self.context.counters.logins.add(1);
+        Ok(())
+    }
+
+    /// Takes a primary's connection, gives it the startup options, and sees what it reports.
+    async fn ask_greeting(&mut self) -> Result<Greeting, End> {
+        // What the client hears before its greeting is the greeting.
+        let fatal = |refusal| Err(End::Fatal(refusal));
+        let mut lease = match self.lease_primary(&Survey::taken(false)).await {
+            Ok(lease) => lease,
+            Err(NoLease::Refused(refusal)) => return fatal(refusal),
+            Err(NoLease::Unreachable(text)) => {
+                return fatal(Refusal::new(crate::wire::sqlstate::CANNOT_CONNECT_NOW, text));
+            }
+            Err(NoLease::Gone) => return Err(End::Client),
+        };
+        self.client.output.clear();
+        let text = b"SELECT pg_catalog.current_setting('default_transaction_isolation')";
+        let asked = tokio::time::timeout(ASK, lease.server.ask(text, &self.context.hub.buffers)).await;
+        let Ok(Ok(outcome)) = asked else {
+            self.lose(lease.server);
+            return fatal(Refusal::new(
+                crate::wire::sqlstate::CANNOT_CONNECT_NOW,
+                "the primary was lost during the login",
+            ));
+        };
+        let value = outcome.rows.into_iter().flatten().flatten().next().unwrap_or_default();
+        let isolation = match &value[..] {
+            b"serializable" => Isolation::Serializable,
+            b"repeatable read" => Isolation::RepeatableRead,
+            _ => Isolation::ReadCommitted,
+        };
+        let greeting = Greeting { reported: lease.server.reported.clone(), isolation };
+        self.give_back(lease.server);
+        Ok(greeting)
+    }
+
+    /// The name that the application gave itself is reported as it is; everything else is shared by all of a kind.
+    fn with_application_name(&self, reported: Rc<Reported>) -> Rc<Reported> {
+        let name = self.base.get("application_name").unwrap_or_default();
+        if reported.get("application_name") == Some(name) {
+            return reported;
+        }
+        let mut own = (*reported).clone();
+        let clean: Vec<u8> = name.iter().map(|&byte| if (32..127).contains(&byte) { byte } else { b'?' }).collect();
+        own.set("application_name", &clean);
+        self.context.hub.interner.intern(own)
+    }
+}
+
+impl Context {
+    /// `default_transaction_isolation` of a login, as its last greeting found it.
+    pub(super) fn login_isolation(&self, who: &Who) -> Isolation {
+        let greetings = self.greetings.borrow();
+        let same = |(database, user, _): &&(std::sync::Arc<str>, std::sync::Arc<str>, u64)| {
+            *database == who.database && *user == who.user
+        };
+        let found = greetings.iter().find(|(key, _)| same(key)).map(|(_, greeting)| greeting.isolation);
+        found.unwrap_or(Isolation::Serializable)
+    }
+}

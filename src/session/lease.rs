@@ -1,0 +1,242 @@
+//! Getting a server connection and making it the session's: the wait, and the setup that comes before any byte of the client
+//! (SESSIONS R2, R15). A session that holds a lease never waits here for another.
+
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use crate::backend::{Carried, Expect, Lost, OpenError, Pool, Server, setup};
+use crate::cluster::NodeId;
+use crate::support::clock::Duration;
+use crate::wire::sqlstate;
+
+use super::Session;
+use super::downstream::Downstream;
+use super::local::Refusal;
+use super::notes::Notes;
+use super::prepared::Change;
+use super::upstream::Upstream;
+
+/// Longest time that a server may take over its setup or a probe.
+pub(super) const ASK: Duration = Duration::from_secs(10);
+
+/// A server connection in a session's hands, with what is on its way in both directions.
+#[derive(Debug)]
+pub(super) struct Leased {
+    pub(super) server: Box<Server>,
+    pub(super) up: Upstream,
+    pub(super) down: Downstream,
+    pub(super) notes: Notes,
+    /// A second Parse of this name was sent, to be refused.
+    pub(super) duplicate: Option<Box<[u8]>>,
+    /// A statement of this transaction failed.
+    pub(super) failed: bool,
+    /// What happens to the server's answers on their way.
+    pub(super) ways: Ways,
+}
+
+/// Particulars of a lease.
+#[derive(Debug, Default)]
+pub(super) struct Ways {
+    /// ReadyForQuery is shown as in a block: the lease is for one read of a deferred block (SESSIONS R12).
+    pub(super) masked: bool,
+    /// `currval` and `lastval` on this connection would be another session's (SESSIONS R4).
+    pub(super) sequences_of_another: bool,
+}
+
+impl Leased {
+    pub(super) fn new(server: Box<Server>) -> Self {
+        Self {
+            server,
+            up: Upstream::default(),
+            down: Downstream::default(),
+            notes: Notes::default(),
+            duplicate: None,
+            failed: false,
+            ways: Ways::default(),
+        }
+    }
+
+    /// Nothing of the server is on its way to the client.
+    pub(super) fn quiet(&self) -> bool {
+        self.down.pass == 0 && self.down.left == 0
+    }
+
+    /// A text behind an unanswered change of how texts are read cannot be read (SESSIONS R10).
+    pub(super) fn lexing_changed(&self) -> bool {
+        self.notes.flags.has(crate::sql::Flags::CHANGES_LEXING)
+    }
+
+    /// Queues what is expected; what the server will skip is taken back at once.
+    pub(super) fn undo(&mut self, expect: Expect, session: &mut Session) {
+        if let Some(undo) = self.server.expected.push(expect)
+            && let Ok(change) = undo.downcast::<Change>()
+        {
+            session.take_back(&mut self.server, *change);
+        }
+    }
+}
+
+/// Why there is no lease.
+#[derive(Debug)]
+pub(super) enum NoLease {
+    /// The client is to be told.
+    Refused(Refusal),
+    /// The server cannot be reached now.
+    Unreachable(String),
+    /// The client left while it waited.
+    Gone,
+}
+
+impl Session {
+    /// A server connection to `node` from this session's pool, waiting for it if need be.
+    pub(super) async fn lease(&mut self, node: NodeId) -> Result<Box<Server>, NoLease> {
+        let Some(pool) = self.pool(node) else {
+            return Err(NoLease::Unreachable(format!("node {node} is not configured")));
+        };
+        match pool.try_lease(&self.settings) {
+            Some(server) => Ok(server),
+            None => Box::pin(self.wait_for_lease(pool)).await,
+        }
+    }
+
+    /// Waits in the pool's queue: for the connection, the deadline, a cancel, or the client's end.
+    async fn wait_for_lease(&mut self, pool: Rc<Pool>) -> Result<Box<Server>, NoLease> {
+        let limit = self.who.limits.queue_timeout;
+        let mut ticket = pool.enqueue();
+        let mut deadline = pin!(tokio::time::sleep(limit));
+        let result = std::future::poll_fn(|cx| {
+            if let Poll::Ready(result) = ticket.poll(cx) {
+                return Poll::Ready(result.map_err(no_lease));
+            }
+            if let Poll::Ready(end) = self.poll_interruption(cx) {
+                return Poll::Ready(Err(end));
+            }
+            deadline.as_mut().poll(cx).map(|()| Err(NoLease::Refused(queue_timeout(&pool, limit))))
+        })
+        .await;
+        let waited = ticket.since().elapsed();
+        self.context.waited(waited);
+        result
+    }
+
+    /// Whatever ends a wait early: a cancel, pgherd's end, the client's end.
+    pub(super) fn poll_interruption(&mut self, cx: &mut Context<'_>) -> Poll<NoLease> {
+        self.control.register(cx);
+        if self.control.take_cancel() {
+            return Poll::Ready(NoLease::Refused(Refusal::cancelled()));
+        }
+        if self.control.stopping() {
+            return Poll::Ready(NoLease::Refused(Refusal::stopping()));
+        }
+        if self.client.poll_flush(cx).is_ready() && !self.client.input.is_full() {
+            let buffers = &self.context.hub.buffers;
+            match self.client.poll_fill(cx, buffers) {
+                Poll::Ready(Ok(count)) if count > 0 => cx.waker().wake_by_ref(),
+                Poll::Ready(_) => return Poll::Ready(NoLease::Gone),
+                Poll::Pending => {}
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Gives a server connection this session's settings. Nothing of the client's was written to it yet.
+    /// On an error of the setup the connection is clean and unused, but not this session's.
+    pub(super) async fn prepare(&mut self, server: &mut Server) -> Result<(), SetupError> {
+        let dirty = server.leftovers.dirty && server.leftovers.session != self.number();
+        if dirty || !Rc::ptr_eq(&server.applied, &self.settings) {
+            let text = setup(&server.applied, &self.settings, dirty);
+            if !text.is_empty() {
+                Box::pin(self.run_setup(server, &text)).await?;
+            }
+            server.applied = self.settings.clone();
+            server.leftovers.dirty &= !dirty;
+        }
+        server.leftovers.session = self.number();
+        self.tell(server);
+        Ok(())
+    }
+
+    async fn run_setup(&mut self, server: &mut Server, text: &[u8]) -> Result<(), SetupError> {
+        let asked = server.ask(text, &self.context.hub.buffers);
+        match tokio::time::timeout(ASK, asked).await {
+            Err(_) => Err(SetupError::Lost(Lost::Timeout)),
+            Ok(Err(lost)) => Err(SetupError::Lost(lost)),
+            Ok(Ok(outcome)) => match outcome.error {
+                None => Ok(()),
+                Some((code, message)) => Err(SetupError::Refused(Refusal::new(&code, message))),
+            },
+        }
+    }
+
+    /// Tells the client of parameters that are other on this server than it knows (SESSIONS R6).
+    pub(super) fn tell(&mut self, server: &Server) {
+        if Rc::ptr_eq(&server.reported, &self.told) {
+            return;
+        }
+        for (name, value) in server.reported.differing(&self.told) {
+            crate::wire::write::frame(&mut self.client.output, b'S', |out| {
+                crate::wire::write::cstr(out, name.as_bytes());
+                crate::wire::write::cstr(out, value);
+            });
+        }
+        self.set_told(server.reported.clone());
+    }
+
+    /// The pool of this session's database and user at a node.
+    pub(super) fn pool(&self, node: NodeId) -> Option<Rc<Pool>> {
+        self.context.pool(node, &self.who)
+    }
+
+    /// Gives a connection that is at rest back. One that a CancelRequest is under way for waits for its end first, so that it
+    /// cannot hit the next session (SESSIONS R18).
+    pub(super) fn give_back(&self, server: Box<Server>) {
+        let Some(pool) = self.pool(server.identity.node) else { return server.close() };
+        if !server.at_rest() {
+            return pool.lost(server);
+        }
+        if server.cancels.get() == 0 {
+            return pool.put(server);
+        }
+        super::reap::after_cancels(pool, server);
+    }
+
+    /// Carries other settings from now on.
+    pub(super) fn carry(&mut self, settings: Rc<Carried>) {
+        self.digest = if settings.is_empty() { 0 } else { settings.digest(&self.context.global.hasher) };
+        self.settings = settings;
+    }
+}
+
+/// Why a connection could not be made this session's.
+#[derive(Debug)]
+pub(super) enum SetupError {
+    /// The server refused a setting.
+    Refused(Refusal),
+    /// The connection is lost.
+    Lost(Lost),
+}
+
+fn no_lease(error: OpenError) -> NoLease {
+    match error {
+        OpenError::Unreachable(text) => NoLease::Unreachable(text),
+        OpenError::Busy(text) => NoLease::Refused(Refusal::new(sqlstate::TOO_MANY_CONNECTIONS, text)),
+        OpenError::Refused { code, message } => NoLease::Refused(Refusal::new(&code, message)),
+    }
+}
+
+/// SESSIONS R21: the text names pool, size, waiters, pins.
+fn queue_timeout(pool: &Pool, limit: Duration) -> Refusal {
+    let (key, shared) = (pool.key(), pool.shared());
+    let (size, open) = (shared.size.load(Ordering::Relaxed), shared.open());
+    let (waiting, pinned) = (shared.waiting.load(Ordering::Relaxed), shared.pinned.load(Ordering::Relaxed));
+    let message = format!(
+        "no server connection within {limit:?}: pool {}/{} at node {} has {open} of {size} connections, {waiting} sessions \
+         wait, {pinned} are pinned",
+        key.database, key.user, key.node
+    );
+    Refusal::new(sqlstate::TOO_MANY_CONNECTIONS, message)
+        .with_hint("Raise pool.size or pool.queue_timeout, or look for long transactions.")
+}

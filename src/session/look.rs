@@ -1,0 +1,125 @@
+//! A text's facts and verdict, out of the thread's cache whenever possible (SESSIONS R9, R14). Must not wait.
+
+use std::rc::Rc;
+
+use crate::sql::{self, Effect, Facts, Flags, Isolation, LexMode};
+
+use super::Session;
+
+/// A statement as routing sees it.
+#[derive(Debug, Clone)]
+pub(super) struct Looked {
+    pub(super) facts: Rc<Facts>,
+    pub(super) verdict: super::context::Judged,
+}
+
+impl Looked {
+    /// It may run on a standby.
+    pub(super) fn standby_ok(&self) -> bool {
+        self.verdict.standby_ok
+    }
+
+    /// Nothing but the session's own bookkeeping is concerned, so far as the text tells.
+    pub(super) fn is_local(&self) -> bool {
+        matches!(&self.facts.effects[..], [Effect::Admin { .. } | Effect::Deallocate { name: Some(_) }])
+            && self.facts.statements == 1
+    }
+
+    /// Inside a block it must run where the block's writes will (SESSIONS R12).
+    pub(super) fn binds_block(&self) -> bool {
+        self.facts.flags.has(Flags::NOW_LIKE)
+    }
+
+    /// It makes something that only its own server connection has (SESSIONS R5).
+    pub(super) fn pins(&self) -> bool {
+        self.facts.flags.any(Flags::TEMP.with(Flags::ADVISORY_LOCK))
+            || self.facts.effects.iter().any(|effect| {
+                matches!(effect, Effect::Prepare { .. } | Effect::Listen | Effect::Declare { hold: true })
+            })
+    }
+
+    /// What statement mode cannot do (SESSIONS R21).
+    pub(super) fn forbidden_in_statement_mode(&self) -> Option<&'static str> {
+        if self.pins() {
+            return Some("a statement that keeps its server connection");
+        }
+        self.facts.effects.iter().find_map(|effect| match effect {
+            Effect::Begin(_) => Some("a transaction block"),
+            Effect::Declare { .. } => Some("a cursor"),
+            Effect::Savepoint => Some("a savepoint"),
+            _ => None,
+        })
+    }
+}
+
+/// Where a read goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Where {
+    Primary,
+    Standby(crate::cluster::NodeId),
+}
+
+impl Session {
+    /// What a text is. `unreadable`: a change of how texts are read was not answered yet (SESSIONS R10).
+    pub(super) fn look(&mut self, text: &[u8], unreadable: bool) -> Looked {
+        if unreadable {
+            return self.judge(self.context.opaque.clone());
+        }
+        let scan = sql::fingerprint(text, self.lexing);
+        if !scan.whole {
+            return self.judge(self.context.opaque.clone());
+        }
+        let known = self.context.facts.borrow_mut().get(scan.fingerprint).map(|entry| entry.facts().clone());
+        let facts = known.unwrap_or_else(|| self.context.analyze(text, self.lexing, scan.fingerprint));
+        self.judge(facts)
+    }
+
+    /// The verdict on facts.
+    pub(super) fn judge(&self, facts: Rc<Facts>) -> Looked {
+        let verdict = self.context.judge(&self.who, &facts);
+        Looked { facts, verdict }
+    }
+
+    /// The text of the only statement of a request.
+    pub(super) fn text_of(&self, survey: &super::survey::Survey) -> Option<Vec<u8>> {
+        let bytes = &self.client.input.filled()[..survey.size];
+        let mut name = None;
+        for (header, body) in super::frames::whole(bytes) {
+            match header.tag {
+                b'Q' => return super::frames::query(body).map(<[u8]>::to_vec),
+                b'P' => return super::frames::parse(body).map(|parse| parse.text.to_vec()),
+                b'B' => name = super::frames::bind(body).map(|(_, name, _)| name),
+                _ => {}
+            }
+        }
+        let tail: &[u8] = match name? {
+            b"" => &self.prepared.as_deref()?.unnamed.as_ref()?.tail,
+            name => &self.prepared_named(name)?.text.tail,
+        };
+        let end = tail.iter().position(|&byte| byte == 0)?;
+        Some(tail[..end].to_vec())
+    }
+
+    /// The session's `default_transaction_isolation`.
+    pub(super) fn default_isolation(&self) -> Isolation {
+        match self.settings.get("default_transaction_isolation") {
+            Some(b"repeatable read") => Isolation::RepeatableRead,
+            Some(b"serializable") => Isolation::Serializable,
+            Some(_) => Isolation::ReadCommitted,
+            None => self.context.login_isolation(&self.who),
+        }
+    }
+
+    /// Follows what the client was told of how its texts are read.
+    pub(super) fn set_told(&mut self, told: Rc<crate::backend::Reported>) {
+        let off = told.get("standard_conforming_strings").is_some_and(|value| value == b"off");
+        let encoding = told.get("client_encoding").unwrap_or_default();
+        self.lexing = LexMode { standard_conforming_strings: !off, client_only_encoding: is_client_only(encoding) };
+        self.told = told;
+    }
+}
+
+/// Encodings whose characters may hold ASCII bytes (SESSIONS R10).
+fn is_client_only(encoding: &[u8]) -> bool {
+    [&b"SJIS"[..], b"SHIFT_JIS_2004", b"BIG5", b"GBK", b"GB18030", b"UHC", b"JOHAB"].contains(&encoding)
+}

@@ -1,0 +1,84 @@
+//! What a client hears when its server is lost under it (SESSIONS R20). A lost COMMIT is "unknown", never a false "failed".
+
+use crate::backend::Lost;
+use crate::cluster::Trouble;
+use crate::wire::write::{self, Severity};
+use crate::wire::{TxStatus, sqlstate};
+
+use super::block::Block;
+use super::downstream::Broken;
+use super::lease::Leased;
+use super::local::Refusal;
+use super::{End, Session, Skip};
+
+impl Session {
+    /// A leased server is lost. The session lives on unless it had state there that nothing brings back.
+    pub(super) fn lose_lease(&mut self, lease: Leased, lost: &Lost) -> Result<(), End> {
+        let node = lease.server.identity.node;
+        self.report(node, Trouble::ConnectionLost);
+        if lease.down.left > 0 {
+            // In the middle of a message to the client nothing else can be said.
+            self.lose(lease.server);
+            return Err(End::Client);
+        }
+        if self.pin.is_some() {
+            self.pin = None;
+            self.lose(lease.server);
+            return Err(End::Fatal(state_lost(lost)));
+        }
+        let (owed, open) = lease.server.expected.owed();
+        let in_block = lease.server.status != TxStatus::Idle;
+        let unknown = lease.notes.commits || (!in_block && lease.notes.wrote());
+        self.client.input.consume(lease.up.pass);
+        self.discard = lease.up.left;
+        self.lose(lease.server);
+        self.block = if in_block && !unknown { Block::Lost } else { Block::None };
+        let refusal = if unknown { outcome_unknown(lost) } else { rolled_back(lost) };
+        let status = self.shown_status();
+        for _ in 0..owed {
+            refusal.write(&mut self.client.output, Severity::Error);
+            write::ready(&mut self.client.output, status);
+        }
+        if open {
+            refusal.write(&mut self.client.output, Severity::Error);
+            self.skip = Skip::ToSync;
+        }
+        Ok(())
+    }
+
+    /// A server connection that was kept between transactions is lost: its state is gone with it.
+    pub(super) fn lost_while_idle(&mut self, broken: Broken) -> End {
+        let lease = self.lease.take();
+        self.pin = None;
+        match broken {
+            Broken::Client => {
+                if let Some(lease) = lease {
+                    super::reap::abandon(self, *lease);
+                }
+                End::Client
+            }
+            Broken::Server(lost) => {
+                if let Some(lease) = lease {
+                    self.report(lease.server.identity.node, Trouble::ConnectionLost);
+                    self.lose(lease.server);
+                }
+                End::Fatal(state_lost(&lost))
+            }
+        }
+    }
+}
+
+fn rolled_back(lost: &Lost) -> Refusal {
+    let text = format!("the server was lost before the transaction was committed: {lost}");
+    Refusal::new(sqlstate::SERIALIZATION_FAILURE, text).with_hint("Nothing of it was committed; it can be run again.")
+}
+
+fn outcome_unknown(lost: &Lost) -> Refusal {
+    let text = format!("the server was lost while it committed: {lost}");
+    Refusal::new(sqlstate::TRANSACTION_UNKNOWN, text)
+        .with_hint("Whether it was committed is not known; look before you run it again.")
+}
+
+fn state_lost(lost: &Lost) -> Refusal {
+    Refusal::new(sqlstate::CONNECTION_FAILURE, format!("the server that held this session's state was lost: {lost}"))
+}

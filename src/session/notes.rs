@@ -1,0 +1,100 @@
+//! What the statements of one transaction may have done to their session, gathered while they are sent and looked into when
+//! it has ended. Pure; must not ask anyone.
+
+use crate::sql::{Effect, Facts, Flags};
+
+/// Gathered over one transaction on a primary.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    /// Union of the flags of all texts.
+    pub(super) flags: Flags,
+    /// Settings whose values must be asked for, lower case.
+    pub(super) touched: Vec<Box<str>>,
+    /// A RESET or DISCARD among them: a setting may have gone back to its default.
+    pub(super) reset: bool,
+    /// State beyond settings may have been made or given up: ask whether the session is pinned (SESSIONS R1, R5).
+    pub(super) probe: bool,
+    /// COMMIT was sent: if its answer is lost, the outcome is unknown (SESSIONS R20).
+    pub(super) commits: bool,
+    /// Statements sent.
+    pub(super) statements: u32,
+    /// What no probe finds.
+    pub(super) unseen: Unseen,
+}
+
+/// Reasons and duties that only the texts tell.
+#[derive(Debug, Default)]
+pub(super) struct Unseen {
+    /// A named statement too long to be parsed again elsewhere.
+    pub(super) long_statement: bool,
+    /// A RESET was sent and the startup options were not applied again yet.
+    pub(super) reset_sent: bool,
+}
+
+/// Settings asked for after one transaction; beyond it the session keeps its connection.
+pub(super) const MOST_TOUCHED: usize = 1_000;
+
+/// Any of these makes or gives up state that a probe finds.
+const PROBED: Flags =
+    Flags::OPAQUE.with(Flags::TEMP).with(Flags::ADVISORY_LOCK).with(Flags::ADVISORY_UNLOCK).with(Flags::MAY_UNPIN);
+
+impl Notes {
+    /// Takes a text's facts over. `opaque` is the verdict's word, which knows the catalog.
+    pub(super) fn add(&mut self, facts: &Facts, opaque: bool) {
+        self.statements += 1;
+        let mut flags = facts.flags.without(Flags::OPAQUE);
+        if opaque {
+            flags = flags.with(Flags::OPAQUE);
+        }
+        self.flags = self.flags.with(flags);
+        self.probe |= flags.any(PROBED);
+        for effect in &facts.effects {
+            self.add_effect(effect);
+        }
+    }
+
+    fn add_effect(&mut self, effect: &Effect) {
+        match effect {
+            Effect::Set { name } => self.touch(name),
+            Effect::Reset { name } => {
+                self.touch(name);
+                self.note_reset();
+            }
+            Effect::ResetAll => self.note_reset(),
+            Effect::DiscardAll => {
+                self.note_reset();
+                self.probe = true;
+            }
+            Effect::Prepare { .. } | Effect::Listen | Effect::Declare { hold: true } => self.probe = true,
+            Effect::Deallocate { .. } | Effect::Unlisten | Effect::CloseCursor | Effect::Discard => self.probe = true,
+            Effect::Commit { .. } | Effect::TwoPhase => self.commits = true,
+            _ => {}
+        }
+    }
+
+    fn note_reset(&mut self) {
+        self.reset = true;
+        self.unseen.reset_sent = true;
+    }
+
+    /// A RESET was sent since the last call.
+    pub(super) fn take_reset(&mut self) -> bool {
+        std::mem::take(&mut self.unseen.reset_sent)
+    }
+
+    pub(super) fn touch(&mut self, name: &str) {
+        if !self.touched.iter().any(|known| **known == *name) {
+            self.touched.push(name.into());
+        }
+    }
+
+    /// Something that a later read should see may have been written.
+    pub(super) fn wrote(&self) -> bool {
+        self.flags.any(Flags::WRITES.with(Flags::OPAQUE).with(Flags::DDL))
+    }
+
+    /// It could have changed what its session looks like beyond what is known.
+    pub(super) fn is_opaque(&self) -> bool {
+        self.flags.has(Flags::OPAQUE)
+    }
+}

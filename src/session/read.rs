@@ -1,0 +1,277 @@
+//! A request that runs on a standby: nothing of its answer reaches the client before it is certain that the standby will have it, so
+//! that until then it can run elsewhere instead (SESSIONS R11, R19). One request per lease (R12).
+
+use std::task::{Context, Poll, ready};
+
+use crate::backend::Lost;
+use crate::cluster::{NodeId, Trouble};
+use crate::wire::{ErrorFields, back, sqlstate};
+
+use super::downstream::Broken;
+use super::lease::{ASK, Leased, NoLease, SetupError};
+use super::local::Refusal;
+use super::prepared::Prepared;
+use super::survey::Survey;
+use super::{End, Session, frames};
+
+/// How a read on a standby ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReadEnd {
+    /// The client has its answer.
+    Done,
+    /// The primary must answer; the client has seen nothing.
+    Primary,
+    /// Another node may answer; the client has seen nothing.
+    Elsewhere,
+}
+
+/// What the beginning of the answer says.
+#[derive(Debug)]
+enum First {
+    /// It is the client's.
+    Answer,
+    /// An error that the primary shall have a say in.
+    Error(String),
+    /// The connection is gone or says goodbye.
+    Lost(Lost),
+    /// The client is gone.
+    Gone,
+}
+
+impl Session {
+    /// Runs the complete request at the front of the input on a standby.
+    pub(super) async fn read_on(&mut self, node: NodeId, survey: &Survey) -> Result<ReadEnd, End> {
+        let server = match self.lease(node).await {
+            Ok(server) => server,
+            Err(NoLease::Gone) => return Err(End::Client),
+            Err(NoLease::Unreachable(_)) => {
+                self.report(node, Trouble::CannotConnect);
+                return Ok(ReadEnd::Elsewhere);
+            }
+            Err(NoLease::Refused(refusal)) if refusal.code == sqlstate::QUERY_CANCELED || self.control.stopping() => {
+                self.refuse(survey, &refusal);
+                return Ok(ReadEnd::Done);
+            }
+            Err(NoLease::Refused(_)) => return Ok(ReadEnd::Primary),
+        };
+        let mut server = server;
+        match self.prepare(&mut server).await {
+            Ok(()) => {}
+            Err(SetupError::Refused(_)) => {
+                self.give_back(server);
+                return Ok(ReadEnd::Primary);
+            }
+            Err(SetupError::Lost(_)) => {
+                self.report(node, Trouble::ConnectionLost);
+                self.lose(server);
+                return Ok(ReadEnd::Elsewhere);
+            }
+        }
+        self.run_read(Leased::new(server), survey).await
+    }
+
+    async fn run_read(&mut self, mut lease: Leased, survey: &Survey) -> Result<ReadEnd, End> {
+        let before = self.queue_read(&mut lease, survey);
+        lease.ways.masked = !matches!(self.block, super::block::Block::None);
+        match std::future::poll_fn(|cx| self.poll_first(&mut lease, cx)).await {
+            First::Answer => {}
+            First::Error(code) => {
+                self.restore(before);
+                self.hidden_failure(lease, survey, code).await;
+                return Ok(ReadEnd::Primary);
+            }
+            First::Lost(_) => {
+                self.restore(before);
+                self.report(lease.server.identity.node, Trouble::ConnectionLost);
+                self.context.counters.reruns.add(1);
+                self.lose(lease.server);
+                return Ok(ReadEnd::Elsewhere);
+            }
+            First::Gone => {
+                super::reap::abandon(self, lease);
+                return Err(End::Client);
+            }
+        }
+        self.client.input.consume(survey.size);
+        let end = std::future::poll_fn(|cx| self.poll_answer(&mut lease, cx)).await;
+        self.after_read(lease, survey, end)
+    }
+
+    /// Queues the request, whose bytes stay in the input. Returns what its names stood for, to be restored if it runs again.
+    fn queue_read(&mut self, lease: &mut Leased, survey: &Survey) -> Vec<(Box<[u8]>, Option<Prepared>)> {
+        let input = std::mem::take(&mut self.client.input);
+        let mut before = Vec::new();
+        for (header, body) in frames::whole(&input.filled()[..survey.size]) {
+            let name = match header.tag {
+                b'P' => frames::parse(body).map(|parse| parse.name),
+                b'C' => frames::target(body).map(|(_, name)| name),
+                _ => None,
+            };
+            if let Some(name) = name.filter(|name| !name.is_empty()) {
+                before.push((name.into(), self.prepared_named(name).cloned()));
+            }
+            let taken = self.take_message(lease, header, body);
+            debug_assert!(taken.is_none(), "a read is taken whole");
+        }
+        self.client.input = input;
+        before
+    }
+
+    fn restore(&mut self, before: Vec<(Box<[u8]>, Option<Prepared>)>) {
+        for (name, prepared) in before.into_iter().rev() {
+            match prepared {
+                Some(prepared) => self.define(&name, prepared),
+                None => drop(self.undefine(&name)),
+            }
+        }
+    }
+
+    /// Waits until the beginning of the answer tells whose it is. Cancel safe.
+    fn poll_first(&mut self, lease: &mut Leased, cx: &mut Context<'_>) -> Poll<First> {
+        self.control.register(cx);
+        if self.control.take_cancel() {
+            self.send_cancel(&lease.server);
+        }
+        if self.control.stopping_now() {
+            return Poll::Ready(First::Gone);
+        }
+        if !lease.server.flushed()
+            && let Poll::Ready(Err(error)) = lease.server.poll_flush(cx)
+        {
+            return Poll::Ready(First::Lost(error.into()));
+        }
+        loop {
+            match first(lease) {
+                Ok(Some(first)) => return Poll::Ready(first),
+                Ok(None) => {}
+                Err(lost) => return Poll::Ready(First::Lost(lost)),
+            }
+            if lease.server.input.is_full() && lease.server.input.capacity() > 0 {
+                if !self.context.hub.buffers.enlarge(&mut lease.server.input) {
+                    return Poll::Ready(First::Answer);
+                }
+            }
+            match lease.server.poll_fill(cx, &self.context.hub.buffers) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(First::Lost(Lost::Closed)),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(First::Lost(error.into())),
+                Poll::Pending => break,
+            }
+        }
+        self.poll_client_end(cx).map(|()| First::Gone)
+    }
+
+    /// Ready when the client is gone. Reads ahead as far as there is room.
+    fn poll_client_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.client.input.is_full() {
+            match ready!(self.client.poll_fill(cx, &self.context.hub.buffers)) {
+                Ok(count) if count > 0 => {}
+                _ => return Poll::Ready(()),
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Relays the answer to its end.
+    fn poll_answer(&mut self, lease: &mut Leased, cx: &mut Context<'_>) -> Poll<Option<Broken>> {
+        self.control.register(cx);
+        if self.control.take_cancel() {
+            self.send_cancel(&lease.server);
+        }
+        if let Poll::Ready(broken) = self.poll_replies_until_rest(lease, cx) {
+            return Poll::Ready(broken);
+        }
+        if !self.client.input.is_full() {
+            return self.poll_client_end(cx).map(|()| Some(Broken::Client));
+        }
+        Poll::Pending
+    }
+
+    fn poll_replies_until_rest(&mut self, lease: &mut Leased, cx: &mut Context<'_>) -> Poll<Option<Broken>> {
+        let polled = self.poll_replies(lease, cx);
+        if lease.server.at_rest() && lease.quiet() && self.client.output.is_empty() {
+            return Poll::Ready(None);
+        }
+        polled.map(Some)
+    }
+
+    fn after_read(&mut self, lease: Leased, survey: &Survey, end: Option<Broken>) -> Result<ReadEnd, End> {
+        let node = lease.server.identity.node;
+        match end {
+            None => {
+                if lease.failed {
+                    self.block.fail();
+                }
+                self.freshness.read_on(node);
+                self.context.counters.reads_standby.add(1);
+                self.give_back(lease.server);
+                Ok(ReadEnd::Done)
+            }
+            Some(Broken::Client) => {
+                super::reap::abandon(self, lease);
+                Err(End::Client)
+            }
+            Some(Broken::Server(lost)) => {
+                self.report(node, Trouble::ConnectionLost);
+                self.lose_answer(lease, survey, &lost)
+            }
+        }
+    }
+
+    /// The standby is lost in the middle of an answer that the client has begun to read.
+    fn lose_answer(&mut self, lease: Leased, survey: &Survey, lost: &Lost) -> Result<ReadEnd, End> {
+        if lease.down.left > 0 {
+            return Err(End::Client);
+        }
+        self.lose(lease.server);
+        let text = format!("the server was lost in the middle of the answer: {lost}");
+        let gone = Survey { size: 0, complete: true, ..Survey::taken(survey.series) };
+        self.refuse(&gone, &Refusal::new(sqlstate::SERIALIZATION_FAILURE, text));
+        Ok(ReadEnd::Done)
+    }
+
+    /// A standby's error that the client does not see: the primary is asked instead.
+    async fn hidden_failure(&mut self, mut lease: Leased, survey: &Survey, code: String) {
+        self.context.counters.retries.add(1);
+        self.corrected = survey.single().map(|looked| Box::new((looked.facts.fingerprint, code)));
+        let drained = tokio::time::timeout(ASK, lease.server.drain(&self.context.hub.buffers)).await;
+        match drained {
+            Ok(Ok(())) => self.give_back(lease.server),
+            _ => self.lose(lease.server),
+        }
+    }
+}
+
+/// Reads the answer's beginning as far as it has come, taking nothing.
+fn first(lease: &Leased) -> Result<Option<First>, Lost> {
+    let mut at = 0;
+    while let Some(header) = lease.server.header_at(at)? {
+        let filled = lease.server.input.filled();
+        match header.tag {
+            back::ERROR => {
+                let Some(body) = filled.get(at + 5..at + header.size) else { return Ok(None) };
+                return Ok(Some(judge_error(&ErrorFields::parse(body))));
+            }
+            back::PARSE_COMPLETE | back::BIND_COMPLETE | back::CLOSE_COMPLETE | back::NOTICE => {}
+            back::PARAMETER_DESCRIPTION | back::ROW_DESCRIPTION | back::NO_DATA | back::PARAMETER_STATUS => {}
+            _ => return Ok(Some(First::Answer)),
+        }
+        at += header.size;
+        if at > filled.len() {
+            return Ok(None);
+        }
+    }
+    Ok(None)
+}
+
+/// SESSIONS R11: any error but a cancel and bad data is answered by the primary.
+fn judge_error(fields: &ErrorFields<'_>) -> First {
+    if fields.is_fatal() {
+        let text = String::from_utf8_lossy(fields.message).into_owned();
+        return First::Lost(Lost::Protocol(text));
+    }
+    if fields.code == sqlstate::QUERY_CANCELED.as_bytes() || fields.class() == b"22" {
+        return First::Answer;
+    }
+    First::Error(String::from_utf8_lossy(fields.code).into_owned())
+}

@@ -1,0 +1,100 @@
+//! Server connections that their session left in the middle of something: made fit for the next one, or closed. Runs as
+//! tasks of the thread, never from a destructor; each has a deadline.
+
+use std::rc::Rc;
+
+use crate::backend::{Carried, Leftovers, Lost, Pool, Server};
+use crate::sql::Flags;
+use crate::support::buffer::BufferPool;
+use crate::support::clock::Duration;
+use crate::wire::{TxStatus, write};
+
+use super::Session;
+use super::lease::Leased;
+
+/// How long a statement whose client has vanished may still run.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long rolling back and cleaning may take.
+const CLEANING: Duration = Duration::from_secs(10);
+/// How long a CancelRequest may take before the connection that it is for is given up.
+const CANCELLING: Duration = Duration::from_secs(5);
+
+/// Takes over a lease whose client is gone. PostgreSQL would go on with what it was sent, so that is waited for; a statement that only
+/// reads is cancelled.
+pub(super) fn abandon(session: &mut Session, mut lease: Leased) {
+    session.pin = None;
+    let Some(pool) = session.pool(lease.server.identity.node) else { return };
+    if lease.up.left > 0 || lease.up.pass > 0 || lease.down.left > 0 {
+        // In the middle of a message: the server sees the end of the connection and gives up.
+        return pool.lost(lease.server);
+    }
+    let reads = !lease.notes.flags.any(Flags::WRITES.with(Flags::OPAQUE));
+    if reads && !lease.server.expected.is_empty() {
+        session.send_cancel(&lease.server);
+    }
+    finish_messages(&mut lease.server);
+    lease.server.input.consume(std::mem::take(&mut lease.down.pass));
+    let buffers = session.context.hub.buffers.clone();
+    tokio::task::spawn_local(async move {
+        let mut server = lease.server;
+        match clean(&mut server, &buffers).await {
+            Ok(()) => put(pool, server).await,
+            Err(_) => pool.lost(server),
+        }
+    });
+}
+
+/// Ends what the client left open in the protocol.
+fn finish_messages(server: &mut Server) {
+    if server.expected.copy_in() {
+        write::frame(&mut server.output, b'f', |out| write::cstr(out, b"client is gone"));
+        server.expected.push(crate::backend::Expect::CopyEnd);
+    }
+    if server.expected.in_series() {
+        write::empty(&mut server.output, b'S');
+        server.expected.push(crate::backend::Expect::Sync);
+    }
+}
+
+async fn clean(server: &mut Server, buffers: &BufferPool) -> Result<(), Lost> {
+    within(PATIENCE, server.drain(buffers)).await?;
+    if server.status != TxStatus::Idle {
+        ask(server, b"ROLLBACK", buffers).await?;
+    }
+    ask(server, b"DISCARD ALL", buffers).await?;
+    server.statements.clear();
+    server.applied = Carried::none();
+    server.leftovers = Leftovers { session: 0, dirty: false };
+    Ok(())
+}
+
+async fn ask(server: &mut Server, text: &[u8], buffers: &BufferPool) -> Result<(), Lost> {
+    let outcome = within(CLEANING, server.ask(text, buffers)).await?;
+    match outcome.error {
+        None => Ok(()),
+        Some((code, message)) => Err(Lost::Protocol(format!("cleaning failed: {code} {message}"))),
+    }
+}
+
+async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, Lost>>) -> Result<T, Lost> {
+    tokio::time::timeout(limit, work).await.unwrap_or(Err(Lost::Timeout))
+}
+
+/// Gives a connection back once no CancelRequest is under way for it (SESSIONS R18).
+pub(super) fn after_cancels(pool: Rc<Pool>, server: Box<Server>) {
+    tokio::task::spawn_local(put(pool, server));
+}
+
+async fn put(pool: Rc<Pool>, server: Box<Server>) {
+    let mut waited = Duration::ZERO;
+    while server.cancels.get() > 0 {
+        const STEP: Duration = Duration::from_millis(2);
+        if waited > CANCELLING {
+            return pool.lost(server);
+        }
+        tokio::time::sleep(STEP).await;
+        waited += STEP;
+    }
+    // What the cancel may have hit came before its connection was closed; a notice of it is read here.
+    if server.at_rest() { pool.put(server) } else { pool.lost(server) }
+}

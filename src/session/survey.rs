@@ -1,0 +1,175 @@
+//! What the request at the front of the client's input is, before anything of it is sent. Looks, never takes.
+
+use crate::sql::Kind;
+use crate::wire::{Fault, front};
+
+use super::Session;
+use super::frames;
+use super::look::Looked;
+
+/// A request.
+#[derive(Debug)]
+pub(super) struct Survey {
+    /// Bytes of it, up to and including its end; meaningless unless `complete`.
+    pub(super) size: usize,
+    /// All of it is in the buffer.
+    pub(super) complete: bool,
+    /// Of the extended protocol, up to its Sync; otherwise one simple query or function call.
+    pub(super) series: bool,
+    /// What its statements are, one for each Parse and each Bind of a statement parsed before. Empty if something
+    /// of it could not be looked at.
+    pub(super) statements: Vec<Looked>,
+    /// It executes something.
+    pub(super) executes: u32,
+    /// It holds something that only a primary may get whatever the texts say (a row limit, an unknown statement).
+    pub(super) primary: bool,
+}
+
+impl Survey {
+    /// The one statement of the request.
+    pub(super) fn single(&self) -> Option<&Looked> {
+        // Parse, Describe and Bind of the same statement are one.
+        let (first, others) = self.statements.split_first()?;
+        others.iter().all(|other| std::rc::Rc::ptr_eq(&first.facts, &other.facts)).then_some(first)
+    }
+
+    /// All of it could run on a standby as far as its texts tell.
+    pub(super) fn reads(&self) -> bool {
+        self.complete
+            && !self.primary
+            && !self.statements.is_empty()
+            && self.statements.iter().all(|looked| looked.standby_ok())
+    }
+}
+
+impl Session {
+    /// Looks at the request at the front of the input. `None`: wait for more bytes first.
+    pub(super) fn survey(&mut self) -> Result<Option<Survey>, Fault> {
+        let Some(header) = self.client.header()? else { return Ok(None) };
+        match header.tag {
+            front::QUERY | front::FUNCTION_CALL => self.survey_one(header.size, header.tag),
+            _ => Ok(Some(self.survey_series())),
+        }
+    }
+
+    fn survey_one(&mut self, size: usize, tag: u8) -> Result<Option<Survey>, Fault> {
+        if self.client.input.len() < size {
+            return Ok(if self.can_hold(size) { None } else { Some(unread(false)) });
+        }
+        let mut survey = Survey { size, complete: true, ..unread(false) };
+        if tag == front::QUERY {
+            let input = std::mem::take(&mut self.client.input);
+            if let Some(text) = frames::query(&input.filled()[5..size]) {
+                survey.statements.push(self.look(text, false));
+                survey.executes = 1;
+                survey.primary = false;
+            }
+            self.client.input = input;
+        }
+        Ok(Some(survey))
+    }
+
+    /// Makes room for a message of that size. False: it is longer than any buffer.
+    fn can_hold(&mut self, size: usize) -> bool {
+        let input = &mut self.client.input;
+        size <= input.capacity() || (size <= crate::support::buffer::LARGE && self.context.hub.buffers.enlarge(input))
+    }
+
+    fn survey_series(&mut self) -> Survey {
+        let input = std::mem::take(&mut self.client.input);
+        let survey = match frames::series(input.filled()) {
+            None => unread(true),
+            Some(size) => self.survey_messages(&input.filled()[..size]),
+        };
+        self.client.input = input;
+        survey
+    }
+
+    fn survey_messages(&mut self, bytes: &[u8]) -> Survey {
+        let mut survey = Survey { size: bytes.len(), complete: true, primary: false, ..unread(true) };
+        let mut unnamed =
+            self.prepared.as_deref().and_then(|set| set.unnamed.as_ref()).map(|unnamed| unnamed.facts.clone());
+        let mut parsed: Vec<(&[u8], Looked)> = Vec::new();
+        for (header, body) in frames::whole(bytes) {
+            match header.tag {
+                front::PARSE => match frames::parse(body) {
+                    Some(parse) => {
+                        let looked = self.look(parse.text, false);
+                        if parse.name.is_empty() {
+                            unnamed = Some(looked.facts.clone());
+                        } else {
+                            survey.primary |= self.prepared_named(parse.name).is_some();
+                            parsed.push((parse.name, looked.clone()));
+                        }
+                        survey.statements.push(looked);
+                    }
+                    None => survey.primary = true,
+                },
+                front::BIND => {
+                    let name = frames::bind(body).map(|(_, name, _)| name);
+                    match name.and_then(|name| self.facts_of(name, unnamed.as_ref(), &parsed)) {
+                        Some(looked) => survey.statements.push(looked),
+                        None => survey.primary = true,
+                    }
+                }
+                front::DESCRIBE => match frames::target(body) {
+                    Some((b'S', name)) => match self.facts_of(name, unnamed.as_ref(), &parsed) {
+                        Some(looked) => survey.statements.push(looked),
+                        None => survey.primary = true,
+                    },
+                    Some((b'P', b"")) => {}
+                    _ => survey.primary = true,
+                },
+                front::EXECUTE => {
+                    survey.executes += 1;
+                    survey.primary |= frames::row_limit(body) != Some(0);
+                }
+                _ => {}
+            }
+        }
+        survey
+    }
+
+    fn facts_of(
+        &mut self,
+        name: &[u8],
+        unnamed: Option<&std::rc::Rc<crate::sql::Facts>>,
+        parsed: &[(&[u8], Looked)],
+    ) -> Option<Looked> {
+        if name.is_empty() {
+            return Some(self.judge(unnamed?.clone()));
+        }
+        if let Some((_, looked)) = parsed.iter().rev().find(|(known, _)| *known == name) {
+            return Some(looked.clone());
+        }
+        let facts = self.prepared_named(name)?.facts.clone();
+        Some(self.judge(facts))
+    }
+}
+
+/// A request of which nothing is known.
+fn unread(series: bool) -> Survey {
+    Survey { size: 0, complete: false, series, statements: Vec::new(), executes: 0, primary: true }
+}
+
+impl Survey {
+    /// A request that is no longer in the input.
+    pub(super) fn taken(series: bool) -> Self {
+        Self { complete: true, ..unread(series) }
+    }
+
+    /// A request of one text, for asking where it would go.
+    pub(super) fn of_text(looked: Looked) -> Self {
+        Self { complete: true, statements: vec![looked], executes: 1, primary: false, ..unread(false) }
+    }
+
+    /// A series that only closes statements, or is nothing but a Sync: no server is needed for it.
+    pub(super) fn is_housekeeping(&self) -> bool {
+        self.series && self.complete && !self.primary && self.executes == 0 && self.statements.is_empty()
+    }
+
+    /// The request is nothing but an empty query.
+    pub(super) fn is_empty_query(&self) -> bool {
+        self.single().is_some_and(|looked| looked.facts.kind == Kind::Empty) && self.executes == 1
+    }
+}

@@ -1,0 +1,440 @@
+//! From the client to a leased server: looks at each message, renames prepared statements, notes what may change the session, and
+//! queues what goes out. Must not wait, and must not read from the server.
+
+use crate::backend::{Expect, Made, Server, StatementKey, statement_name};
+use crate::support::buffer::LARGE;
+use crate::wire::{Fault, Header, TxStatus, back, front, write};
+
+use super::Session;
+use super::frames;
+use super::lease::Leased;
+use super::notes::Notes;
+use super::prepared::{Change, MOST_NAMES, MOST_UNNAMED, Prepared, Unnamed};
+
+/// Bytes waiting for a server above which no more messages are taken from the client.
+const ENOUGH: usize = LARGE;
+
+/// What of the client's input may be written to the server as it is.
+#[derive(Debug, Default)]
+pub(super) struct Upstream {
+    /// Bytes at the front of the input that go out unchanged, after the server's output.
+    pub(super) pass: usize,
+    /// Bytes of the message under way that have not arrived yet.
+    pub(super) left: usize,
+}
+
+/// Why no more messages are taken for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// More bytes of the client are needed, or what was taken must be written first.
+    Enough,
+    /// The message at the front must wait for replies that are owed.
+    Wait,
+    /// The client says goodbye.
+    Terminate,
+}
+
+impl Session {
+    /// Takes messages from the client's input for the leased server.
+    pub(super) fn take_messages(&mut self, lease: &mut Leased) -> Result<Taken, Fault> {
+        loop {
+            if lease.up.pass > 0 || lease.server.output.len() >= ENOUGH {
+                return Ok(Taken::Enough);
+            }
+            if lease.up.left > 0 {
+                lease.up.pass = lease.up.left.min(self.client.input.len());
+                lease.up.left -= lease.up.pass;
+                return Ok(Taken::Enough);
+            }
+            let Some(header) = self.client.header()? else { return Ok(Taken::Enough) };
+            if header.tag == front::COPY_DATA {
+                self.pass_copy_data(lease)?;
+                continue;
+            }
+            if self.client.input.len() < header.size && self.wait_or_stream(lease, header)? {
+                return Ok(Taken::Enough);
+            }
+            if lease.up.pass > 0 || lease.up.left > 0 {
+                continue;
+            }
+            let input = std::mem::take(&mut self.client.input);
+            let taken = self.take_message(lease, header, &input.filled()[5..header.size]);
+            self.client.input = input;
+            match taken {
+                None => self.client.input.consume(header.size),
+                Some(taken) => return Ok(taken),
+            }
+        }
+    }
+
+    /// Runs of copy data go out as they are.
+    fn pass_copy_data(&mut self, lease: &mut Leased) -> Result<(), Fault> {
+        let bytes = self.client.input.filled();
+        let mut at = 0;
+        while let Some(header) = crate::wire::peek(&bytes[at..], crate::wire::Side::Client)? {
+            if header.tag != front::COPY_DATA {
+                break;
+            }
+            let there = header.size.min(bytes.len() - at);
+            at += there;
+            lease.up.left = header.size - there;
+            if lease.up.left > 0 {
+                break;
+            }
+        }
+        lease.up.pass = at;
+        Ok(())
+    }
+
+    /// A message that is not all there: wait for the rest if the buffer can hold it, else stream it.
+    fn wait_or_stream(&mut self, lease: &mut Leased, header: Header) -> Result<bool, Fault> {
+        let buffers = self.context.hub.buffers.clone();
+        if header.size <= self.client.input.capacity()
+            || (header.size <= LARGE && buffers.enlarge(&mut self.client.input))
+        {
+            return Ok(true);
+        }
+        // A full large buffer holds the names of any message; wait for that much.
+        if self.client.input.capacity() < LARGE {
+            buffers.enlarge(&mut self.client.input);
+        }
+        if !self.client.input.is_full() {
+            return Ok(true);
+        }
+        self.stream_message(lease, header);
+        Ok(false)
+    }
+
+    /// A message longer than any buffer. A query's text goes unread, which makes its transaction opaque (SESSIONS R10).
+    fn stream_message(&mut self, lease: &mut Leased, header: Header) {
+        let mut input = std::mem::take(&mut self.client.input);
+        let body = &input.filled()[5..];
+        let mut used = 0;
+        match header.tag {
+            front::QUERY => {
+                self.forget_unnamed(&mut lease.server);
+                lease.notes.unread();
+                lease.server.expected.push(Expect::Query { hide: false });
+            }
+            front::PARSE => self.stream_parse(lease, body),
+            front::BIND => used = self.stream_bind(lease, header, body),
+            front::FUNCTION_CALL => {
+                lease.notes.unread();
+                lease.server.expected.push(Expect::Function);
+            }
+            _ => {}
+        }
+        input.consume(used);
+        lease.up.pass = input.len();
+        lease.up.left = header.size - used - input.len();
+        self.client.input = input;
+    }
+
+    fn stream_parse(&mut self, lease: &mut Leased, body: &[u8]) {
+        lease.notes.unread();
+        if body.first() == Some(&0) {
+            self.forget_unnamed(&mut lease.server);
+        } else {
+            // Its text cannot be given to another server: the session stays here.
+            lease.notes.unseen.long_statement = true;
+        }
+        lease.server.expected.push(Expect::Parse { hide: false, undo: None });
+    }
+
+    /// Returns how many bytes of the message its rewritten beginning stands for.
+    fn stream_bind(&mut self, lease: &mut Leased, header: Header, body: &[u8]) -> usize {
+        let Some((portal, name, rest)) = frames::bind(body) else {
+            lease.server.expected.push(Expect::Bind);
+            return 0;
+        };
+        let used = 5 + body.len() - rest.len();
+        let renamed = self.establish(lease, name);
+        let renamed = renamed.as_deref().map_or(name, str::as_bytes);
+        let out = &mut lease.server.output;
+        let length = header.size - 1 - name.len() + renamed.len();
+        out.push(front::BIND);
+        out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+        write::cstr(out, portal);
+        write::cstr(out, renamed);
+        lease.server.expected.push(Expect::Bind);
+        used
+    }
+
+    /// Takes one whole message. `None`: it is done with.
+    pub(super) fn take_message(&mut self, lease: &mut Leased, header: Header, body: &[u8]) -> Option<Taken> {
+        match header.tag {
+            front::QUERY => return self.take_query(lease, body),
+            front::PARSE => self.take_parse(lease, body),
+            front::BIND => self.take_bind(lease, body),
+            front::DESCRIBE => self.take_describe(lease, body),
+            front::CLOSE => self.take_close(lease, body),
+            front::EXECUTE => push(&mut lease.server, front::EXECUTE, body, Expect::Execute),
+            front::SYNC => {
+                push(&mut lease.server, front::SYNC, body, Expect::Sync);
+                self.apply_base_again(lease);
+            }
+            front::FUNCTION_CALL => {
+                lease.notes.unread();
+                push(&mut lease.server, front::FUNCTION_CALL, body, Expect::Function);
+            }
+            front::COPY_DONE | front::COPY_FAIL => {
+                if lease.server.expected.copy_in() {
+                    lease.server.expected.push(Expect::CopyEnd);
+                }
+                frame(&mut lease.server.output, header.tag, body);
+            }
+            front::TERMINATE => return Some(Taken::Terminate),
+            tag => frame(&mut lease.server.output, tag, body),
+        }
+        None
+    }
+
+    fn take_query(&mut self, lease: &mut Leased, body: &[u8]) -> Option<Taken> {
+        let Some(text) = frames::query(body) else {
+            lease.notes.unread();
+            push(&mut lease.server, front::QUERY, body, Expect::Query { hide: false });
+            return None;
+        };
+        let looked = self.look(text, lease.lexing_changed());
+        if looked.is_local() && !lease.server.expected.skipping() {
+            if !lease.server.expected.is_empty() {
+                return Some(Taken::Wait);
+            }
+            if lease.server.status != TxStatus::Failed && self.answer_in_lease(lease, &looked) {
+                return None;
+            }
+        }
+        if let Some(refusal) = self.refusal(&looked, Some(lease)) {
+            self.refuse_in_lease(lease, &refusal);
+            return None;
+        }
+        self.before_statement(lease, &looked);
+        self.forget_unnamed(&mut lease.server);
+        push(&mut lease.server, front::QUERY, body, Expect::Query { hide: false });
+        self.apply_base_again(lease);
+        None
+    }
+
+    fn take_parse(&mut self, lease: &mut Leased, body: &[u8]) {
+        let Some(parse) = frames::parse(body) else {
+            lease.notes.unread();
+            push(&mut lease.server, front::PARSE, body, Expect::Parse { hide: false, undo: None });
+            return;
+        };
+        let looked = self.look(parse.text, lease.lexing_changed());
+        if parse.name.is_empty() {
+            let token = self.keep_unnamed(parse.tail, looked.facts.clone());
+            lease.server.unnamed = token;
+            let undo = Change { name: Box::default(), before: None, key: None };
+            push(&mut lease.server, front::PARSE, body, Expect::Parse { hide: false, undo: Some(Box::new(undo)) });
+            return;
+        }
+        if self.prepared_named(parse.name).is_some() {
+            return self.parse_twice(lease, parse.name);
+        }
+        let prepared = Prepared {
+            text: self.context.global.texts.intern(parse.tail),
+            facts: looked.facts.clone(),
+            generation: self.who.known.changes(),
+        };
+        let key = self.statement_key(&prepared);
+        let known = lease.server.statements.find(key);
+        let change = Change { name: parse.name.into(), before: None, key: known.is_none().then_some(key) };
+        self.define(parse.name, prepared);
+        if known.is_some() {
+            let frames = Made::Tag(back::PARSE_COMPLETE);
+            lease.undo(Expect::Made { frames, undo: Some(Box::new(change)) }, self);
+            return;
+        }
+        let number = insert_statement(&mut lease.server, key);
+        write_parse(&mut lease.server.output, &statement_name(number), parse.tail);
+        lease.undo(Expect::Parse { hide: false, undo: Some(Box::new(change)) }, self);
+    }
+
+    /// A name that the session has already: the server is made to refuse it, so that its block fails too (42P05).
+    fn parse_twice(&mut self, lease: &mut Leased, name: &[u8]) {
+        let Some(renamed) = self.establish(lease, name) else { return };
+        let Some(prepared) = self.prepared_named(name) else { return };
+        write_parse(&mut lease.server.output, &renamed, &prepared.text.tail);
+        lease.duplicate = Some(name.into());
+        lease.server.expected.push(Expect::Parse { hide: false, undo: None });
+    }
+
+    fn take_bind(&mut self, lease: &mut Leased, body: &[u8]) {
+        let Some((portal, name, rest)) = frames::bind(body) else {
+            return push(&mut lease.server, front::BIND, body, Expect::Bind);
+        };
+        let facts = match self.prepared.as_deref() {
+            Some(set) if name.is_empty() => set.unnamed.as_ref().map(|unnamed| unnamed.facts.clone()),
+            Some(set) => set.named.get(name).map(|prepared| prepared.facts.clone()),
+            None => None,
+        };
+        match facts {
+            Some(facts) => {
+                let looked = self.judge(facts);
+                self.before_statement(lease, &looked);
+            }
+            None => lease.notes.unread(),
+        }
+        match self.establish(lease, name) {
+            None => push(&mut lease.server, front::BIND, body, Expect::Bind),
+            Some(renamed) => {
+                write::frame(&mut lease.server.output, front::BIND, |out| {
+                    write::cstr(out, portal);
+                    write::cstr(out, renamed.as_bytes());
+                    out.extend_from_slice(rest);
+                });
+                lease.server.expected.push(Expect::Bind);
+            }
+        }
+    }
+
+    fn take_describe(&mut self, lease: &mut Leased, body: &[u8]) {
+        match frames::target(body) {
+            Some((b'S', name)) => match self.establish(lease, name) {
+                Some(renamed) => {
+                    write::frame(&mut lease.server.output, front::DESCRIBE, |out| {
+                        out.push(b'S');
+                        write::cstr(out, renamed.as_bytes());
+                    });
+                    lease.server.expected.push(Expect::DescribeStatement);
+                }
+                None => push(&mut lease.server, front::DESCRIBE, body, Expect::DescribeStatement),
+            },
+            _ => push(&mut lease.server, front::DESCRIBE, body, Expect::DescribePortal),
+        }
+    }
+
+    fn take_close(&mut self, lease: &mut Leased, body: &[u8]) {
+        if let Some((b'S', name)) = frames::target(body) {
+            if let Some(before) = self.undefine(name) {
+                let change = Change { name: name.into(), before: Some(before), key: None };
+                let frames = Made::Tag(back::CLOSE_COMPLETE);
+                return lease.undo(Expect::Made { frames, undo: Some(Box::new(change)) }, self);
+            }
+            if name.is_empty() {
+                self.forget_unnamed(&mut lease.server);
+            }
+        }
+        push(&mut lease.server, front::CLOSE, body, Expect::Close { hide: false, undo: None });
+    }
+
+    /// Sees to it that the server has the statement that the session knows as `name`; returns the server's name for it. `None`: the
+    /// client's own name is forwarded.
+    pub(super) fn establish(&mut self, lease: &mut Leased, name: &[u8]) -> Option<String> {
+        if name.is_empty() {
+            self.establish_unnamed(&mut lease.server);
+            return None;
+        }
+        let prepared = self.prepared_named(name)?.clone();
+        let key = self.statement_key(&prepared);
+        if let Some(number) = lease.server.statements.find(key) {
+            return Some(statement_name(number));
+        }
+        let number = insert_statement(&mut lease.server, key);
+        write_parse(&mut lease.server.output, &statement_name(number), &prepared.text.tail);
+        let change = Change { name: Box::default(), before: None, key: Some(key) };
+        lease.undo(Expect::Parse { hide: true, undo: Some(Box::new(change)) }, self);
+        Some(statement_name(number))
+    }
+
+    /// The unnamed statement lives on the server that parsed it; another one parses it again.
+    fn establish_unnamed(&mut self, server: &mut Server) {
+        let Some(unnamed) = self.prepared.as_deref().and_then(|set| set.unnamed.as_ref()) else { return };
+        if server.unnamed == unnamed.token || unnamed.tail.is_empty() {
+            return;
+        }
+        write_parse(&mut server.output, "", &unnamed.tail);
+        server.unnamed = unnamed.token;
+        server.expected.push(Expect::Parse { hide: true, undo: None });
+    }
+
+    pub(super) fn statement_key(&self, prepared: &Prepared) -> StatementKey {
+        let settings = self.digest ^ prepared.generation.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        StatementKey { text: prepared.text.id, settings }
+    }
+
+    pub(super) fn prepared_named(&self, name: &[u8]) -> Option<&Prepared> {
+        self.prepared.as_deref()?.named.get(name)
+    }
+
+    pub(super) fn define(&mut self, name: &[u8], prepared: Prepared) {
+        let set = self.prepared.get_or_insert_default();
+        if set.named.len() < MOST_NAMES {
+            set.named.insert(name.into(), prepared);
+        }
+    }
+
+    pub(super) fn undefine(&mut self, name: &[u8]) -> Option<Prepared> {
+        self.prepared.as_deref_mut()?.named.remove(name)
+    }
+
+    pub(super) fn keep_unnamed(&mut self, tail: &[u8], facts: std::rc::Rc<crate::sql::Facts>) -> u64 {
+        let token = self.context.next_token();
+        let set = self.prepared.get_or_insert_default();
+        let mut kept = set.unnamed.take().map(|unnamed| unnamed.tail).unwrap_or_default();
+        kept.clear();
+        if tail.len() <= MOST_UNNAMED {
+            kept.extend_from_slice(tail);
+        }
+        set.unnamed = Some(Unnamed { token, facts, tail: kept });
+        token
+    }
+
+    /// A simple query and a failed Parse leave no unnamed statement behind.
+    pub(super) fn forget_unnamed(&mut self, server: &mut Server) {
+        server.unnamed = 0;
+        if let Some(set) = self.prepared.as_deref_mut() {
+            set.unnamed = None;
+            if set.is_empty() {
+                self.prepared = None;
+            }
+        }
+    }
+
+    /// Takes back what a failed series did not do.
+    pub(super) fn take_back(&mut self, server: &mut Server, change: Change) {
+        if let Some(key) = change.key {
+            server.statements.remove(key);
+        }
+        match change.before {
+            Some(before) => self.define(&change.name, before),
+            None if change.name.is_empty() && change.key.is_none() => self.forget_unnamed(server),
+            None if change.name.is_empty() => {}
+            None => drop(self.undefine(&change.name)),
+        }
+    }
+}
+
+impl Notes {
+    /// A text that was not read.
+    pub(super) fn unread(&mut self) {
+        self.add(&crate::sql::Facts::opaque(), true);
+    }
+}
+
+/// Notes a new statement on a server; one that must make room is closed first.
+fn insert_statement(server: &mut Server, key: StatementKey) -> u32 {
+    let (number, evicted) = server.statements.insert(key);
+    if let Some(old) = evicted {
+        write::close_statement(&mut server.output, &statement_name(old));
+        server.expected.push(Expect::Close { hide: true, undo: None });
+    }
+    number
+}
+
+fn write_parse(out: &mut Vec<u8>, name: &str, tail: &[u8]) {
+    write::frame(out, front::PARSE, |out| {
+        write::cstr(out, name.as_bytes());
+        out.extend_from_slice(tail);
+    });
+}
+
+fn frame(out: &mut Vec<u8>, tag: u8, body: &[u8]) {
+    write::frame(out, tag, |out| out.extend_from_slice(body));
+}
+
+fn push(server: &mut Server, tag: u8, body: &[u8], expect: Expect) {
+    frame(&mut server.output, tag, body);
+    server.expected.push(expect);
+}
