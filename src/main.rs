@@ -1,3 +1,5 @@
-//! The `pgherd` program: hands the command line to [`pgherd::cli`].
+//! The `pgherd` program: hands the command line to [`pgherd::cli`] and its answer to the system. Nothing else.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    pgherd::cli::main()
+}

@@ -1,1 +1,106 @@
-//! To be written.
+//! The command line: reads it, calls who does the work, prints what came out. Knows everyone through `app`; must not
+//! hold logic that a running proxy needs.
+//!
+//! Exit status: 0 done, 1 it failed or found something wrong, 2 the command line is wrong.
+
+mod check;
+pub mod pid;
+mod process;
+mod report;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A PostgreSQL proxy: pooling, read/write splitting, failover and a watchdog in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "pgherd", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Validate a configuration file, try its servers, and report.
+    Check(CheckArgs),
+    /// Let the running proxy read its configuration file again.
+    Reload(ConfigArg),
+    /// Stop the running proxy.
+    Stop(StopArgs),
+}
+
+#[derive(Debug, Args)]
+struct ConfigArg {
+    /// The configuration file.
+    #[arg(long, short, value_name = "FILE", default_value = "/etc/pgherd/pgherd.toml")]
+    config: PathBuf,
+    /// Answer in JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    file: ConfigArg,
+    /// Print a sample configuration file with every parameter, and do nothing else.
+    #[arg(long)]
+    print_sample: bool,
+    /// Do not connect to the servers.
+    #[arg(long)]
+    offline: bool,
+}
+
+#[derive(Debug, Args)]
+struct StopArgs {
+    #[command(flatten)]
+    file: ConfigArg,
+    /// How: wait for clients to leave; end sessions once their transactions end; or at once.
+    #[arg(long, short, value_enum, default_value = "fast")]
+    mode: StopMode,
+    /// Longest wait for its end, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    timeout: u64,
+}
+
+/// How to stop, as `pg_ctl` has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum StopMode {
+    /// No new clients; ends when the last one has left.
+    Smart,
+    /// Sessions end with their transactions, within `listen.stop_timeout`.
+    Fast,
+    /// At once.
+    Immediate,
+}
+
+/// A failure as the user reads it.
+type Failure = Box<dyn std::error::Error>;
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("pgherd: {}", failure.to_string().trim_end());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Check(args) if args.print_sample => {
+            report::print(&crate::config::sample());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Check(args) => check::run(&args.file.config, args.file.json, args.offline),
+        Command::Reload(args) => process::reload(&args.config, args.json),
+        Command::Stop(args) => {
+            process::stop(&args.file.config, args.mode, Duration::from_secs(args.timeout), args.file.json)
+        }
+    }
+}

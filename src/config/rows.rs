@@ -76,7 +76,7 @@ rows! {
         hba_file: Path, Unset(r#""hba.conf""#), NewSessions, "enable_pool_hba",
             "Rules in the form of pg_hba.conf; unset: scram-sha-256 for everyone.";
         users_file: Path, Unset(r#""users.txt""#), NewSessions, "pool_passwd auth_file",
-            "Users with their passwords or verifiers, in the form of pool_passwd; must not be readable by others.";
+            "Users with their passwords or verifiers, in the form of pool_passwd; should not be readable by others.";
     }
     Tls {
         cert: Path, Required(r#""server.crt""#), NewSessions, "ssl_cert", "Certificate chain, PEM.";

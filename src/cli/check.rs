@@ -1,0 +1,122 @@
+//! `check`: the file, the files that it names, and each server, in one report.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::{Failure, report};
+use crate::auth::{Users, hba::Hba};
+use crate::config::{self, Node, Settings};
+use crate::net::{self, ClientTls, DialTarget, Endpoint, ServerTls, SocketOptions};
+use crate::support::clock;
+
+/// What was found out about one thing.
+struct Finding {
+    what: String,
+    place: String,
+    /// Good news, or what is wrong.
+    result: Result<String, String>,
+}
+
+/// Validates, connects and reports; status 1 if anything is wrong.
+pub(super) fn run(path: &Path, json: bool, offline: bool) -> Result<ExitCode, Failure> {
+    let settings = Settings::load(path)?;
+    let mut findings = files(&settings);
+    if !offline {
+        findings.extend(servers(&settings)?);
+    }
+    let bad = findings.iter().filter(|finding| finding.result.is_err()).count();
+    if json {
+        let list: Vec<_> = findings.iter().map(Finding::json).collect();
+        report::print(&format!("{}\n", json!({ "file": path, "ok": bad == 0, "checks": list })));
+        return Ok(status(bad));
+    }
+    let (nodes, pool) = (settings.nodes.len(), &settings.pool);
+    let head = format!("{}: {nodes} node(s), pool mode {}, size {}", path.display(), pool.mode, pool.size);
+    let table = report::table(["CHECKED", "PLACE", "RESULT"], findings.iter().map(Finding::row));
+    let verdict = if bad == 0 { "all is well".to_owned() } else { format!("{bad} of {} are wrong", findings.len()) };
+    report::print(&format!("{head}\n\n{table}\n{verdict}\n"));
+    Ok(status(bad))
+}
+
+fn status(bad: usize) -> ExitCode {
+    if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+impl Finding {
+    fn row(&self) -> [String; 3] {
+        let result = match &self.result {
+            Ok(text) => text.clone(),
+            Err(text) => format!("WRONG: {text}"),
+        };
+        [self.what.clone(), self.place.clone(), result]
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let (Ok(text) | Err(text)) = &self.result;
+        json!({ "what": self.what, "place": self.place, "ok": self.result.is_ok(), "text": text })
+    }
+}
+
+/// The files that the settings name.
+fn files(settings: &Settings) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut add = |what: &str, path: &Path, result| {
+        findings.push(Finding { what: what.to_owned(), place: path.display().to_string(), result });
+    };
+    if let Some(path) = &settings.auth.hba_file {
+        add("auth.hba_file", path, Hba::load(path).map(|_| "ok".to_owned()).map_err(|error| error.to_string()));
+    }
+    if let Some(path) = &settings.auth.users_file {
+        let users = Users::load(path).map_err(|error| error.to_string());
+        let users = users.and_then(|(users, warning)| warning.map_or(Ok(format!("{} users", users.len())), Err));
+        add("auth.users_file", path, users);
+    }
+    if let Some(tls) = &settings.tls {
+        let made = ServerTls::new(&tls.cert, &tls.key, tls.client_ca.as_deref());
+        add("tls", &tls.cert, made.map(|_| "ok".to_owned()).map_err(|error| error.to_string()));
+    }
+    findings
+}
+
+/// All nodes at a time, for one that is unreachable takes its whole timeout.
+fn servers(settings: &Settings) -> Result<Vec<Finding>, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let tasks: Vec<_> = settings.nodes.iter().map(|node| tokio::spawn(reach(node.clone()))).collect();
+        let mut findings = Vec::new();
+        for (task, node) in tasks.into_iter().zip(&settings.nodes) {
+            let place = Endpoint::new(&node.host, node.port).to_string();
+            findings.push(Finding { what: format!("node {} ({})", node.id, node.name), place, result: task.await? });
+        }
+        Ok(findings)
+    })
+}
+
+/// Is there a server, and does it agree about TLS?
+async fn reach(node: Node) -> Result<String, String> {
+    let tls = ClientTls::new(tls_mode(node.sslmode), node.ca.as_deref()).map_err(|error| error.to_string())?;
+    let target = DialTarget {
+        endpoint: Endpoint::new(&node.host, node.port),
+        timeout: node.health_check.timeout,
+        tls: Arc::new(tls),
+        options: SocketOptions::default(),
+    };
+    let start = clock::now();
+    let stream = net::dial(&target).await.map_err(|error| error.to_string())?;
+    let took = clock::now().duration_since(start).as_secs_f64() * 1e3;
+    let how = if stream.is_tls() { "with TLS" } else { "without TLS" };
+    Ok(format!("connects in {took:.1} ms {how}"))
+}
+
+fn tls_mode(mode: config::SslMode) -> net::SslMode {
+    match mode {
+        config::SslMode::Disable => net::SslMode::Disable,
+        config::SslMode::Prefer => net::SslMode::Prefer,
+        config::SslMode::Require => net::SslMode::Require,
+        config::SslMode::VerifyCa => net::SslMode::VerifyCa,
+        config::SslMode::VerifyFull => net::SslMode::VerifyFull,
+    }
+}

@@ -1,0 +1,89 @@
+//! The program's own commands about a file and a process, as a user runs them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("pgherd-cli-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a folder");
+        Self(path)
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).expect("written");
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn pgherd(args: &[&str], config: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgherd"));
+    command.args(args).arg("--config").arg(config).output().expect("pgherd runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn check_refuses_a_bad_file_with_its_place() {
+    let folder = Folder::new("bad");
+    let config = folder.file("p.toml", "[[node]]\nid = 0\nhots = \"a\"\n");
+    let output = pgherd(&["check"], &config);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains("p.toml:3:1: unknown key `hots`") && said.contains("did you mean `host`?"), "{said}");
+}
+
+#[test]
+fn check_tells_a_server_that_listens_from_one_that_does_not() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let open = listener.local_addr().expect("its address").port();
+    // A port that was just free, and that nobody took since: its refusal is the fact to report.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").port();
+    let folder = Folder::new("servers");
+    let node = |id, port| format!("[[node]]\nid = {id}\nhost = \"127.0.0.1\"\nport = {port}\nsslmode = \"disable\"\n");
+    let config = folder.file("p.toml", &format!("{}{}", node(0, open), node(1, closed)));
+    let output = pgherd(&["check", "--json"], &config);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(said["checks"][0]["place"], format!("127.0.0.1:{open}"));
+    assert_eq!(said["checks"][1]["ok"], false);
+    assert!(said["checks"][1]["text"].as_str().expect("a text").to_lowercase().contains("refused"), "{said}");
+}
+
+#[test]
+fn check_offline_accepts_the_sample() {
+    let folder = Folder::new("sample");
+    let sample = Command::new(env!("CARGO_BIN_EXE_pgherd")).args(["check", "--print-sample"]).output().expect("runs");
+    let config = folder.file("p.toml", &text(&sample.stdout));
+    let output = pgherd(&["check", "--offline"], &config);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn s30_stop_and_reload_signal_nobody_when_nothing_runs() {
+    let folder = Folder::new("stop");
+    // The number of a process that is alive, left by one that is not.
+    folder.file("pid", "1\n");
+    let config = folder.file("p.toml", "pid_file = \"pid\"\n[[node]]\nid = 0\nhost = \"a\"\n");
+    for command in ["stop", "reload"] {
+        let output = pgherd(&[command], &config);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).contains("is not running"), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn a_wrong_command_line_ends_with_two() {
+    assert_eq!(pgherd(&["stop", "--mode", "gently"], Path::new("x")).status.code(), Some(2));
+}
