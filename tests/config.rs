@@ -16,7 +16,12 @@ fn compare(path: &Path, text: &str) {
         std::fs::write(path, text).expect("the file can be written");
     }
     let kept = std::fs::read_to_string(path).unwrap_or_default();
-    assert_eq!(kept, text, "{} differs; see the head of this test", path.display());
+    let differs = kept.lines().zip(text.lines()).position(|(kept, now)| kept != now);
+    let line = differs.unwrap_or_else(|| kept.lines().count().min(text.lines().count()));
+    let show = |text: &str| text.lines().nth(line).unwrap_or("(end)").to_owned();
+    let (file, was, is) = (path.display(), show(&kept), show(text));
+    let line = line + 1;
+    assert!(kept == text, "{file}:{line} differs; see the head of this test\n  kept: {was}\n  now:  {is}");
 }
 
 #[test]

@@ -36,7 +36,6 @@ impl Freshness {
         self.last = Some((node, now()));
     }
 
-
     /// May the session read on `node` now?
     pub(super) fn allows(&mut self, node: NodeId, cluster: &Shared) -> bool {
         self.resolve(cluster);
