@@ -1,67 +1,42 @@
 //! The monitor against a real primary and two standbys: what it finds, how fast it notices, what a sample proves.
 
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pgherd::app::demo::Error;
 use pgherd::app::demo::cluster::{Cluster, Options};
-use pgherd::cluster::{Epoch, NodeId, NodeView, Role, Status};
+use pgherd::auth::Credentials;
+use pgherd::cluster::{Epoch, Knowledge, Known, NodeId, NodeView, Role, Status};
+use pgherd::health::catalogs;
+use pgherd::health::connection::Dialer;
 use pgherd::health::engine::{Fixed, NodeSettings, Thresholds};
-use pgherd::health::node::{Connector, ProbeClient, ProbeError};
-use pgherd::health::reading::{Failure, Row};
 use pgherd::health::runner::{self, Reader};
+use pgherd::net::{ClientTls, DialTarget, Endpoint, SocketOptions, SslMode};
+use pgherd::routing::Catalog;
+use pgherd::routing::catalog::Function;
 use pgherd::support::clock;
-use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 const PRIMARY: NodeId = NodeId(0);
 const FIRST: NodeId = NodeId(1);
 const SECOND: NodeId = NodeId(2);
 const SOON: Duration = Duration::from_secs(20);
 
-/// An independent client library in the place of pgherd's own connections.
-struct Library {
-    ports: Vec<u16>,
-    user: &'static str,
-}
-
-struct LibraryClient {
-    client: tokio_postgres::Client,
-    end: tokio::task::JoinHandle<()>,
-}
-
-fn error(error: &tokio_postgres::Error) -> ProbeError {
-    let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
-    let failure = match (error.as_db_error(), io) {
-        (Some(said), _) => Failure::from_server(said.code().code(), said.message()),
-        (None, Some(io)) => Failure::from_io(io),
-        (None, None) => Failure::Lost,
+/// pgherd's own monitor connections.
+fn dialer(cluster: &Cluster, user: &str) -> Dialer {
+    let target = |port| DialTarget {
+        endpoint: Endpoint::new("127.0.0.1", port),
+        timeout: Thresholds::default().timeout,
+        tls: Arc::new(ClientTls::new(SslMode::Disable, None).expect("no files to read")),
+        options: SocketOptions::default(),
     };
-    ProbeError { failure, detail: error.to_string() }
-}
-
-impl Connector for Library {
-    type Client = LibraryClient;
-
-    async fn connect(&self, node: NodeId, database: Option<&str>) -> Result<LibraryClient, ProbeError> {
-        let (port, database) = (self.ports[usize::from(node.0)], database.unwrap_or("postgres"));
-        let text = format!("host=127.0.0.1 port={port} user={} dbname={database}", self.user);
-        let (client, connection) = tokio_postgres::connect(&text, NoTls).await.map_err(|e| error(&e))?;
-        let end = tokio::task::spawn_local(async move { drop(connection.await) });
-        Ok(LibraryClient { client, end })
-    }
-}
-
-impl ProbeClient for LibraryClient {
-    async fn query(&mut self, sql: &str) -> Result<Vec<Row>, ProbeError> {
-        let messages = self.client.simple_query(sql).await.map_err(|e| error(&e))?;
-        let rows = messages.iter().filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|n| row.get(n).map(str::to_owned)).collect()),
-            _ => None,
-        });
-        Ok(rows.collect())
-    }
-
-    async fn closed(&mut self) {
-        drop((&mut self.end).await);
+    let targets = cluster.servers().iter().zip(0..).map(|(server, id)| (NodeId(id), target(server.port()))).collect();
+    Dialer {
+        user: user.to_owned(),
+        database: "postgres".to_owned(),
+        credentials: Credentials::None,
+        keys: Arc::default(),
+        targets,
     }
 }
 
@@ -82,12 +57,14 @@ fn cluster() -> Option<Cluster> {
 struct Watched {
     cluster: Cluster,
     reader: Reader,
+    knowledge: Arc<Knowledge<Catalog>>,
+    catalogs: tokio::sync::mpsc::Sender<Box<str>>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Watched {
-    fn start(cluster: Cluster, user: &'static str) -> Self {
+    fn start(cluster: Cluster, user: &str) -> Self {
         let node = |n: usize| NodeSettings {
             id: NodeId(u16::try_from(n).expect("small")),
             name: cluster.servers()[n].name().to_owned(),
@@ -96,19 +73,23 @@ impl Watched {
             thresholds: Thresholds::default(),
         };
         let nodes = (0..cluster.servers().len()).map(node).collect();
-        let library = Library { ports: cluster.servers().iter().map(|server| server.port()).collect(), user };
         let (monitor, reader) = runner::channel();
+        let knowledge = Arc::new(Knowledge::default());
+        let (loader, catalogs) = catalogs::channel(knowledge.clone(), reader.shared.clone());
+        let dialer = dialer(&cluster, user);
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let dialer = Rc::new(dialer);
             runtime.block_on(async {
                 tokio::select! {
-                    () = monitor.run(nodes, library) => {}
+                    () = monitor.run(nodes, dialer.clone()) => {}
+                    () = loader.run(dialer.clone()) => {}
                     _ = stopped => {}
                 }
             });
         });
-        Self { cluster, reader, stop: Some(stop), thread: Some(thread) }
+        Self { cluster, reader, knowledge, catalogs, stop: Some(stop), thread: Some(thread) }
     }
 
     fn new() -> Option<Self> {
@@ -150,6 +131,23 @@ impl Watched {
             }
             assert!(written.elapsed() < SOON, "never replayed: {:#?}", shared.snapshot());
             std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Watched {
+    fn ask_for(&self, database: &str) -> Arc<Known<Catalog>> {
+        let known = self.knowledge.database(database);
+        assert!(known.want(), "nobody has asked since");
+        self.catalogs.try_send(database.into()).expect("room in the queue");
+        known
+    }
+
+    fn wait_known(&self, known: &Known<Catalog>, wanted: impl Fn(&Catalog) -> bool) {
+        let started = clock::now();
+        while !known.get().as_deref().is_some_and(&wanted) {
+            assert!(started.elapsed() < SOON, "not known: {:?}", known.get().as_deref().map(Catalog::size));
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 }
@@ -249,4 +247,41 @@ fn a_plain_role_with_pg_monitor_is_enough_and_without_it_no_standby_is_trusted()
     watched.cluster.primary().psql("postgres", "GRANT pg_monitor TO watcher").expect("grants");
     watched.wait(FIRST, NodeView::usable);
     watched.wait(SECOND, NodeView::usable);
+}
+
+#[test]
+fn r09_a_catalog_is_read_on_request_and_again_after_a_change() {
+    let Some(watched) = Watched::new() else { return };
+    let primary = watched.cluster.primary();
+    let sql = "CREATE TABLE seen (row int); CREATE FUNCTION quiet() RETURNS int STABLE LANGUAGE sql AS 'SELECT 1'";
+    primary.psql("postgres", sql).expect("creates");
+    let known = watched.ask_for("postgres");
+    watched.wait_known(&known, |c| c.relation("seen").is_some() && c.function("quiet") == Some(Function::Reads));
+    primary.psql("postgres", "ALTER FUNCTION quiet() VOLATILE; CREATE TABLE later (row int)").expect("alters");
+    known.changed();
+    assert!(known.get().is_none(), "what was known may be wrong now");
+    let same = watched.ask_for("postgres");
+    watched.wait_known(&same, |c| c.function("quiet") == Some(Function::Writes) && c.relation("later").is_some());
+    // While the primary is down a standby tells; what it does not know goes to the primary anyway.
+    primary.stop().expect("stops");
+    watched.wait(PRIMARY, |node| node.status == Status::Down);
+    known.changed();
+    let same = watched.ask_for("postgres");
+    watched.wait_known(&same, |c| c.relation("later").is_some());
+}
+
+#[test]
+fn r22_a_database_closed_to_the_monitor_role_is_known_as_empty() {
+    let Some(cluster) = cluster() else { return };
+    let sql = "CREATE ROLE watcher LOGIN IN ROLE pg_monitor; CREATE DATABASE closed; REVOKE CONNECT ON DATABASE closed FROM PUBLIC";
+    for statement in sql.split("; ") {
+        cluster.primary().psql("postgres", statement).expect("runs");
+    }
+    cluster.primary().psql("closed", "CREATE TABLE secret (row int)").expect("creates");
+    cluster.wait_replayed(SOON).expect("replays");
+    let watched = Watched::start(cluster, "watcher");
+    watched.wait(PRIMARY, NodeView::usable);
+    let (closed, open) = (watched.ask_for("closed"), watched.ask_for("template1"));
+    watched.wait_known(&closed, |c| c.size() == (0, 0));
+    watched.wait_known(&open, |_| true);
 }

@@ -56,6 +56,14 @@ pub trait Connector {
     fn connect(&self, node: NodeId, database: Option<&str>) -> impl Future<Output = Result<Self::Client, ProbeError>>;
 }
 
+impl<C: Connector> Connector for Rc<C> {
+    type Client = C::Client;
+
+    fn connect(&self, node: NodeId, database: Option<&str>) -> impl Future<Output = Result<Self::Client, ProbeError>> {
+        (**self).connect(node, database)
+    }
+}
+
 /// How far an attempt has come: tells a frozen server from one that cannot be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {

@@ -9,9 +9,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 use tokio::time::sleep_until;
 
-use super::engine::{Action, Engine, Event, NodeSettings, Note};
+use super::engine::{Action, Engine, Event, Fixed, NodeSettings, Note, Thresholds};
 use super::node::{Connector, NodeTask};
 use crate::cluster::{ClusterView, FailoverRequest, NodeId, Shared, Status};
+use crate::config;
 use crate::support::clock;
 
 /// Requests that may wait; a full queue means that the probes are already hurried, so that senders may drop theirs.
@@ -37,6 +38,29 @@ pub struct Monitor {
     shared: Arc<Shared>,
     generation: watch::Sender<u64>,
     requests: mpsc::Receiver<FailoverRequest>,
+}
+
+/// What the configuration says of the nodes. `ALWAYS_PRIMARY` is a fixed primary: it still has to say that it is one.
+pub fn node_settings(nodes: &[config::Node]) -> Vec<NodeSettings> {
+    let settings = |node: &config::Node| NodeSettings {
+        id: node.id,
+        name: node.name.clone(),
+        weight: node.weight,
+        fixed: match node.role {
+            config::NodeRole::Primary => Fixed::Primary,
+            config::NodeRole::Auto if node.flags.always_primary => Fixed::Primary,
+            config::NodeRole::Auto => Fixed::Auto,
+            config::NodeRole::Standby => Fixed::Standby,
+        },
+        thresholds: Thresholds {
+            period: node.health_check.period,
+            timeout: node.health_check.timeout,
+            max_retries: node.health_check.max_retries,
+            retry_delay: node.health_check.retry_delay,
+            successes: node.health_check.successes,
+        },
+    };
+    nodes.iter().map(settings).collect()
 }
 
 /// Both ends, nothing known yet.

@@ -1,0 +1,171 @@
+//! The monitor's own connections: simple queries over a logged-in stream, answers as text. Owner: the control thread. Must
+//! not take part in pools, and never sends what a client wrote.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::node::{Connector, ProbeClient, ProbeError};
+use super::reading::{Failure, Row};
+use crate::auth::Credentials;
+use crate::backend::{KeyMaker, LoginFault, LoginParams, login};
+use crate::cluster::NodeId;
+use crate::net::{DialFault, DialTarget, Stream};
+use crate::support::clock;
+use crate::wire::{ErrorFields, Fault, Reader, Side, back, peek, write};
+
+/// Bytes that one answer may take: catalogs of some hundred thousand relations fit, a mistake does not eat the machine.
+pub const MAX_ANSWER: usize = 64 << 20;
+
+/// Shown in `pg_stat_activity`.
+const APPLICATION_NAME: &str = "pgherd monitor";
+
+/// Beyond every deadline that callers set around `connect`.
+const LOGIN_LIMIT: Duration = Duration::from_secs(60);
+
+/// Makes monitor connections. One per process.
+#[derive(Debug)]
+pub struct Dialer {
+    /// The monitor role.
+    pub user: String,
+    /// Its own database.
+    pub database: String,
+    /// What it logs in with.
+    pub credentials: Credentials,
+    /// Shared with all other logins.
+    pub keys: Arc<KeyMaker>,
+    /// How each node is reached.
+    pub targets: HashMap<NodeId, DialTarget>,
+}
+
+impl Connector for Dialer {
+    type Client = Connection;
+
+    async fn connect(&self, node: NodeId, database: Option<&str>) -> Result<Connection, ProbeError> {
+        let Some(target) = self.targets.get(&node) else {
+            return Err(ProbeError { failure: Failure::Unreachable, detail: format!("node {node} has no address") });
+        };
+        // Nothing that the role or the database has set may change how answers look.
+        let options = [("application_name", APPLICATION_NAME), ("client_encoding", "UTF8"), ("statement_timeout", "0")];
+        let options = options.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let database = database.unwrap_or(&self.database);
+        let params = LoginParams { user: &self.user, database, options: &options, replication: None };
+        let deadline = clock::now() + LOGIN_LIMIT;
+        let done = login::connect(target, &params, &self.credentials, &self.keys, deadline).await;
+        let done = done.map_err(|error| ProbeError {
+            failure: failure(error.fault, &error.sqlstate, &error.message),
+            detail: error.message,
+        })?;
+        Ok(Connection { stream: done.stream, input: Vec::new(), taken: 0 })
+    }
+}
+
+fn failure(fault: LoginFault, sqlstate: &str, message: &str) -> Failure {
+    match fault {
+        LoginFault::Dial(DialFault::Refused) => Failure::Refused,
+        LoginFault::Dial(DialFault::TimedOut) | LoginFault::TimedOut => Failure::TimedOut,
+        LoginFault::Dial(DialFault::Name | DialFault::Unreachable | DialFault::Other) => Failure::Unreachable,
+        LoginFault::Lost => Failure::Lost,
+        LoginFault::NotAccepting | LoginFault::Busy => Failure::from_server(sqlstate, message),
+        // It lives, whatever it or we have against this login.
+        LoginFault::Dial(DialFault::Tls) | LoginFault::Refused | LoginFault::Credentials => Failure::LoginRefused,
+        LoginFault::Protocol => Failure::BadAnswer,
+    }
+}
+
+/// A logged-in connection.
+#[derive(Debug)]
+pub struct Connection {
+    stream: Stream,
+    input: Vec<u8>,
+    /// How much of `input` has been handed out.
+    taken: usize,
+}
+
+impl ProbeClient for Connection {
+    async fn query(&mut self, sql: &str) -> Result<Vec<Row>, ProbeError> {
+        let mut message = Vec::new();
+        write::query(&mut message, sql.as_bytes());
+        self.stream.write_all(&message).await.map_err(|error| io_error(&error))?;
+        let (mut rows, mut fault, mut taken) = (Vec::new(), None, 0);
+        loop {
+            let (tag, body) = self.frame().await?;
+            taken += body.len();
+            if taken > MAX_ANSWER {
+                return Err(bad("the answer is too long"));
+            }
+            match tag {
+                back::DATA_ROW => rows.push(row(&body).ok_or_else(|| bad("malformed DataRow"))?),
+                back::ERROR => {
+                    let fields = ErrorFields::parse(&body);
+                    let (code, text) = (String::from_utf8_lossy(fields.code), String::from_utf8_lossy(fields.message));
+                    fault = Some(ProbeError { failure: Failure::from_server(&code, &text), detail: text.into_owned() });
+                    if fields.is_fatal() {
+                        return Err(fault.unwrap_or_else(|| bad("a fatal error")));
+                    }
+                }
+                back::READY => return fault.map_or(Ok(rows), Err),
+                _ => {}
+            }
+        }
+    }
+
+    /// What arrives meanwhile (a notice, a changed parameter) is taken in and ignored by the next query.
+    async fn closed(&mut self) {
+        let mut chunk = [0; 1024];
+        loop {
+            match poll_fn(|cx| self.stream.poll_read(cx, &mut chunk)).await {
+                Ok(1..) if self.input.len() > MAX_ANSWER => return,
+                Ok(count @ 1..) => self.input.extend_from_slice(&chunk[..count]),
+                Ok(0) | Err(_) => return,
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// The next whole frame.
+    async fn frame(&mut self) -> Result<(u8, Vec<u8>), ProbeError> {
+        loop {
+            let header =
+                peek(&self.input[self.taken..], Side::Server).map_err(|fault: Fault| bad(&fault.to_string()))?;
+            if let Some(header) = header {
+                if header.size > MAX_ANSWER {
+                    return Err(bad("a message is too long"));
+                }
+                if let Some(frame) = self.input.get(self.taken..self.taken + header.size) {
+                    self.taken += header.size;
+                    return Ok((header.tag, frame[5..].to_vec()));
+                }
+            }
+            self.input.drain(..self.taken);
+            self.taken = 0;
+            let mut chunk = [0; 16 * 1024];
+            match self.stream.read(&mut chunk).await {
+                Ok(0) => return Err(ProbeError { failure: Failure::Lost, detail: "closed by the server".to_owned() }),
+                Ok(count) => self.input.extend_from_slice(&chunk[..count]),
+                Err(error) => return Err(io_error(&error)),
+            }
+        }
+    }
+}
+
+fn io_error(error: &io::Error) -> ProbeError {
+    ProbeError { failure: Failure::from_io(error), detail: error.to_string() }
+}
+
+fn bad(detail: &str) -> ProbeError {
+    ProbeError { failure: Failure::BadAnswer, detail: detail.to_owned() }
+}
+
+fn row(body: &[u8]) -> Option<Row> {
+    let mut reader = Reader::new(body);
+    let columns = reader.i16()?;
+    let value = |reader: &mut Reader<'_>| match usize::try_from(reader.i32()?) {
+        Err(_) => Some(None),
+        Ok(length) => Some(Some(String::from_utf8_lossy(reader.bytes(length)?).into_owned())),
+    };
+    (0..columns).map(|_| value(&mut reader)).collect()
+}
