@@ -99,12 +99,19 @@ pub struct Hub {
 
 impl Hub {
     /// A thread's hub.
-    pub fn new(thread: usize, registry: Arc<Registry>, times: Times, open: Opener, post: Post) -> Rc<Self> {
+    pub fn new(
+        thread: usize,
+        registry: Arc<Registry>,
+        times: Times,
+        interner: Rc<Interner>,
+        open: Opener,
+        post: Post,
+    ) -> Rc<Self> {
         Rc::new(Self {
             thread,
             registry,
             buffers: BufferPool::default(),
-            interner: Rc::default(),
+            interner,
             times: Cell::new(times),
             retired: Cell::new(now()),
             open,

@@ -138,6 +138,12 @@ impl Server {
         }
     }
 
+    /// From now on its reports are shared with `interner`'s thread.
+    pub fn adopt_interner(&mut self, interner: Rc<Interner>) {
+        self.reported = interner.intern((*self.reported).clone());
+        self.interner = interner;
+    }
+
     /// Writes what is queued. Cancel safe: what was written is forgotten as it goes.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.output.len() {

@@ -70,8 +70,8 @@ pub struct Arrival {
     pub database: String,
     /// Startup parameters that are settings, in order.
     pub options: Vec<(String, String)>,
-    /// Number by which a CancelRequest names the session, and its secret.
-    pub key: (i32, Vec<u8>),
+    /// Number by which a CancelRequest names the session.
+    pub id: i32,
     /// Bytes that came behind the login.
     pub early: Vec<u8>,
 }
@@ -166,7 +166,7 @@ impl Session {
             client,
             who,
             control: Rc::new(Control::new(now())),
-            id: arrival.key.0,
+            id: arrival.id,
             number,
             settings: Carried::none(),
             digest: 0,
