@@ -1,7 +1,7 @@
 //! The edges: TCP, Unix and TLS byte streams, dialing and listening. Knows no PostgreSQL beyond the SSLRequest that
 //! stands before TLS; must not import sessions, pools or anything of the control plane.
 
-mod binding;
+mod certificate;
 mod dial;
 mod listen;
 mod stream;

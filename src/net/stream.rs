@@ -16,7 +16,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::binding::end_point_hash;
+use super::certificate::{common_name, end_point_hash};
 use super::tls::{ClientTls, ServerTls};
 use super::tls_state::TlsState;
 
@@ -228,6 +228,11 @@ impl Stream {
             Self::Tls(_, tls) => tls.0.peer_certificate(),
             _ => None,
         }
+    }
+
+    /// The first common name in the subject of the peer's certificate.
+    pub fn peer_common_name(&self) -> Option<String> {
+        common_name(self.peer_certificate()?)
     }
 
     /// Data of the channel binding `tls-server-end-point` (RFC 5929): a hash of the server's certificate. `None`

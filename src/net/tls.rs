@@ -14,7 +14,7 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
-use super::binding::end_point_hash;
+use super::certificate::end_point_hash;
 
 /// The ALPN name of PostgreSQL's protocol; required where TLS starts without an SSLRequest.
 pub const ALPN: &[u8] = b"postgresql";

@@ -23,11 +23,16 @@ pub struct KeyMaker {
 
 impl Default for KeyMaker {
     fn default() -> Self {
-        Self { known: Mutex::new(KeyCache::new(REMEMBERED)), places: Semaphore::new(AT_ONCE) }
+        Self::new()
     }
 }
 
 impl KeyMaker {
+    /// One that remembers nothing yet.
+    pub fn new() -> Self {
+        Self { known: Mutex::new(KeyCache::new(REMEMBERED)), places: Semaphore::new(AT_ONCE) }
+    }
+
     fn known(&self) -> MutexGuard<'_, KeyCache> {
         // A panic elsewhere leaves whole entries behind.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,5 +1,5 @@
-//! Channel binding `tls-server-end-point` (RFC 5929 §4.1): which hash of a certificate both ends agree on. Reads one
-//! object identifier out of the DER and believes nothing else of it.
+//! The two things that a certificate is looked into for: the hash of channel binding `tls-server-end-point` (RFC 5929
+//! §4.1), and its common name. Whether to believe the certificate is decided by rustls before.
 
 use ring::digest::{Algorithm, SHA256, SHA384, SHA512, digest};
 
@@ -48,6 +48,36 @@ pub(super) fn end_point_hash(certificate: &[u8]) -> Option<Vec<u8>> {
     Some(digest(hash, certificate).as_ref().to_vec())
 }
 
+/// The first common name of the subject; `None` if there is none, or one that holds a NUL (CVE-2009-4034).
+pub(super) fn common_name(certificate: &[u8]) -> Option<String> {
+    const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
+    const UTF8: u8 = 0x0C;
+    const PRINTABLE: u8 = 0x13;
+    const IA5: u8 = 0x16;
+    let (body, _) = element(certificate, SEQUENCE)?;
+    let (mut fields, _) = element(body, SEQUENCE)?;
+    // [0] version, which version 1 leaves out.
+    if let Some((_, rest)) = element(fields, 0xA0) {
+        fields = rest;
+    }
+    // Serial number, signature algorithm, issuer, validity.
+    for tag in [0x02, SEQUENCE, SEQUENCE, SEQUENCE] {
+        fields = element(fields, tag)?.1;
+    }
+    let (mut subject, _) = element(fields, SEQUENCE)?;
+    while !subject.is_empty() {
+        let (set, rest) = element(subject, 0x31)?;
+        subject = rest;
+        let (pair, _) = element(set, SEQUENCE)?;
+        let (name, value) = element(pair, OBJECT_IDENTIFIER)?;
+        if name == COMMON_NAME {
+            let (text, _) = [UTF8, PRINTABLE, IA5].into_iter().find_map(|tag| element(value, tag))?;
+            return (!text.contains(&0)).then(|| String::from_utf8(text.to_vec()).ok())?;
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +94,28 @@ mod tests {
         let der = pair(&rcgen::PKCS_ECDSA_P384_SHA384);
         assert_eq!(end_point_hash(&der).expect("a hash"), digest(&SHA384, &der).as_ref());
         assert_eq!(end_point_hash(&pair(&rcgen::PKCS_ED25519)), None, "Ed25519 has no hash of its own");
+    }
+
+    fn named(names: &[(rcgen::DnType, &str)]) -> Vec<u8> {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::new(vec!["a".into()]).expect("a name");
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        for (kind, value) in names {
+            params.distinguished_name.push(kind.clone(), *value);
+        }
+        params.self_signed(&key).expect("a certificate").der().to_vec()
+    }
+
+    #[test]
+    fn r22_common_name_is_the_subjects() {
+        let organization = (rcgen::DnType::OrganizationName, "herd");
+        let der = named(&[organization.clone(), (rcgen::DnType::CommonName, "alïce")]);
+        assert_eq!(common_name(&der).as_deref(), Some("alïce"));
+        for end in 0..der.len() {
+            assert!(common_name(&der[..end]).is_none(), "cut at {end}");
+        }
+        assert_eq!(common_name(&named(&[organization])), None);
+        assert_eq!(common_name(&named(&[(rcgen::DnType::CommonName, "alice\0.example.org")])), None);
     }
 
     #[test]
