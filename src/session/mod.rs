@@ -19,6 +19,7 @@ mod freshness;
 mod greet;
 mod lease;
 mod local;
+pub mod login;
 mod look;
 mod lost;
 mod notes;
