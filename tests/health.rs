@@ -1,5 +1,6 @@
 //! The monitor against a real primary and two standbys: what it finds, how fast it notices, what a sample proves.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,8 +37,12 @@ fn dialer(cluster: &Cluster, user: &str) -> Dialer {
         database: "postgres".to_owned(),
         credentials: Credentials::None,
         keys: Arc::default(),
-        targets,
+        targets: RefCell::new(targets),
     }
+}
+
+fn settings(id: NodeId, weight: f64) -> NodeSettings {
+    NodeSettings { id, name: format!("node{id}"), weight, fixed: Fixed::Auto, thresholds: Thresholds::default() }
 }
 
 /// A cluster, or none where PostgreSQL is missing and that is allowed.
@@ -65,14 +70,7 @@ struct Watched {
 
 impl Watched {
     fn start(cluster: Cluster, user: &str) -> Self {
-        let node = |n: usize| NodeSettings {
-            id: NodeId(u16::try_from(n).expect("small")),
-            name: cluster.servers()[n].name().to_owned(),
-            weight: 1.0,
-            fixed: Fixed::Auto,
-            thresholds: Thresholds::default(),
-        };
-        let nodes = (0..cluster.servers().len()).map(node).collect();
+        let nodes = [PRIMARY, FIRST, SECOND].map(|id| settings(id, 1.0)).to_vec();
         let (monitor, reader) = runner::channel();
         let knowledge = Arc::new(Knowledge::default());
         let (loader, catalogs) = catalogs::channel(knowledge.clone(), reader.shared.clone());
@@ -284,4 +282,24 @@ fn r22_a_database_closed_to_the_monitor_role_is_known_as_empty() {
     let (closed, open) = (watched.ask_for("closed"), watched.ask_for("template1"));
     watched.wait_known(&closed, |c| c.size() == (0, 0));
     watched.wait_known(&open, |_| true);
+}
+
+#[test]
+fn a_reload_removes_and_adds_nodes_while_the_others_stay_in_use() {
+    let Some(watched) = Watched::new() else { return };
+    let reload = |nodes: Vec<NodeSettings>| watched.reader.reloads.try_send(nodes).expect("the last one was taken");
+    reload(vec![settings(PRIMARY, 1.0), settings(FIRST, 7.0)]);
+    let started = clock::now();
+    while watched.reader.shared.view().node(SECOND).is_some() {
+        assert!(started.elapsed() < SOON, "still there");
+        assert!(watched.reader.shared.view().node(PRIMARY).is_some_and(NodeView::usable), "a reload disturbs nobody");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    watched.wait(FIRST, |node| node.usable() && (node.weight - 7.0).abs() < f64::EPSILON);
+    reload(vec![settings(PRIMARY, 1.0), settings(FIRST, 1.0), settings(SECOND, 1.0)]);
+    watched.wait(SECOND, NodeView::usable);
+    assert_eq!(watched.reader.shared.view().epoch, Epoch(1));
+    // The new tasks notice what happens as the old ones did.
+    watched.cluster.standby(1).stop().expect("stops");
+    watched.wait(SECOND, |node| node.status == Status::Down);
 }

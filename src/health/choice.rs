@@ -26,8 +26,8 @@ pub const LAG_WITHOUT_STREAM: u64 = 16 << 20;
 pub struct Candidate<'a> {
     /// Its number.
     pub id: NodeId,
-    /// Its configured role.
-    pub fixed: Fixed,
+    /// The configuration lets it become primary.
+    pub eligible: bool,
     /// Its newest answer.
     pub reading: &'a Reading,
 }
@@ -45,13 +45,7 @@ pub enum Choice {
 
 /// Chooses among the nodes that answer; `system` and `timeline` are those of the present primary, if there ever was one.
 pub fn primary(nodes: &[Candidate<'_>], current: Option<NodeId>, system: Option<u64>, timeline: Timeline) -> Choice {
-    let any_fixed = nodes.iter().any(|node| node.fixed == Fixed::Primary);
-    let may = |node: &&Candidate<'_>| match node.fixed {
-        Fixed::Primary => true,
-        Fixed::Auto => !any_fixed,
-        Fixed::Standby => false,
-    };
-    let claims = nodes.iter().filter(|node| node.reading.role == Role::Primary).filter(may);
+    let claims = nodes.iter().filter(|node| node.eligible && node.reading.role == Role::Primary);
     let ours = claims.filter(|node| system.is_none_or(|system| system == node.reading.system));
     let found = |node: &Candidate<'_>| Choice::Node(node.id, node.reading.timeline, node.reading.system);
     if let Some(current) = current {
@@ -67,7 +61,8 @@ pub fn primary(nodes: &[Candidate<'_>], current: Option<NodeId>, system: Option<
         return newest(&successors)
             .map_or(if successors.is_empty() { Choice::Unchanged } else { Choice::Ambiguous }, found);
     }
-    let claims: Vec<&Candidate<'_>> = ours.collect();
+    // Older than one that was primary and is configured no more: a thing of the past.
+    let claims: Vec<&Candidate<'_>> = ours.filter(|node| node.reading.timeline >= timeline).collect();
     let Some(first) = claims.first() else { return Choice::Unchanged };
     if claims.iter().any(|node| node.reading.system != first.reading.system) {
         return Choice::Ambiguous;

@@ -1,6 +1,7 @@
 //! The monitor's own connections: simple queries over a logged-in stream, answers as text. Owner: the control thread. Must
 //! not take part in pools, and never sends what a client wrote.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
@@ -36,15 +37,16 @@ pub struct Dialer {
     pub credentials: Credentials,
     /// Shared with all other logins.
     pub keys: Arc<KeyMaker>,
-    /// How each node is reached.
-    pub targets: HashMap<NodeId, DialTarget>,
+    /// How each node is reached; replaced by a reload before the monitor hears of it.
+    pub targets: RefCell<HashMap<NodeId, DialTarget>>,
 }
 
 impl Connector for Dialer {
     type Client = Connection;
 
     async fn connect(&self, node: NodeId, database: Option<&str>) -> Result<Connection, ProbeError> {
-        let Some(target) = self.targets.get(&node) else {
+        let target = self.targets.borrow().get(&node).cloned();
+        let Some(target) = target else {
             return Err(ProbeError { failure: Failure::Unreachable, detail: format!("node {node} has no address") });
         };
         // Nothing that the role or the database has set may change how answers look.
@@ -53,7 +55,7 @@ impl Connector for Dialer {
         let database = database.unwrap_or(&self.database);
         let params = LoginParams { user: &self.user, database, options: &options, replication: None };
         let deadline = clock::now() + LOGIN_LIMIT;
-        let done = login::connect(target, &params, &self.credentials, &self.keys, deadline).await;
+        let done = login::connect(&target, &params, &self.credentials, &self.keys, deadline).await;
         let done = done.map_err(|error| ProbeError {
             failure: failure(error.fault, &error.sqlstate, &error.message),
             detail: error.message,

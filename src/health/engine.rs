@@ -272,6 +272,23 @@ impl Engine {
         self.nodes.iter().filter_map(due).min()
     }
 
+    /// Other settings hold from now on. What is known of nodes that stay is kept; all probes under way are forgotten, so that the
+    /// caller must not report them any more. A primary that is not among the nodes any more is none; the epoch stays.
+    pub fn configure(&mut self, mut nodes: Vec<NodeSettings>, now: Instant) -> Vec<Action> {
+        nodes.sort_by_key(|node| node.id);
+        let mut old = std::mem::take(&mut self.nodes);
+        let keep = |settings: NodeSettings| match old.iter().position(|node| node.settings.id == settings.id) {
+            Some(at) => Node { settings, probing: Probing::Idle { due: now }, started: None, ..old.swap_remove(at) },
+            None => Node { health: Health::Down { successes: 0, needed: 1 }, ..Node::new(settings, now) },
+        };
+        self.nodes = nodes.into_iter().map(keep).collect();
+        self.view.primary = self.view.primary.filter(|id| self.nodes.iter().any(|node| node.settings.id == *id));
+        let mut actions = Vec::new();
+        self.judge(&mut actions);
+        self.start_due(now, &mut actions);
+        actions
+    }
+
     /// Takes one event and says what to do.
     pub fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
@@ -339,18 +356,15 @@ impl Engine {
     }
 
     fn choose(&mut self, actions: &mut Vec<Action>) -> (Option<NodeId>, Epoch) {
-        let candidates: Vec<Candidate<'_>> = self
-            .nodes
-            .iter()
-            .filter(|node| node.is_up())
-            .filter_map(|node| {
-                Some(Candidate {
-                    id: node.settings.id,
-                    fixed: node.settings.fixed,
-                    reading: &node.last.as_ref()?.reading,
-                })
-            })
-            .collect();
+        let any_fixed = self.nodes.iter().any(|node| node.settings.fixed == Fixed::Primary);
+        let eligible = |fixed| fixed == Fixed::Primary || (fixed == Fixed::Auto && !any_fixed);
+        let candidate = |node| {
+            let Node { settings, last, .. }: &Node = node;
+            let reading = &last.as_ref()?.reading;
+            Some(Candidate { id: settings.id, eligible: eligible(settings.fixed), reading })
+        };
+        let candidates: Vec<Candidate<'_>> =
+            self.nodes.iter().filter(|node| node.is_up()).filter_map(candidate).collect();
         let choice = choice::primary(&candidates, self.view.primary, self.system, self.timeline);
         let was_ambiguous = std::mem::replace(&mut self.ambiguous, choice == Choice::Ambiguous);
         if self.ambiguous && !was_ambiguous {
@@ -385,7 +399,8 @@ impl Engine {
         };
         let judge = |node: &mut Node| {
             let Some(seen) = node.last.as_ref().filter(|_| matches!(node.health, Health::Up { .. })) else {
-                return Judgement::down(node.failure.map_or("coming back", Failure::as_str));
+                let unknown = if node.last.is_some() { "coming back" } else { NOT_ASKED.reason };
+                return Judgement::down(node.failure.map_or(unknown, Failure::as_str));
             };
             if court.primary != Some(node.settings.id) {
                 node.record.compare([Some(seen), node.earlier.as_ref()], court.reference);
@@ -408,8 +423,8 @@ impl Engine {
     }
 
     fn publish(&mut self, mut view: ClusterView, actions: &mut Vec<Action>) {
-        for (old, new) in self.view.nodes.iter().zip(&view.nodes) {
-            if (old.status, old.reason) != (new.status, new.reason) {
+        for new in &view.nodes {
+            if self.view.node(new.id).is_none_or(|old| (old.status, old.reason) != (new.status, new.reason)) {
                 actions.push(Action::Note(Note::Status(new.id, new.status, new.reason)));
             }
         }

@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::LocalSet;
+use tokio::task::{JoinSet, LocalSet};
 use tokio::time::sleep_until;
 
 use super::engine::{Action, Engine, Event, Fixed, NodeSettings, Note, Thresholds};
@@ -17,6 +18,9 @@ use crate::support::clock;
 
 /// Requests that may wait; a full queue means that the probes are already hurried, so that senders may drop theirs.
 pub const MAX_REQUESTS: usize = 1024;
+
+/// The engine's clock is looked at this often even if it wishes nothing.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// Events of node tasks that may wait.
 const MAX_EVENTS: usize = 256;
@@ -30,6 +34,8 @@ pub struct Reader {
     pub generation: watch::Receiver<u64>,
     /// What they noticed, by `try_send`: a full queue loses nothing that matters.
     pub requests: mpsc::Sender<FailoverRequest>,
+    /// A reload's new nodes; the connector must know them before.
+    pub reloads: mpsc::Sender<Vec<NodeSettings>>,
 }
 
 /// The writing end, to be run on the control thread.
@@ -38,6 +44,7 @@ pub struct Monitor {
     shared: Arc<Shared>,
     generation: watch::Sender<u64>,
     requests: mpsc::Receiver<FailoverRequest>,
+    reloads: mpsc::Receiver<Vec<NodeSettings>>,
 }
 
 /// What the configuration says of the nodes. `ALWAYS_PRIMARY` is a fixed primary: it still has to say that it is one.
@@ -68,8 +75,9 @@ pub fn channel() -> (Monitor, Reader) {
     let shared = Arc::new(Shared::new(clock::now()));
     let (generation, seen) = watch::channel(0);
     let (sender, requests) = mpsc::channel(MAX_REQUESTS);
-    let reader = Reader { shared: shared.clone(), generation: seen, requests: sender };
-    (Monitor { shared, generation, requests }, reader)
+    let (reload, reloads) = mpsc::channel(1);
+    let reader = Reader { shared: shared.clone(), generation: seen, requests: sender, reloads: reload };
+    (Monitor { shared, generation, requests, reloads }, reader)
 }
 
 impl Monitor {
@@ -80,53 +88,44 @@ impl Monitor {
     }
 
     async fn watch<C: Connector + 'static>(mut self, nodes: Vec<NodeSettings>, connector: Rc<C>) {
-        let (sender, mut events) = mpsc::channel(MAX_EVENTS);
-        let mut commands = HashMap::new();
-        for node in &nodes {
-            let (command, receiver) = mpsc::channel(1);
-            commands.insert(node.id, command);
-            let task = NodeTask {
-                id: node.id,
-                connector: connector.clone(),
-                shared: self.shared.clone(),
-                deadline: node.thresholds.timeout,
-                commands: receiver,
-                events: sender.clone(),
-                client: None,
-            };
-            tokio::task::spawn_local(task.run());
-        }
+        let mut tasks = Tasks::start(&nodes, &connector, &self.shared);
         let mut engine = Engine::new(nodes, clock::now());
         self.publish(engine.view().clone());
-        let mut open = true;
+        // A closed channel gives nothing any more: the guards keep it from being asked for ever.
+        let (mut troubles, mut reloading) = (true, true);
         loop {
-            let wakeup = engine.wakeup();
+            let wakeup = engine.wakeup().unwrap_or_else(|| clock::now() + IDLE);
             let event = tokio::select! {
                 biased;
-                Some(event) = events.recv() => event,
-                request = self.requests.recv(), if open => match request {
+                event = tasks.next() => event,
+                request = self.requests.recv(), if troubles => match request {
                     Some(request) => Event::Trouble(request),
                     None => {
-                        open = false;
+                        troubles = false;
                         continue;
                     }
                 },
-                () = async { sleep_until(wakeup.expect("checked by the condition").into()).await }, if wakeup.is_some() => Event::Tick,
+                nodes = self.reloads.recv(), if reloading => {
+                    reloading = nodes.is_some();
+                    if let Some(nodes) = nodes {
+                        tasks = Tasks::start(&nodes, &connector, &self.shared);
+                        self.act(engine.configure(nodes, clock::now()), &tasks);
+                    }
+                    continue;
+                }
+                () = sleep_until(wakeup.into()) => Event::Tick,
             };
-            for action in engine.step(event, clock::now()) {
-                self.act(action, &commands);
-            }
+            self.act(engine.step(event, clock::now()), &tasks);
         }
     }
 
-    fn act(&self, action: Action, commands: &HashMap<NodeId, mpsc::Sender<bool>>) {
-        match action {
-            Action::Probe { node, fresh } => {
-                let sent = commands.get(&node).is_some_and(|command| command.try_send(fresh).is_ok());
-                debug_assert!(sent, "the engine has one probe per node under way at most");
+    fn act(&self, actions: Vec<Action>, tasks: &Tasks) {
+        for action in actions {
+            match action {
+                Action::Probe { node, fresh } => tasks.probe(node, fresh),
+                Action::Publish(view) => self.publish(view),
+                Action::Note(note) => log(note),
             }
-            Action::Publish(view) => self.publish(view),
-            Action::Note(note) => log(note),
         }
     }
 
@@ -134,6 +133,56 @@ impl Monitor {
         let generation = view.generation;
         self.shared.publish(view);
         self.generation.send_if_modified(|seen| std::mem::replace(seen, generation) != generation);
+    }
+}
+
+/// One task per node, ended together by dropping this.
+struct Tasks {
+    running: JoinSet<()>,
+    commands: HashMap<NodeId, mpsc::Sender<bool>>,
+    events: mpsc::Receiver<Event>,
+}
+
+impl Tasks {
+    fn start<C: Connector + 'static>(nodes: &[NodeSettings], connector: &Rc<C>, shared: &Arc<Shared>) -> Self {
+        let (sender, events) = mpsc::channel(MAX_EVENTS);
+        let (mut running, mut commands) = (JoinSet::new(), HashMap::new());
+        for node in nodes {
+            let (command, receiver) = mpsc::channel(1);
+            commands.insert(node.id, command);
+            let task = NodeTask {
+                id: node.id,
+                connector: connector.clone(),
+                shared: shared.clone(),
+                deadline: node.thresholds.timeout,
+                commands: receiver,
+                events: sender.clone(),
+                client: None,
+            };
+            running.spawn_local(task.run());
+        }
+        Self { running, commands, events }
+    }
+
+    /// The next event. Cancel safe. A panic of a task is a panic here: a node that nobody watches must not go unnoticed.
+    async fn next(&mut self) -> Event {
+        loop {
+            tokio::select! {
+                biased;
+                Some(event) = self.events.recv() => return event,
+                Some(ended) = self.running.join_next() => {
+                    if let Err(error) = ended && let Ok(panic) = error.try_into_panic() {
+                        std::panic::resume_unwind(panic);
+                    }
+                }
+                else => std::future::pending::<()>().await,
+            }
+        }
+    }
+
+    fn probe(&self, node: NodeId, fresh: bool) {
+        let sent = self.commands.get(&node).is_some_and(|command| command.try_send(fresh).is_ok());
+        debug_assert!(sent, "the engine has one probe per node under way at most");
     }
 }
 

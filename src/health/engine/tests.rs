@@ -79,7 +79,19 @@ impl World {
 
     fn give(&mut self, event: Event) {
         let before = self.engine.view().clone();
-        for action in self.engine.step(event, self.now) {
+        let actions = self.engine.step(event, self.now);
+        self.act(&before, actions);
+    }
+
+    fn configure(&mut self, nodes: Vec<NodeSettings>) {
+        let before = self.engine.view().clone();
+        self.flying.clear();
+        let actions = self.engine.configure(nodes, self.now);
+        self.act(&before, actions);
+    }
+
+    fn act(&mut self, before: &ClusterView, actions: Vec<Action>) {
+        for action in actions {
             match action {
                 Action::Probe { node, fresh } => {
                     let took = match self.servers[&node].failure {
@@ -90,7 +102,7 @@ impl World {
                     self.flying.push((self.now + took, self.now, node));
                 }
                 Action::Publish(view) => {
-                    check_step(&before, &view);
+                    check_step(before, &view);
                     self.views.push(view);
                 }
                 Action::Note(note) => self.notes.push(note),
@@ -137,7 +149,8 @@ fn check_step(old: &ClusterView, new: &ClusterView) {
     assert!(writable.iter().all(|node| Some(node.id) == new.primary), "{new:?}");
     assert!(new.generation >= old.generation && new.epoch >= old.epoch);
     assert!(new.epoch == old.epoch || new.primary.is_some());
-    assert!(new.primary == old.primary || new.epoch > old.epoch, "another primary in the same epoch");
+    let removed = new.primary.is_none() && !new.nodes.iter().any(|node| Some(node.id) == old.primary);
+    assert!(new.primary == old.primary || new.epoch > old.epoch || removed, "another primary in the same epoch");
     assert!(new.nodes.iter().all(|node| node.usable() == node.reason.is_empty()), "{new:?}");
     let key =
         |view: &ClusterView| -> Vec<_> { view.nodes.iter().map(|node| (node.id, node.role, node.status)).collect() };
@@ -353,6 +366,41 @@ fn a_lost_connection_is_looked_at_at_once() {
     world.give(Event::Lost(A));
     world.run(700 * MS);
     assert_eq!(world.status(A), Status::Down);
+}
+
+#[test]
+fn a_fixed_primary_that_is_down_is_not_replaced() {
+    let mut fixed = settings(P);
+    fixed.fixed = Fixed::Primary;
+    let mut world = World::of(vec![fixed, settings(A)], [(P, primary(1, 1000)), (A, standby(1, 1000))]);
+    world.run(50 * MS);
+    world.server(P).failure = Some(Failure::Refused);
+    *world.server(A) = primary(2, 1100);
+    world.run(10_000 * MS);
+    assert_eq!((world.engine.view().primary, world.up().len()), (Some(P), 0));
+}
+
+#[test]
+fn a_reload_keeps_what_stays_adds_and_removes() {
+    let mut world = World::ready();
+    let mut heavier = settings(A);
+    heavier.weight = 3.0;
+    let c = NodeId(5);
+    world.servers.insert(c, standby(1, 1000));
+    let generation = world.engine.view().generation;
+    world.configure(vec![settings(P), heavier, settings(c)]);
+    assert_eq!((world.up(), world.engine.view().epoch), (vec![P, A], Epoch(1)), "nobody has to be asked first");
+    assert!(world.engine.view().generation > generation && world.engine.view().node(B).is_none());
+    world.run(100 * MS);
+    assert_eq!((world.up(), world.engine.view().nodes[1].weight), (vec![P, A, c], 3.0));
+    // The primary's entry goes; one of the past does not become primary in its place, its successor does.
+    *world.server(c) = primary(0, 1000);
+    world.configure(vec![settings(A), settings(c)]);
+    world.run(3000 * MS);
+    assert_eq!(world.engine.view().primary, None);
+    *world.server(A) = primary(2, 1100);
+    world.run(3000 * MS);
+    assert_eq!((world.engine.view().primary, world.engine.view().epoch), (Some(A), Epoch(2)));
 }
 
 /// A small generator: the seed alone decides.
