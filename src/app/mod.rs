@@ -1,3 +1,421 @@
-//! To be written.
+//! Wiring: the only place that knows everyone. Starts the threads, gives each what it needs, and stops them.
 
+mod control;
+mod data;
 pub mod demo;
+pub mod log;
+mod passthrough;
+mod servers;
+mod signals;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+
+use crate::auth::hba::{Hba, HbaError};
+use crate::auth::scram::SaltMaker;
+use crate::auth::{Credentials, Password, Users, UsersError};
+use crate::backend::{Registry, Times};
+use crate::cluster::{Knowledge, NodeId, Shared};
+use crate::config::{self, Settings};
+use crate::health::connection::Dialer;
+use crate::health::engine::{Fixed, NodeSettings, Thresholds};
+use crate::health::{catalogs, runner};
+use crate::net::{Listener, ServerTls, TlsError, bind_tcp, bind_unix};
+use crate::routing::{Policy, PolicyError};
+use crate::session::login::LoginPolicy;
+use crate::session::{Counters, Global, SessionSettings, Stop, Texts};
+use crate::support::clock::{Duration, now};
+
+use control::Duties;
+use data::{Common, MAILBOX, Secrets, ThreadMail};
+use servers::Servers;
+
+/// Mode of the Unix sockets: who may come in is a matter of `hba_file`.
+const SOCKET_MODE: u32 = 0o777;
+
+/// Why pgherd cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// A list of the routing section.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The file of users.
+    #[error(transparent)]
+    Users(#[from] UsersError),
+    /// The HBA file.
+    #[error(transparent)]
+    Hba(#[from] HbaError),
+    /// A certificate or key.
+    #[error("tls: {0}")]
+    Tls(#[from] TlsError),
+    /// A listening socket.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A thread or runtime could not be made.
+    #[error("cannot start: {0}")]
+    Start(std::io::Error),
+}
+
+/// A running proxy. Stopped by [`stop`](Self::stop) or when dropped.
+pub struct Running {
+    common: Arc<Common>,
+    settings: Settings,
+    counters: Vec<Arc<Counters>>,
+    threads: Vec<JoinHandle<()>>,
+    control: Option<JoinHandle<()>>,
+    end: Option<mpsc::Sender<()>>,
+    deaf: Option<mpsc::Sender<()>>,
+    port: u16,
+    policies: u64,
+}
+
+impl Running {
+    /// The TCP port that clients connect to; 0 if there is none.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What is known of the servers.
+    pub fn cluster(&self) -> &Shared {
+        &self.common.global.cluster
+    }
+
+    /// What each data thread counts.
+    pub fn counters(&self) -> &[Arc<Counters>] {
+        &self.counters
+    }
+
+    /// Clients that are connected, those that still log in included.
+    pub fn clients(&self) -> usize {
+        self.common.clients.load(Ordering::Acquire)
+    }
+
+    /// Applies other settings to everything but listening sockets. Returns what waits for a restart.
+    ///
+    /// # Errors
+    /// Nothing was applied.
+    pub fn reload(&mut self, settings: Settings) -> Result<Vec<config::Change>, Error> {
+        let changes = Settings::diff(&self.settings, &settings);
+        let door = self.common.door.load();
+        let door = login_policy(&settings, door.salts.clone(), door.keys.clone())?;
+        let targets = servers::targets(&settings)?;
+        let users = users(&settings)?;
+        self.policies += 1;
+        let policy = Policy::new(&settings.routing, self.policies)?;
+        let common = &self.common;
+        common.door.store(Arc::new(door));
+        common.servers.targets.store(Arc::new(targets));
+        common.servers.users.store(Arc::new(users));
+        common.max_clients.store(settings.listen.max_clients as usize, Ordering::Relaxed);
+        for mail in &common.mail {
+            let parts = Box::new((policy.clone(), session_settings(&settings)));
+            let _ = mail.blocking_send(ThreadMail::Reload(parts));
+        }
+        self.settings = settings;
+        Ok(changes)
+    }
+
+    /// The settings that hold.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// No more clients from now on.
+    pub fn stop_listening(&mut self) {
+        self.deaf = None;
+    }
+
+    /// No more clients; sessions end as `stop` says. Waits for them up to `limit`, then ends them.
+    pub fn stop(mut self, stop: Stop, limit: Duration) {
+        self.shut(stop, limit);
+    }
+
+    fn shut(&mut self, stop: Stop, limit: Duration) {
+        self.common.stopping.store(true, Ordering::Release);
+        self.deaf = None;
+        self.tell(stop);
+        let deadline = now() + limit;
+        while self.threads.iter().any(|thread| !thread.is_finished()) && now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.tell(Stop::Now);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+        self.end = None;
+        if let Some(control) = self.control.take() {
+            let _ = control.join();
+        }
+    }
+
+    fn tell(&self, stop: Stop) {
+        for mail in &self.common.mail {
+            let _ = mail.blocking_send(ThreadMail::Stop(stop));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.control.is_some() {
+            self.shut(Stop::Now, Duration::ZERO);
+        }
+    }
+}
+
+/// Starts a proxy with these settings.
+///
+/// # Errors
+/// A file that the settings name cannot be used, or a socket cannot be had.
+pub fn start(settings: Settings) -> Result<Running, Error> {
+    let threads = match settings.listen.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let registry = Arc::new(Registry::new(threads));
+    let (monitor, health) = runner::channel();
+    let users = users(&settings)?;
+    let servers = Arc::new(Servers::new(&settings, users, registry.clone(), health.shared.clone())?);
+    let knowledge: Arc<Knowledge<_>> = Arc::default();
+    let (loader, wanted) = catalogs::channel(knowledge.clone(), health.shared.clone());
+    let door = login_policy(&settings, Arc::new(SaltMaker::new()), servers.keys.clone())?;
+    let policy = Policy::new(&settings.routing, 1)?;
+    let (mail, inboxes): (Vec<_>, Vec<_>) = (0..threads).map(|_| mpsc::channel(MAILBOX)).unzip();
+    let global = global(&servers, &registry, &health, knowledge, wanted, mail.clone());
+    let common = Arc::new(Common {
+        global: Arc::new(global),
+        servers: servers.clone(),
+        door: ArcSwap::from_pointee(door),
+        max_clients: AtomicUsize::new(settings.listen.max_clients as usize),
+        clients: Arc::default(),
+        secrets: Secrets::new(),
+        mail,
+        load: (0..threads).map(|_| AtomicUsize::new(0)).collect(),
+        stopping: AtomicBool::new(false),
+    });
+    let (end, end_told) = mpsc::channel(1);
+    let (deaf, deaf_told) = mpsc::channel(1);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Start)?;
+    let (listeners, port) = {
+        let _inside = runtime.enter();
+        listen(&settings)?
+    };
+    let duties = Duties {
+        monitor,
+        nodes: settings.nodes.iter().map(node_settings).collect(),
+        prober: dialer(&settings, &servers),
+        loader,
+        reader: dialer(&settings, &servers),
+        generation: health.generation.clone(),
+        listeners,
+        common: common.clone(),
+        end: end_told,
+        deaf: deaf_told,
+    };
+    let (thread_handles, counters) = start_threads(&common, &settings, &policy, inboxes)?;
+    let control = std::thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(move || runtime.block_on(duties.run()))
+        .map_err(Error::Start)?;
+    tracing::info!(port, threads, "pgherd accepts connections");
+    Ok(Running {
+        common,
+        settings,
+        counters,
+        threads: thread_handles,
+        control: Some(control),
+        end: Some(end),
+        deaf: Some(deaf),
+        port,
+        policies: 1,
+    })
+}
+
+type Started = (Vec<JoinHandle<()>>, Vec<Arc<Counters>>);
+
+fn start_threads(
+    common: &Arc<Common>,
+    settings: &Settings,
+    policy: &Policy,
+    inboxes: Vec<mpsc::Receiver<ThreadMail>>,
+) -> Result<Started, Error> {
+    let count = inboxes.len();
+    let (counters, counted) = std::sync::mpsc::sync_channel(count);
+    let times = Times { idle_timeout: settings.pool.idle_timeout, max_lifetime: settings.pool.max_lifetime };
+    let mut handles = Vec::new();
+    for (thread, inbox) in inboxes.into_iter().enumerate() {
+        let (common, counters) = (common.clone(), counters.clone());
+        let start = (policy.clone(), session_settings(settings), times);
+        let handle = std::thread::Builder::new()
+            .name(format!("data {thread}"))
+            .spawn(move || data::run(thread, &common, inbox, start, &counters))
+            .map_err(Error::Start)?;
+        handles.push(handle);
+    }
+    let mut all: Vec<_> = counted.iter().take(count).collect();
+    all.sort_by_key(|(thread, _)| *thread);
+    Ok((handles, all.into_iter().map(|(_, counters)| counters).collect()))
+}
+
+fn global(
+    servers: &Arc<Servers>,
+    registry: &Arc<Registry>,
+    health: &runner::Reader,
+    knowledge: Arc<Knowledge<crate::routing::Catalog>>,
+    wanted: mpsc::Sender<Box<str>>,
+    mail: Vec<mpsc::Sender<ThreadMail>>,
+) -> Global {
+    let requests = health.requests.clone();
+    let cancelling = servers.clone();
+    Global {
+        cluster: health.shared.clone(),
+        knowledge,
+        // What does not fit is asked for again by the next who needs it.
+        want_catalog: Box::new(move |known| {
+            if wanted.try_send(known.database.clone()).is_err() {
+                known.begin();
+            }
+        }),
+        // A full queue means that the probes are hurried already.
+        report: Box::new(move |request| {
+            let _ = requests.try_send(request);
+        }),
+        registry: registry.clone(),
+        texts: Texts::default(),
+        hasher: std::hash::RandomState::new(),
+        numbers: AtomicU64::new(1),
+        wrote: AtomicU64::new(0),
+        started: now(),
+        retire: Box::new(move || mail.iter().for_each(|mail| drop(mail.try_send(ThreadMail::Retire)))),
+        cancel: Box::new(move |node: NodeId, key| {
+            let servers = cancelling.clone();
+            Box::pin(async move { servers.cancel(node, key).await })
+        }),
+    }
+}
+
+fn session_settings(settings: &Settings) -> SessionSettings {
+    SessionSettings {
+        pool: settings.pool.clone(),
+        nodes: settings.nodes.iter().map(|node| (node.id, node.max_connections)).collect(),
+        client_idle_limit: settings.listen.client_idle_limit,
+    }
+}
+
+fn node_settings(node: &config::Node) -> NodeSettings {
+    let check = &node.health_check;
+    NodeSettings {
+        id: node.id,
+        name: node.name.clone(),
+        weight: node.weight,
+        fixed: match node.role {
+            config::NodeRole::Auto => Fixed::Auto,
+            config::NodeRole::Primary => Fixed::Primary,
+            config::NodeRole::Standby => Fixed::Standby,
+        },
+        thresholds: Thresholds {
+            period: check.period,
+            timeout: check.timeout,
+            max_retries: check.max_retries,
+            retry_delay: check.retry_delay,
+            successes: check.successes,
+        },
+    }
+}
+
+fn dialer(settings: &Settings, servers: &Servers) -> Dialer {
+    let monitor = &settings.monitor;
+    let credentials = match &monitor.password {
+        Some(password) => Credentials::Password(Password::new(password.expose().as_bytes())),
+        None => Credentials::None,
+    };
+    Dialer {
+        user: monitor.user.clone(),
+        database: monitor.database.clone(),
+        credentials,
+        keys: servers.keys.clone(),
+        targets: (**servers.targets.load()).clone(),
+    }
+}
+
+fn users(settings: &Settings) -> Result<Users, Error> {
+    let Some(file) = &settings.auth.users_file else { return Ok(Users::default()) };
+    let (users, warning) = Users::load(file)?;
+    if let Some(warning) = warning {
+        tracing::warn!("{warning}");
+    }
+    Ok(users)
+}
+
+fn login_policy(
+    settings: &Settings,
+    salts: Arc<SaltMaker>,
+    keys: Arc<crate::backend::KeyMaker>,
+) -> Result<LoginPolicy, Error> {
+    let hba = match &settings.auth.hba_file {
+        Some(file) => Hba::load(file)?,
+        None => Hba::default(),
+    };
+    let tls = match &settings.tls {
+        Some(tls) => Some(ServerTls::new(&tls.cert, &tls.key, tls.client_ca.as_deref())?),
+        None => None,
+    };
+    Ok(LoginPolicy { hba, users: users(settings)?, tls, timeout: settings.listen.authentication_timeout, salts, keys })
+}
+
+/// The listening sockets, and the TCP port.
+fn listen(settings: &Settings) -> Result<(Vec<Listener>, u16), Error> {
+    let listen = &settings.listen;
+    let backlog = i32::try_from(listen.backlog).unwrap_or(i32::MAX);
+    let mut listeners = Vec::new();
+    let mut port = 0;
+    for address in &listen.addresses {
+        for address in resolve(address, listen.port)? {
+            let failed = |source| Error::Listen { address: address.to_string(), source };
+            listeners.push(bind_tcp(address, backlog).map_err(failed)?);
+            port = listen.port;
+        }
+    }
+    for directory in &listen.unix_socket_directories {
+        let failed = |source| Error::Listen { address: directory.display().to_string(), source };
+        listeners.push(bind_unix(directory, listen.port, SOCKET_MODE, backlog).map_err(failed)?);
+    }
+    Ok((listeners, port))
+}
+
+fn resolve(address: &str, port: u16) -> Result<Vec<std::net::SocketAddr>, Error> {
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+    if address == "*" {
+        let both: [SocketAddr; 2] = [(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()];
+        return Ok(both.to_vec());
+    }
+    let failed = |source| Error::Listen { address: address.to_owned(), source };
+    let mut found: Vec<_> = (address, port).to_socket_addrs().map_err(failed)?.collect();
+    found.dedup();
+    Ok(found)
+}
+
+/// Runs until a signal ends it: SIGTERM waits for clients to leave, SIGINT for transactions, SIGQUIT for nobody; SIGHUP
+/// reloads.
+///
+/// # Errors
+/// It could not start.
+pub fn run(config: PathBuf) -> Result<(), Error> {
+    let settings = Settings::load(&config)?;
+    log::to_stderr(&settings.log);
+    let running = start(settings)?;
+    signals::serve(running, &config).map_err(Error::Start)
+}

@@ -24,6 +24,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Serve clients until a signal ends it: SIGTERM, SIGINT and SIGQUIT stop, SIGHUP reloads.
+    Run(ConfigArg),
     /// Validate a configuration file, try its servers, and report.
     Check(CheckArgs),
     /// Let the running proxy read its configuration file again.
@@ -93,6 +95,12 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
+        Command::Run(args) => {
+            let settings = crate::config::Settings::load(&args.config)?;
+            let _held = pid::PidFile::acquire(&settings.pid_file)?;
+            crate::app::run(args.config)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Check(args) if args.print_sample => {
             report::print(&crate::config::sample());
             Ok(ExitCode::SUCCESS)

@@ -1,0 +1,97 @@
+//! The control thread: listening sockets, health, catalogs. A storm of statements cannot delay what runs here. Must not serve clients.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::LocalSet;
+
+use crate::cluster::{NodeId, Shared, Status};
+use crate::health::catalogs::Loader;
+use crate::health::connection::Dialer;
+use crate::health::engine::NodeSettings;
+use crate::health::runner::Monitor;
+use crate::net::Listener;
+use crate::support::clock::Duration;
+
+use super::data::{Common, ThreadMail};
+
+/// After an accept that failed for want of descriptors or memory.
+const BREATHER: Duration = Duration::from_millis(50);
+
+/// What runs on the control thread.
+pub(super) struct Duties {
+    pub(super) monitor: Monitor,
+    pub(super) nodes: Vec<NodeSettings>,
+    pub(super) prober: Dialer,
+    pub(super) loader: Loader,
+    pub(super) reader: Dialer,
+    pub(super) generation: watch::Receiver<u64>,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) common: Arc<Common>,
+    /// Ends the thread when its sender is gone.
+    pub(super) end: mpsc::Receiver<()>,
+    /// Closes the listening sockets when anything is sent or its sender is gone.
+    pub(super) deaf: mpsc::Receiver<()>,
+}
+
+impl Duties {
+    /// Runs until the end is told. Call within the runtime of the control thread.
+    pub(super) async fn run(self) {
+        let local = LocalSet::new();
+        let Self { monitor, nodes, prober, loader, reader, generation, listeners, common, mut end, mut deaf } = self;
+        let shared = common.global.cluster.clone();
+        let accepting: Vec<_> =
+            listeners.into_iter().map(|listener| local.spawn_local(accept(listener, common.clone()))).collect();
+        local.spawn_local(monitor.run(nodes, prober));
+        local.spawn_local(loader.run(reader));
+        local.spawn_local(follow(generation, shared, common));
+        local.spawn_local(async move {
+            let _ = deaf.recv().await;
+            for task in accepting {
+                task.abort();
+            }
+        });
+        local.run_until(async move { end.recv().await }).await;
+    }
+}
+
+/// Hands each client to the data thread with the fewest.
+async fn accept(listener: Listener, common: Arc<Common>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let thread = common.idlest();
+                common.clients.fetch_add(1, Ordering::AcqRel);
+                common.load[thread].fetch_add(1, Ordering::AcqRel);
+                let mail = ThreadMail::Client(stream, peer);
+                if common.mail[thread].send(mail).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a client");
+                tokio::time::sleep(BREATHER).await;
+            }
+        }
+    }
+}
+
+/// Tells the data threads of nodes that have become unusable: idle connections to them are of no use.
+async fn follow(mut generation: watch::Receiver<u64>, shared: Arc<Shared>, common: Arc<Common>) {
+    let mut usable: Vec<NodeId> = Vec::new();
+    loop {
+        let view = shared.snapshot();
+        let now: Vec<NodeId> = view.nodes.iter().filter(|node| node.status == Status::Up).map(|node| node.id).collect();
+        for &node in usable.iter().filter(|node| !now.contains(node)) {
+            for thread in 0..common.mail.len() {
+                // A full mailbox: the thread finds out when it uses the connection.
+                let _ = common.post(thread, ThreadMail::Forget(node));
+            }
+        }
+        usable = now;
+        if generation.changed().await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! Data threads: each with a runtime of its own, its sessions and its pools, reached by mail alone. Must not decide about the
+//! cluster.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use ring::hmac;
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+use crate::backend::{Hub, Mail, Times};
+use crate::cluster::NodeId;
+use crate::net::{DetachedStream, PeerAddr, Stream};
+use crate::routing::Policy;
+use crate::session::login::{self, Admission, LoginPolicy, Replication};
+use crate::session::{Arrival, Context, Counters, Global, Session, SessionSettings, Stop};
+use crate::support::clock::Duration;
+use crate::wire::CancelKey;
+
+use super::servers::{self, Servers};
+
+/// Messages that may wait for a thread; a sender that finds it full keeps what it has.
+pub(super) const MAILBOX: usize = 4096;
+/// Session numbers start where no process id can be (HA H25).
+const FIRST_ID: u32 = 4_194_305;
+/// How often idle connections are looked through.
+const HOUSEKEEPING: Duration = Duration::from_millis(250);
+/// `max_clients` is watched by everybody together.
+pub(super) type ClientCount = Arc<AtomicUsize>;
+
+/// A message to a data thread.
+pub(super) enum ThreadMail {
+    /// A client has connected.
+    Client(DetachedStream, PeerAddr),
+    /// From another thread's pools.
+    Pool(Mail),
+    /// Cancel what a session is doing.
+    Cancel(u64),
+    /// Idle server connections end.
+    Retire,
+    /// A node is gone: idle connections to it are of no use.
+    Forget(NodeId),
+    /// Other settings hold.
+    Reload(Box<(Policy, SessionSettings)>),
+    /// Sessions are to end.
+    Stop(Stop),
+}
+
+/// What all data threads are made with.
+pub(super) struct Common {
+    pub(super) global: Arc<Global>,
+    pub(super) servers: Arc<Servers>,
+    pub(super) door: ArcSwap<LoginPolicy>,
+    pub(super) max_clients: AtomicUsize,
+    pub(super) clients: ClientCount,
+    pub(super) secrets: Secrets,
+    pub(super) mail: Vec<mpsc::Sender<ThreadMail>>,
+    /// Sessions and logins of each thread.
+    pub(super) load: Vec<AtomicUsize>,
+    pub(super) stopping: std::sync::atomic::AtomicBool,
+}
+
+impl Common {
+    /// Posts to a thread without waiting.
+    pub(super) fn post(&self, thread: usize, mail: ThreadMail) -> Result<(), ThreadMail> {
+        self.mail[thread].try_send(mail).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(mail) | mpsc::error::TrySendError::Closed(mail) => mail,
+        })
+    }
+
+    /// The thread with the fewest clients.
+    pub(super) fn idlest(&self) -> usize {
+        (0..self.load.len()).min_by_key(|&thread| self.load[thread].load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    /// Takes a CancelRequest to the session that it names, if its secret is right.
+    fn cancel(&self, key: &CancelKey) {
+        let Some((thread, id)) = self.secrets.verify(key, self.mail.len()) else { return };
+        // A full mailbox loses the request, as a lost packet would.
+        let _ = self.post(thread, ThreadMail::Cancel(id));
+    }
+}
+
+/// Numbers and secrets of sessions. A secret is a keyed hash of the number, so nothing needs to be stored.
+pub(super) struct Secrets {
+    key: hmac::Key,
+    next: AtomicU64,
+}
+
+impl Secrets {
+    pub(super) fn new() -> Self {
+        let random = ring::rand::SystemRandom::new();
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &random).expect("the system has random numbers");
+        Self { key, next: AtomicU64::new(0) }
+    }
+
+    /// A number for a session of `thread`, and its secret for that minor version of the protocol.
+    fn issue(&self, thread: usize, threads: usize, minor: u16) -> (i32, Vec<u8>) {
+        let span = u64::from(i32::MAX.unsigned_abs() - FIRST_ID) / threads as u64;
+        let count = self.next.fetch_add(1, Ordering::Relaxed) % span;
+        let id = u64::from(FIRST_ID) + count * threads as u64 + thread as u64;
+        let id = i32::try_from(id).expect("the span ends below i32::MAX");
+        let mut secret = self.secret(id);
+        secret.truncate(if minor >= 2 { 32 } else { 4 });
+        (id, secret)
+    }
+
+    fn secret(&self, id: i32) -> Vec<u8> {
+        hmac::sign(&self.key, &id.to_be_bytes()).as_ref().to_vec()
+    }
+
+    /// The thread and number that a key names, if its secret is right.
+    fn verify(&self, key: &CancelKey, threads: usize) -> Option<(usize, u64)> {
+        let secret = self.secret(key.pid);
+        let given = &key.secret[..];
+        if !matches!(given.len(), 4 | 32) {
+            return None;
+        }
+        let differs = secret.iter().zip(given).fold(0, |differs, (a, b)| differs | (a ^ b));
+        let id = u64::try_from(key.pid).ok().filter(|&id| id >= u64::from(FIRST_ID))?;
+        let thread = usize::try_from((id - u64::from(FIRST_ID)) % threads as u64).ok()?;
+        (differs == 0).then_some((thread, id))
+    }
+}
+
+/// Runs one data thread to its end: all mail senders gone, or stopped and empty.
+pub(super) fn run(
+    thread: usize,
+    common: &Arc<Common>,
+    inbox: mpsc::Receiver<ThreadMail>,
+    start: (Policy, SessionSettings, Times),
+    counters: &std::sync::mpsc::SyncSender<(usize, Arc<Counters>)>,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .event_interval(31)
+        .build()
+        .expect("the system gives a runtime its descriptors");
+    let local = LocalSet::new();
+    local.block_on(&runtime, async move {
+        let context = context(thread, common, start);
+        let _ = counters.send((thread, context.counters.clone()));
+        serve(&context, common, inbox).await;
+    });
+}
+
+fn context(
+    thread: usize,
+    common: &Arc<Common>,
+    (policy, settings, times): (Policy, SessionSettings, Times),
+) -> Rc<Context> {
+    let interner = Rc::default();
+    let open = servers::opener(common.servers.clone(), Rc::clone(&interner));
+    let poster = common.clone();
+    let post = Box::new(move |to: usize, mail: Mail| match poster.post(to, ThreadMail::Pool(mail)) {
+        Ok(()) => Ok(()),
+        Err(ThreadMail::Pool(mail)) => Err(mail),
+        Err(_) => unreachable!("what could not be posted comes back"),
+    });
+    let registry = common.global.registry.clone();
+    let hub = Hub::new(thread, registry, times, interner, open, post);
+    Context::new(hub, common.global.clone(), policy, settings)
+}
+
+async fn serve(context: &Rc<Context>, common: &Arc<Common>, mut inbox: mpsc::Receiver<ThreadMail>) {
+    let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+    housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            mail = inbox.recv() => match mail {
+                Some(ThreadMail::Stop(stop)) => {
+                    stopping = true;
+                    context.stop(stop);
+                }
+                Some(mail) => receive(context, common, mail),
+                None => return,
+            },
+            _ = housekeeping.tick() => context.hub.housekeeping(),
+        }
+        if stopping && context.sessions() == 0 {
+            // Reapers and farewells under way get a moment.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            return;
+        }
+    }
+}
+
+fn receive(context: &Rc<Context>, common: &Arc<Common>, mail: ThreadMail) {
+    match mail {
+        ThreadMail::Client(stream, peer) => {
+            tokio::task::spawn_local(welcome(context.clone(), common.clone(), stream, peer));
+        }
+        ThreadMail::Pool(mail) => context.hub.receive(mail),
+        ThreadMail::Cancel(id) => context.cancel(id),
+        ThreadMail::Retire => context.hub.retire(),
+        ThreadMail::Forget(node) => context.hub.forget_idle(node),
+        ThreadMail::Reload(settings) => context.reload(settings.0, settings.1),
+        ThreadMail::Stop(_) => {}
+    }
+}
+
+/// Counts a client as long as it is here.
+struct Present {
+    common: Arc<Common>,
+    thread: usize,
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.common.clients.fetch_sub(1, Ordering::AcqRel);
+        self.common.load[self.thread].fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// One connection from its first byte to its end.
+async fn welcome(context: Rc<Context>, common: Arc<Common>, stream: DetachedStream, peer: PeerAddr) {
+    let present = Present { common: common.clone(), thread: context.hub.thread };
+    let Ok(stream) = stream.attach() else { return };
+    let Some((session, secret)) = Box::pin(admit(&context, &common, stream, peer)).await else { return };
+    session.run(secret).await;
+    drop(present);
+}
+
+/// The login; a client that may stay becomes a session.
+async fn admit(
+    context: &Rc<Context>,
+    common: &Arc<Common>,
+    stream: Stream,
+    peer: PeerAddr,
+) -> Option<(Session, Vec<u8>)> {
+    let door = common.door.load_full();
+    let admission = if common.stopping.load(Ordering::Acquire) {
+        Admission::Stopping
+    } else if common.clients.load(Ordering::Acquire) > common.max_clients.load(Ordering::Relaxed) {
+        Admission::Full
+    } else {
+        Admission::Open
+    };
+    let client = match login::log_in(stream, peer, &door, admission).await.ok()? {
+        login::Arrival::Cancel(key, mut stream) => {
+            common.cancel(&key);
+            let _ = stream.shutdown().await;
+            return None;
+        }
+        login::Arrival::Client(client) => client,
+    };
+    if let Some(learned) = client.learned.clone() {
+        common.servers.learn(&client.user, learned);
+    }
+    let (id, secret) = common.secrets.issue(context.hub.thread, common.mail.len(), client.protocol_minor);
+    if client.replication != Replication::No {
+        super::passthrough::run(&common.servers, &common.global.cluster, *client).await;
+        return None;
+    }
+    let arrival = Arrival {
+        stream: client.stream,
+        user: client.user,
+        database: client.database,
+        options: client.options,
+        id,
+        early: client.leftover,
+    };
+    Some((Session::new(context.clone(), arrival), secret))
+}

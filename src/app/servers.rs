@@ -1,0 +1,178 @@
+//! How servers are reached: addresses, TLS, credentials; opening pooled connections and sending cancels. Shared by all
+//! threads. Must not know sessions.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+
+use crate::auth::{Credentials, Users};
+use crate::backend::{
+    Identity, KeyMaker, LoggedIn, LoginParams, OpenError, Opener, Permit, Registry, Server, SharedPool, connect,
+};
+use crate::cluster::{NodeId, Shared};
+use crate::config::{self, Settings};
+use crate::net::{ClientTls, DialTarget, Endpoint, Keepalive, SocketOptions, SslMode, TlsError, dial};
+use crate::support::clock::{Duration, now};
+use crate::wire::{CancelKey, write};
+
+/// Longest time from the dial to the end of a login.
+const LOGIN: Duration = Duration::from_secs(5);
+/// Longest time that a CancelRequest may take.
+const CANCEL: Duration = Duration::from_secs(5);
+
+/// All servers.
+pub(super) struct Servers {
+    /// By node.
+    pub(super) targets: ArcSwap<HashMap<NodeId, DialTarget>>,
+    /// Secrets of the file of users.
+    pub(super) users: ArcSwap<Users>,
+    /// What clients' own logins taught, by user (SESSIONS R22); in memory only.
+    learned: DashMap<Arc<str>, Credentials>,
+    /// Derives keys on its own thread.
+    pub(super) keys: Arc<KeyMaker>,
+    /// Statements that one server connection may hold.
+    most_statements: u32,
+    registry: Arc<Registry>,
+    cluster: Arc<Shared>,
+}
+
+impl Servers {
+    pub(super) fn new(
+        settings: &Settings,
+        users: Users,
+        registry: Arc<Registry>,
+        cluster: Arc<Shared>,
+    ) -> Result<Self, TlsError> {
+        Ok(Self {
+            targets: ArcSwap::from_pointee(targets(settings)?),
+            users: ArcSwap::from_pointee(users),
+            learned: DashMap::new(),
+            keys: Arc::new(KeyMaker::default()),
+            most_statements: settings.pool.max_prepared_statements,
+            registry,
+            cluster,
+        })
+    }
+
+    /// A client's login taught something that servers may accept.
+    pub(super) fn learn(&self, user: &str, credentials: Credentials) {
+        self.learned.insert(user.into(), credentials);
+    }
+
+    /// What a user logs in to servers with.
+    fn credentials(&self, user: &str) -> Credentials {
+        let users = self.users.load();
+        let stored = users.get(user).map(Credentials::from_stored);
+        match (stored, self.learned.get(user)) {
+            (Some(Credentials::Password(password)), _) => Credentials::Password(password),
+            (_, Some(learned)) => learned.clone(),
+            (Some(stored), None) => stored,
+            (None, None) => Credentials::None,
+        }
+    }
+
+    async fn log_in(&self, pool: &SharedPool) -> Result<LoggedIn, OpenError> {
+        let key = &pool.key;
+        let target = self.target(key.node)?;
+        let params = LoginParams { user: &key.user, database: &key.database, options: &[], replication: None };
+        let credentials = self.credentials(&key.user);
+        let done = connect(&target, &params, &credentials, &self.keys, now() + LOGIN).await;
+        done.map_err(|error| {
+            tracing::warn!(node = key.node.0, user = %key.user, database = %key.database, %error, "cannot open a server connection");
+            OpenError::from(error)
+        })
+    }
+
+    fn target(&self, node: NodeId) -> Result<DialTarget, OpenError> {
+        let targets = self.targets.load();
+        targets.get(&node).cloned().ok_or_else(|| OpenError::Unreachable(format!("node {node} is not configured")))
+    }
+
+    async fn open(&self, pool: Arc<SharedPool>, permit: Permit) -> Result<Box<Server>, OpenError> {
+        let logged_in = self.log_in(&pool).await?;
+        let identity = Identity {
+            id: self.registry.next_server(),
+            node: pool.key.node,
+            epoch: self.cluster.view().epoch,
+            key: logged_in.cancel,
+            opened: now(),
+            permit,
+        };
+        let mut server = Server::new(logged_in.stream, identity, Rc::default(), self.most_statements);
+        server.status = logged_in.status;
+        for (name, value) in &logged_in.parameters {
+            server.report(name, value.as_bytes());
+        }
+        Ok(Box::new(server))
+    }
+
+    /// Logs a client that replicates in to a node, as what it asked for.
+    pub(super) async fn replicate(
+        &self,
+        node: NodeId,
+        params: &LoginParams<'_>,
+    ) -> Result<LoggedIn, crate::backend::LoginError> {
+        let target = self.target(node).map_err(|_| crate::backend::LoginError {
+            sqlstate: "08001".to_owned(),
+            message: format!("node {node} is not configured"),
+            fault: crate::backend::LoginFault::Lost,
+        })?;
+        connect(&target, params, &self.credentials(params.user), &self.keys, now() + LOGIN).await
+    }
+
+    /// Sends a CancelRequest and waits until the server has closed the connection, so that it cannot hit a later statement.
+    pub(super) async fn cancel(&self, node: NodeId, key: CancelKey) {
+        let Ok(target) = self.target(node) else { return };
+        let work = async {
+            let mut stream = dial(&target).await.ok()?;
+            let mut packet = Vec::new();
+            write::cancel_request(&mut packet, key.pid, &key.secret);
+            stream.write_all(&packet).await.ok()?;
+            let mut rest = [0; 16];
+            while stream.read(&mut rest).await.ok()? > 0 {}
+            Some(())
+        };
+        if tokio::time::timeout(CANCEL, work).await.ok().flatten().is_none() {
+            tracing::warn!(node = node.0, "a cancel request did not reach the server");
+        }
+    }
+}
+
+/// Opens connections for one thread's pools.
+pub(super) fn opener(servers: Arc<Servers>, interner: Rc<crate::backend::Interner>) -> Opener {
+    Box::new(move |pool, permit| {
+        let (servers, interner, pool) = (servers.clone(), interner.clone(), pool.clone());
+        Box::pin(async move {
+            let mut server = servers.open(pool, permit).await?;
+            server.adopt_interner(interner);
+            Ok(server)
+        })
+    })
+}
+
+/// How each node is dialled.
+pub(super) fn targets(settings: &Settings) -> Result<HashMap<NodeId, DialTarget>, TlsError> {
+    settings.nodes.iter().map(|node| Ok((node.id, target(node)?))).collect()
+}
+
+fn target(node: &config::Node) -> Result<DialTarget, TlsError> {
+    let mode = match node.sslmode {
+        config::SslMode::Disable => SslMode::Disable,
+        config::SslMode::Prefer => SslMode::Prefer,
+        config::SslMode::Require => SslMode::Require,
+        config::SslMode::VerifyCa => SslMode::VerifyCa,
+        config::SslMode::VerifyFull => SslMode::VerifyFull,
+    };
+    Ok(DialTarget {
+        endpoint: Endpoint::new(&node.host, node.port),
+        timeout: LOGIN,
+        tls: Arc::new(ClientTls::new(mode, node.ca.as_deref())?),
+        options: SocketOptions {
+            keepalive: Some(Keepalive { idle: Duration::from_secs(1), interval: Duration::from_secs(1), count: 2 }),
+            user_timeout: Some(Duration::from_secs(5)),
+        },
+    })
+}
