@@ -5,5 +5,7 @@
 mod client;
 #[path = "login/server.rs"]
 mod server;
+#[path = "login/tls.rs"]
+mod tls;
 #[path = "login/world.rs"]
 mod world;
