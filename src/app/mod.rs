@@ -8,6 +8,7 @@ mod passthrough;
 mod servers;
 mod signals;
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -347,7 +348,7 @@ fn dialer(settings: &Settings, servers: &Servers) -> Dialer {
         database: monitor.database.clone(),
         credentials,
         keys: servers.keys.clone(),
-        targets: (**servers.targets.load()).clone(),
+        targets: RefCell::new((**servers.targets.load()).clone()),
     }
 }
 
