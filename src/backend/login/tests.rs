@@ -101,3 +101,16 @@ fn startup_packet_holds_what_was_given() {
     let packet = startup(&params);
     assert_eq!(&packet[8..], b"user\0u\0replication\0true\0application_name\0x\0\0");
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(100))]
+    #[test]
+    fn r22_no_bytes_of_a_server_panic(
+        head in proptest::prelude::prop_oneof![proptest::prelude::Just(vec![]), proptest::prelude::Just(OK.to_vec())],
+        tail in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let done = runtime.block_on(against(&[head, tail].concat(), true));
+        proptest::prop_assert!(done.is_err());
+    }
+}

@@ -358,3 +358,11 @@ proptest! {
         prop_assert!(!entered);
     }
 }
+
+#[tokio::test]
+async fn r23_someone_who_only_knocks_costs_little() {
+    let (one, _other) = tokio::net::UnixStream::pair().expect("a pair");
+    let future = log_in(one.into(), PeerAddr::Unix, trust(), Admission::Open);
+    let size = size_of_val(&future);
+    assert!(size <= 4096, "the future of a login takes {size} bytes");
+}
