@@ -2,22 +2,21 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{Failure, report};
+use super::{Failure, report, servers};
 use crate::auth::{Users, hba::Hba};
-use crate::config::{self, Node, Settings};
-use crate::net::{self, ClientTls, DialTarget, Endpoint, ServerTls, SocketOptions};
-use crate::support::clock;
+use crate::config::Settings;
+use crate::net::ServerTls;
 
 /// What was found out about one thing.
-struct Finding {
-    what: String,
-    place: String,
+pub(super) struct Finding {
+    pub(super) what: String,
+    /// A file, or where a server listens.
+    pub(super) place: String,
     /// Good news, or what is wrong.
-    result: Result<String, String>,
+    pub(super) result: Result<String, String>,
 }
 
 /// Validates, connects and reports; status 1 if anything is wrong.
@@ -25,7 +24,7 @@ pub(super) fn run(path: &Path, json: bool, offline: bool) -> Result<ExitCode, Fa
     let settings = Settings::load(path)?;
     let mut findings = files(&settings);
     if !offline {
-        findings.extend(servers(&settings)?);
+        findings.extend(servers::findings(&settings)?);
     }
     let bad = findings.iter().filter(|finding| finding.result.is_err()).count();
     if json {
@@ -79,44 +78,4 @@ fn files(settings: &Settings) -> Vec<Finding> {
         add("tls", &tls.cert, made.map(|_| "ok".to_owned()).map_err(|error| error.to_string()));
     }
     findings
-}
-
-/// All nodes at a time, for one that is unreachable takes its whole timeout.
-fn servers(settings: &Settings) -> Result<Vec<Finding>, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let tasks: Vec<_> = settings.nodes.iter().map(|node| tokio::spawn(reach(node.clone()))).collect();
-        let mut findings = Vec::new();
-        for (task, node) in tasks.into_iter().zip(&settings.nodes) {
-            let place = Endpoint::new(&node.host, node.port).to_string();
-            findings.push(Finding { what: format!("node {} ({})", node.id, node.name), place, result: task.await? });
-        }
-        Ok(findings)
-    })
-}
-
-/// Is there a server, and does it agree about TLS?
-async fn reach(node: Node) -> Result<String, String> {
-    let tls = ClientTls::new(tls_mode(node.sslmode), node.ca.as_deref()).map_err(|error| error.to_string())?;
-    let target = DialTarget {
-        endpoint: Endpoint::new(&node.host, node.port),
-        timeout: node.health_check.timeout,
-        tls: Arc::new(tls),
-        options: SocketOptions::default(),
-    };
-    let start = clock::now();
-    let stream = net::dial(&target).await.map_err(|error| error.to_string())?;
-    let took = clock::now().duration_since(start).as_secs_f64() * 1e3;
-    let how = if stream.is_tls() { "with TLS" } else { "without TLS" };
-    Ok(format!("connects in {took:.1} ms {how}"))
-}
-
-fn tls_mode(mode: config::SslMode) -> net::SslMode {
-    match mode {
-        config::SslMode::Disable => net::SslMode::Disable,
-        config::SslMode::Prefer => net::SslMode::Prefer,
-        config::SslMode::Require => net::SslMode::Require,
-        config::SslMode::VerifyCa => net::SslMode::VerifyCa,
-        config::SslMode::VerifyFull => net::SslMode::VerifyFull,
-    }
 }

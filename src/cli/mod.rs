@@ -7,6 +7,7 @@ mod check;
 pub mod pid;
 mod process;
 mod report;
+mod servers;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
