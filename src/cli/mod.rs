@@ -15,6 +15,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+/// Where packages put it.
+const DEFAULT_FILE: &str = "/etc/pgherd/pgherd.toml";
+
 /// A PostgreSQL proxy: pooling, read/write splitting, failover and a watchdog in one binary.
 #[derive(Debug, Parser)]
 #[command(name = "pgherd", version, about, max_term_width = 100)]
@@ -26,7 +29,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve clients until a signal ends it: SIGTERM, SIGINT and SIGQUIT stop, SIGHUP reloads.
-    Run(ConfigArg),
+    Run(RunArgs),
     /// Validate a configuration file, try its servers, and report.
     Check(CheckArgs),
     /// Let the running proxy read its configuration file again.
@@ -36,9 +39,16 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
+struct RunArgs {
+    /// The configuration file.
+    #[arg(long, short, value_name = "FILE", default_value = DEFAULT_FILE)]
+    config: PathBuf,
+}
+
+#[derive(Debug, Args)]
 struct ConfigArg {
     /// The configuration file.
-    #[arg(long, short, value_name = "FILE", default_value = "/etc/pgherd/pgherd.toml")]
+    #[arg(long, short, value_name = "FILE", default_value = DEFAULT_FILE)]
     config: PathBuf,
     /// Answer in JSON.
     #[arg(long)]

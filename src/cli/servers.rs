@@ -127,7 +127,7 @@ fn dialer(settings: &Settings) -> Result<Dialer, Failure> {
         database: monitor.database.clone(),
         credentials: password.map_or(Credentials::None, Credentials::Password),
         keys: Arc::new(KeyMaker::new()),
-        targets,
+        targets: targets.into(),
     })
 }
 
