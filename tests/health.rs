@@ -172,6 +172,11 @@ fn r07_a_sample_proves_what_a_standby_has() {
         assert_eq!(count.expect("reads").trim(), "1", "the sample lied");
     }
     times.sort();
+    println!(
+        "a write is known on a standby after {:?} (median), {:?} (longest)",
+        times[times.len() / 2],
+        times[times.len() - 1]
+    );
     assert!(times[times.len() / 2] < Duration::from_millis(250), "{times:?}");
     // A standby that was restarted may come back behind its old position: what was sampled before must not count.
     assert!(watched.reader.shared.samples.newest(FIRST).is_some());
