@@ -4,7 +4,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -219,6 +219,14 @@ impl Stream {
         match self {
             Self::Tcp(tcp) | Self::Tls(tcp, _) => tcp.peer_addr().map(PeerAddr::Ip),
             Self::Unix(_) => Ok(PeerAddr::Unix),
+        }
+    }
+
+    /// The address of this host that the peer reached; none over a Unix socket.
+    pub fn local_ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(tcp) | Self::Tls(tcp, _) => tcp.local_addr().ok().map(|address| address.ip()),
+            Self::Unix(_) => None,
         }
     }
 

@@ -92,7 +92,7 @@ pub struct Client<'a> {
     pub ip: Option<IpAddr>,
     /// Encrypted.
     pub tls: bool,
-    /// Its address is one of this host's (`samehost`); ask [`Hba::needs_same_host`] whether it matters.
+    /// It comes from this host itself (`samehost`).
     pub same_host: bool,
     /// In the startup packet.
     pub user: &'a str,
@@ -157,11 +157,6 @@ impl Hba {
     /// The first rule that is about this client. None: it is turned away.
     pub fn decide(&self, client: &Client<'_>) -> Option<&Rule> {
         self.0.iter().find(|rule| rule.matches(client))
-    }
-
-    /// Does any rule say `samehost`?
-    pub fn needs_same_host(&self) -> bool {
-        self.0.iter().any(|rule| rule.addresses == Addresses::SameHost)
     }
 
     /// The rules.

@@ -1,7 +1,7 @@
 //! Whether the client is who it says: the rule that is about it, its certificate, the exchange. The deciding itself is
 //! in [`crate::auth`]; this carries messages.
 
-use std::net::{IpAddr, UdpSocket};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -32,8 +32,9 @@ pub(super) async fn prove(
         Replication::Physical => Wanted::Wal,
         Replication::No | Replication::Logical => Wanted::Database(&request.database),
     };
-    let tls = door.stream()?.is_tls();
-    let same_host = policy.hba.needs_same_host() && ip.is_some_and(is_ours);
+    let stream = door.stream()?;
+    let tls = stream.is_tls();
+    let same_host = ip.is_some_and(|ip| is_ours(ip, stream.local_ip()));
     let client = Client { ip, tls, same_host, user: &request.user, wanted };
     let rule = match policy.hba.decide(&client) {
         Some(rule) if rule.method != Method::Reject => rule,
@@ -47,9 +48,11 @@ pub(super) async fn prove(
     exchange(door, policy, request, rule).await
 }
 
-/// Is it an address of this host? Only those can be bound.
-fn is_ours(ip: IpAddr) -> bool {
-    UdpSocket::bind((ip, 0)).is_ok()
+/// Does `ip` belong to this host, which was reached as `local`? A connection from this host to itself has the same address at
+/// both ends, or comes from a loopback address; the kernel drops strangers that claim either. Trying to bind the address
+/// would say yes to everyone where `ip_nonlocal_bind` is set, which is usual on hosts that share a virtual address.
+fn is_ours(ip: IpAddr, local: Option<IpAddr>) -> bool {
+    ip.is_loopback() || local.is_some_and(|local| local.to_canonical() == ip)
 }
 
 /// PostgreSQL's words for a client that no rule lets in, or that one turns away.

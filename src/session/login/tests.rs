@@ -217,6 +217,25 @@ async fn r22_rules_are_obeyed() {
     }
 }
 
+#[tokio::test]
+async fn r22_samehost_is_this_host() {
+    let samehost: &'static LoginPolicy = Box::leak(Box::new(policy("host all all samehost trust", "")));
+    let outcome = knock(samehost, Admission::Open, async |stream: &mut TcpStream| {
+        stream.write_all(&start(b"user\0me\0\0")).await.expect("sent");
+        ok(stream).await;
+    });
+    client(outcome.await);
+    // A stranger's address, as the accepting side would report it.
+    let (one, other) = tokio::net::UnixStream::pair().expect("a pair");
+    let stranger = PeerAddr::Ip("192.0.2.7:1".parse().expect("an address"));
+    let (turned, ()) = tokio::join!(log_in(one.into(), stranger, samehost, Admission::Open), async {
+        let mut other = other;
+        other.write_all(&start(b"user\0me\0\0")).await.expect("sent");
+        assert_eq!(other.read_u8().await.expect("an answer"), b'E');
+    });
+    assert_eq!(turned.expect_err("a stranger"), Turned::Unauthorized);
+}
+
 /// Logs in with SCRAM as a client would, with our own (elsewhere tested) client side.
 async fn scram(stream: &mut TcpStream, password: &str) -> Result<(), (String, String)> {
     let (tag, body) = message(stream).await;
