@@ -1,0 +1,33 @@
+# What people type. `make` alone says what there is.
+PORT ?= 9999
+
+help:
+	@echo "make demo [PORT=9999]  a primary, two standbys and pgherd in front of them, to play with; Ctrl-C ends all"
+	@echo "make test [STRICT=1]   all tests that this machine can run; STRICT=1: a skip is a failure"
+	@echo "make lint              formatting, clippy, documentation"
+	@echo "make bench             pgherd beside PgBouncer, as benches/README.md describes"
+	@echo "make sample            writes conf/pgherd.toml anew from the table of parameters"
+
+demo: postgres
+	cargo run --quiet -- demo --port $(PORT)
+
+test: postgres
+	STRICT=$(STRICT) tests/run.sh
+
+lint:
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+
+bench: postgres
+	cargo build --release
+	benches/compare/run.py --pgherd target/release/pgherd
+
+sample:
+	PGHERD_REWRITE=1 cargo test --quiet --test config
+
+# PostgreSQL's programs; installed if they are missing.
+postgres:
+	@tests/postgres.sh
+
+.PHONY: help demo test lint bench sample postgres

@@ -1,0 +1,48 @@
+#!/bin/bash
+# Runs all tests that this machine can run, counts what was skipped, and ends with "N passed, N failed".
+# STRICT=1 (CI): a skip is a failure, and the classifier is compared with PostgreSQL's own grammar too.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+features=()
+if [ "${STRICT:-0}" = 1 ]; then
+    export STRICT=1
+    features=(--features oracle)
+else
+    # Tests ask whether it is set at all.
+    unset STRICT
+fi
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+# A test that lacks a program passes and prints a line that starts with SKIP, so output of passed ones is shown too.
+cargo test --no-fail-fast "${features[@]}" "$@" -- --show-output 2>&1 | tee "$log" | grep -vE '^(test .* \.\.\. ok|running [0-9]+ tests?|successes:|)$'
+status=${PIPESTATUS[0]}
+
+sum() { grep -E '^test result:' "$log" | grep -oE "[0-9]+ $1" | awk '{ total += $1 } END { print total + 0 }'; }
+said=$(grep -cE '^SKIP' "$log")
+passed=$(($(sum passed) - said))
+failed=$(sum failed)
+skipped=$(($(sum ignored) + said))
+binaries=$(grep -cE '^test result:' "$log")
+
+# What did not compile or crashed has no results to count.
+if [ "$status" != 0 ] && [ "$failed" = 0 ]; then
+    failed=1
+    echo "cargo test failed (status $status) beyond single tests: see above"
+fi
+if [ "$binaries" = 0 ]; then
+    failed=1
+fi
+echo
+if [ "$skipped" != 0 ]; then
+    echo "SKIPPED:"
+    { grep -E '^SKIP' "$log"; grep -E '^test .* \.\.\. ignored' "$log"; } | sort | uniq -c
+fi
+echo "$binaries test programs, $skipped skipped"
+if [ "${STRICT:-0}" = 1 ] && [ "$skipped" != 0 ]; then
+    echo "STRICT: a skip is a failure"
+    failed=$((failed + skipped))
+fi
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
