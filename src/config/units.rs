@@ -45,7 +45,7 @@ fn split(text: &str) -> Option<(f64, &str)> {
 pub(super) fn show_duration(value: Duration) -> String {
     let micros = value.as_micros();
     let units = [(86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "min"), (1_000_000, "s"), (1_000, "ms")];
-    let fit = units.iter().find(|(unit, _)| micros >= *unit && micros % unit == 0);
+    let fit = units.iter().find(|(unit, _)| micros >= *unit && micros.is_multiple_of(*unit));
     match fit {
         Some((unit, name)) => format!("{}{name}", micros / unit),
         None if micros == 0 => "0s".to_owned(),
