@@ -12,11 +12,11 @@ use tokio::task::LocalSet;
 
 use crate::backend::{Hub, Mail, Times};
 use crate::cluster::NodeId;
-use crate::net::{DetachedStream, PeerAddr, Stream};
+use crate::net::{DetachedStream, Keepalive, PeerAddr, SocketOptions, Stream};
 use crate::routing::Policy;
 use crate::session::login::{self, Admission, LoginPolicy, Replication};
 use crate::session::{Arrival, Context, Counters, Global, Session, SessionSettings, Stop};
-use crate::support::clock::Duration;
+use crate::support::clock::{Duration, now};
 use crate::wire::CancelKey;
 
 use super::servers::{self, Servers};
@@ -27,6 +27,13 @@ pub(super) const MAILBOX: usize = 4096;
 const FIRST_ID: u32 = 4_194_305;
 /// How often idle connections are looked through.
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
+/// A client whose host has vanished is noticed within two minutes, also while it is idle.
+const CLIENT_SOCKET: SocketOptions = SocketOptions {
+    keepalive: Some(Keepalive { idle: Duration::from_secs(60), interval: Duration::from_secs(10), count: 6 }),
+    user_timeout: None,
+};
+/// How long sessions that are told to end at once may take over it.
+const LAST_CALL: Duration = Duration::from_secs(2);
 /// `max_clients` is watched by everybody together.
 pub(super) type ClientCount = Arc<AtomicUsize>;
 
@@ -169,17 +176,25 @@ async fn serve(context: &Rc<Context>, common: &Arc<Common>, mut inbox: mpsc::Rec
     let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
     housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut stopping = false;
+    let mut last_call = None;
     loop {
         tokio::select! {
             mail = inbox.recv() => match mail {
                 Some(ThreadMail::Stop(stop)) => {
                     stopping = true;
+                    if stop == Stop::Now {
+                        last_call = last_call.or_else(|| Some(now() + LAST_CALL));
+                    }
                     context.stop(stop);
                 }
                 Some(mail) => receive(context, common, mail),
                 None => return,
             },
             _ = housekeeping.tick() => context.hub.housekeeping(),
+        }
+        if last_call.is_some_and(|at| now() > at) {
+            tracing::warn!(sessions = context.sessions(), "sessions that would not end are cut off");
+            return;
         }
         if stopping && context.sessions() == 0 {
             // Reapers and farewells under way get a moment.
@@ -220,6 +235,10 @@ impl Drop for Present {
 async fn welcome(context: Rc<Context>, common: Arc<Common>, stream: DetachedStream, peer: PeerAddr) {
     let present = Present { common: common.clone(), thread: context.hub.thread };
     let Ok(stream) = stream.attach() else { return };
+    // Without TCP_NODELAY the second of two small writes waits for the client's delayed acknowledgement: 40 ms per login.
+    if stream.set_options(&CLIENT_SOCKET).is_err() {
+        return;
+    }
     let Some((session, secret)) = Box::pin(admit(&context, &common, stream, peer)).await else { return };
     session.run(secret).await;
     drop(present);

@@ -50,6 +50,18 @@ impl Freshness {
         fresh && self.not_behind_last(node, cluster)
     }
 
+    /// The position of `node` counts only for a connection that was there before it was read: a standby that restarts may begin
+    /// again behind it.
+    pub(super) fn needs_newer_than(&self, node: NodeId, opened: Instant, cluster: &Shared) -> bool {
+        let counts = |asked: Instant| opened < asked;
+        let newer = !cluster.standby_sample(node).is_some_and(|sample| counts(sample.asked));
+        let bound = self.need.is_some() && newer;
+        if bound {
+            cluster.samples.want(now());
+        }
+        bound
+    }
+
     /// The first sample of the primary that was asked after the write says what a standby must have replayed.
     fn resolve(&mut self, cluster: &Shared) {
         let Some(since) = self.since else { return };

@@ -55,6 +55,13 @@ impl Session {
             Err(NoLease::Refused(_)) => return Ok(ReadEnd::Primary),
         };
         let mut server = server;
+        let view = &self.context.global.cluster;
+        if self.freshness.needs_newer_than(node, server.identity.opened, view) {
+            // The standby may have restarted since its position was read, and begun again behind it.
+            self.give_back(server);
+            self.context.counters.kept.add(1);
+            return Ok(ReadEnd::Primary);
+        }
         match self.prepare(&mut server).await {
             Ok(()) => {}
             Err(SetupError::Refused(_)) => {

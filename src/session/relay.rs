@@ -38,6 +38,9 @@ impl Session {
         if self.control.take_cancel() {
             self.send_cancel(&lease.server);
         }
+        if self.control.stopping_now() {
+            return Poll::Ready(RelayEnd::Stopped);
+        }
         loop {
             let taken = match self.take_messages(lease) {
                 Ok(taken) => taken,

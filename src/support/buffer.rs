@@ -56,9 +56,9 @@ impl Buffer {
         &mut self.store[self.end..]
     }
 
-    /// No byte can be added.
+    /// It has memory, and no byte can be added.
     pub fn is_full(&self) -> bool {
-        self.len() == self.store.len()
+        !self.store.is_empty() && self.len() == self.store.len()
     }
 
     /// The first `count` bytes of [`spare`](Self::spare) have been written.
