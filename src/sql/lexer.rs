@@ -226,6 +226,10 @@ impl<'a> Lexer<'a> {
     /// A word, or one of the literals that begin with a letter.
     #[inline]
     fn word(&mut self, start: usize) -> (Token, Option<usize>) {
+        let end = self.skip_class(start + 1, CONT);
+        if end > start + 1 {
+            return (Token::Word, Some(end));
+        }
         let first = self.text[start] | 0x20;
         let next = self.byte(start + 1);
         if next == b'\'' {
@@ -245,7 +249,7 @@ impl<'a> Lexer<'a> {
                 _ => {}
             }
         }
-        (Token::Word, Some(self.skip_class(start + 1, CONT)))
+        (Token::Word, Some(end))
     }
 
     /// Behind a quoted thing in which the quote itself is doubled.
@@ -390,6 +394,14 @@ impl<'a> Lexer<'a> {
         end
     }
 
+    /// The rest of the text as one bad token, once.
+    #[cold]
+    fn bad(&mut self, start: usize) -> Option<Lexeme> {
+        let end = self.text.len().min(LONGEST + 1);
+        self.at = self.text.len();
+        (start < end).then_some(Lexeme { token: Token::Bad, start: start as u32, end: end as u32 })
+    }
+
     #[inline]
     fn cut(&mut self, start: usize) -> (Token, Option<usize>) {
         let first = self.text[start];
@@ -424,25 +436,21 @@ impl Iterator for Lexer<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<Lexeme> {
-        let blank = if self.text.len() > LONGEST { None } else { self.skip_blank() };
-        let start = blank.unwrap_or(self.at);
-        if start >= self.text.len() && blank.is_some() {
-            self.at = start;
-            return None;
+        let start = match self.skip_blank() {
+            Some(start) if start >= self.text.len() => {
+                self.at = start;
+                return None;
+            }
+            Some(start) => start,
+            None => return self.bad(self.at),
+        };
+        match self.cut(start) {
+            (token, Some(end)) if end <= self.text.len().min(LONGEST) => {
+                self.at = end;
+                Some(Lexeme { token, start: start as u32, end: end as u32 })
+            }
+            _ => self.bad(start),
         }
-        let (token, end) = if blank.is_some() { self.cut(start) } else { (Token::Bad, None) };
-        let whole = self.text.len().min(LONGEST);
-        if let Some(end) = end
-            && end <= whole
-        {
-            self.at = end;
-            return Some(Lexeme { token, start: start as u32, end: end as u32 });
-        }
-        if self.at >= whole {
-            return None;
-        }
-        self.at = self.text.len();
-        Some(Lexeme { token: Token::Bad, start: start.min(whole) as u32, end: whole as u32 })
     }
 }
 
