@@ -1,4 +1,5 @@
 //! Small things that everyone may use: the clock, back-off, bounded collections. Layer 0; five files at most.
 
+pub mod backoff;
 pub mod buffer;
 pub mod clock;
