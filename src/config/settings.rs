@@ -1,4 +1,4 @@
-//! The validated configuration as the rest of pgherd sees it. Values only: made by [`super::load`], handed down by
+//! The validated configuration as the rest of pgherd sees it. Values only: made by [`Settings::load`], handed down by
 //! value. Must not read files, and must not know how a file spells a value.
 
 use std::path::PathBuf;

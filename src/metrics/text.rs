@@ -15,7 +15,7 @@ pub(super) fn labels(labels: Labels<'_>) -> String {
 /// The sum of cells with the same labels.
 enum Sum {
     Number(i128),
-    Times([u64; BUCKETS + 1], u64),
+    Times(Box<[u64; BUCKETS + 1]>, u64),
 }
 
 impl Sum {
@@ -42,7 +42,7 @@ pub(super) fn family(out: &mut String, family: &Family) {
     let mut sums: BTreeMap<&str, Sum> = BTreeMap::new();
     for series in &family.series {
         let empty = match series.cell {
-            Cell::Histogram(_) => Sum::Times([0; BUCKETS + 1], 0),
+            Cell::Histogram(_) => Sum::Times(Box::new([0; BUCKETS + 1]), 0),
             Cell::Counter(_) | Cell::Gauge(_) => Sum::Number(0),
         };
         sums.entry(&series.labels).or_insert(empty).add(&series.cell);
@@ -52,7 +52,7 @@ pub(super) fn family(out: &mut String, family: &Family) {
             Sum::Number(number) => {
                 let _ = writeln!(out, "{name}{} {number}", braces(labels));
             }
-            Sum::Times(counts, micros) => times(out, name, labels, (&counts, micros)),
+            Sum::Times(counts, micros) => times(out, name, labels, (&*counts, micros)),
         }
     }
 }

@@ -141,7 +141,7 @@ pub struct Modes {
     pub isolation: Option<Isolation>,
     /// READ ONLY (true) or READ WRITE (false).
     pub read_only: Option<bool>,
-    /// [NOT] DEFERRABLE.
+    /// `[NOT] DEFERRABLE`.
     pub deferrable: Option<bool>,
 }
 
@@ -164,7 +164,7 @@ pub enum Effect {
     Savepoint,
     /// PREPARE TRANSACTION, COMMIT PREPARED, ROLLBACK PREPARED.
     TwoPhase,
-    /// SET [SESSION] name, or a literal `set_config(name, value, false)`. TIME ZONE is `timezone`, NAMES `client_encoding`, ROLE `role`,
+    /// `SET [SESSION] name`, or a literal `set_config(name, value, false)`. TIME ZONE is `timezone`, NAMES `client_encoding`, ROLE `role`,
     /// SESSION AUTHORIZATION `session_authorization`, SESSION CHARACTERISTICS one `default_transaction_…` each.
     Set {
         /// The parameter, lower case.

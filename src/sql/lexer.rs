@@ -1,6 +1,6 @@
 //! Bytes to tokens exactly as PostgreSQL's `scan.l` cuts them, so that a text means to us what it means to the server.
 //! Owned by whoever iterates; borrows the text. Must not guess: what it cannot cut with certainty ends the text as
-//! [`Kind::Bad`], and nobody may trust what came before (SESSIONS R10).
+//! `Kind::Bad`, and nobody may trust what came before (SESSIONS R10).
 
 use super::LexMode;
 

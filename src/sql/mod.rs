@@ -1,6 +1,6 @@
 //! Text to [`Facts`]: lexer, fingerprint, classification, verdict cache. Layer 0: knows no servers, does no I/O.
 //!
-//! [`fingerprint`] is the first look, for every statement; [`analyze`] is the long one, for texts whose facts are not in
+//! [`fingerprint()`] is the first look, for every statement; [`analyze()`] is the long one, for texts whose facts are not in
 //! the thread's [`Cache`] yet. The lexer is the authority on safety: the parser may only narrow what it allows.
 
 mod analyze;

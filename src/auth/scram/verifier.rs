@@ -51,7 +51,7 @@ impl Verifier {
         Self { iterations, salt: salt.into(), stored_key: sha256(&keys.client), server_key: keys.server }
     }
 
-    /// From a password; slow (see [`derive`]).
+    /// From a password; slow (see `derive`).
     pub fn from_password(password: &[u8], salt: &[u8], iterations: u32) -> Self {
         Self::from_keys(&derive(password, salt, iterations), salt, iterations)
     }
