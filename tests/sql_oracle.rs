@@ -1,5 +1,5 @@
 //! The classifier against PostgreSQL's own grammar, over the regression scripts and our golden files. Needs the feature
-//! `oracle` (and libclang to build it).
+//! `oracle` (and libclang with its headers to build it: `libclang-dev`).
 #![cfg(feature = "oracle")]
 
 mod sql_corpus;
@@ -88,7 +88,7 @@ fn r08_no_read_of_ours_writes_locks_or_calls_what_we_did_not_see() {
     }
     eprintln!("{reads} reads of {selects} plain SELECTs");
     assert!(wrong.is_empty(), "{} reads are none:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(reads > 10_000, "the corpus holds many reads, we found {reads}");
+    assert!(reads > 8_000, "the corpus holds many reads, we found {reads}");
 }
 
 /// The effect that a statement's tree asks for; `None` for statements that are not looked at here.
