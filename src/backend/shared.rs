@@ -34,7 +34,7 @@ pub struct Share {
     pub idle: AtomicU32,
     /// Sessions that wait.
     pub waiting: AtomicU32,
-    /// When its longest waiting session began to wait, in microseconds since [`SharedPool::origin`]; `u64::MAX` if none waits.
+    /// When its longest waiting session began to wait, in microseconds since the pool was made; `u64::MAX` if none waits.
     pub oldest: AtomicU64,
 }
 

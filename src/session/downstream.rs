@@ -84,10 +84,8 @@ impl Session {
                 continue;
             }
             let Some(header) = lease.server.header_at(at)? else { return Ok(()) };
-            if there < header.size && looked_into(header.tag) {
-                if self.make_room(lease, header) {
-                    return Ok(());
-                }
+            if there < header.size && looked_into(header.tag) && self.make_room(lease, header) {
+                return Ok(());
             }
             if !self.scan_message(lease, header, there)? {
                 return Ok(());

@@ -33,7 +33,7 @@ enum First {
     /// An error that the primary shall have a say in.
     Error(String),
     /// The connection is gone or says goodbye.
-    Lost(Lost),
+    Lost,
     /// The client is gone.
     Gone,
 }
@@ -87,7 +87,7 @@ impl Session {
                 self.hidden_failure(lease, survey, code).await;
                 return Ok(ReadEnd::Primary);
             }
-            First::Lost(_) => {
+            First::Lost => {
                 self.restore(before);
                 self.report(lease.server.identity.node, Trouble::ConnectionLost);
                 self.context.counters.reruns.add(1);
@@ -143,25 +143,22 @@ impl Session {
             return Poll::Ready(First::Gone);
         }
         if !lease.server.flushed()
-            && let Poll::Ready(Err(error)) = lease.server.poll_flush(cx)
+            && let Poll::Ready(Err(_)) = lease.server.poll_flush(cx)
         {
-            return Poll::Ready(First::Lost(error.into()));
+            return Poll::Ready(First::Lost);
         }
         loop {
             match first(lease) {
                 Ok(Some(first)) => return Poll::Ready(first),
                 Ok(None) => {}
-                Err(lost) => return Poll::Ready(First::Lost(lost)),
+                Err(_) => return Poll::Ready(First::Lost),
             }
-            if lease.server.input.is_full() && lease.server.input.capacity() > 0 {
-                if !self.context.hub.buffers.enlarge(&mut lease.server.input) {
-                    return Poll::Ready(First::Answer);
-                }
+            if lease.server.input.is_full() && !self.context.hub.buffers.enlarge(&mut lease.server.input) {
+                return Poll::Ready(First::Answer);
             }
             match lease.server.poll_fill(cx, &self.context.hub.buffers) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(First::Lost(Lost::Closed)),
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(First::Lost),
                 Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(First::Lost(error.into())),
                 Poll::Pending => break,
             }
         }
@@ -274,8 +271,7 @@ fn first(lease: &Leased) -> Result<Option<First>, Lost> {
 /// SESSIONS R11: any error but a cancel and bad data is answered by the primary.
 fn judge_error(fields: &ErrorFields<'_>) -> First {
     if fields.is_fatal() {
-        let text = String::from_utf8_lossy(fields.message).into_owned();
-        return First::Lost(Lost::Protocol(text));
+        return First::Lost;
     }
     if fields.code == sqlstate::QUERY_CANCELED.as_bytes() || fields.class() == b"22" {
         return First::Answer;
