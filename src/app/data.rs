@@ -16,6 +16,7 @@ use crate::net::{DetachedStream, Keepalive, PeerAddr, SocketOptions, Stream};
 use crate::routing::Policy;
 use crate::session::login::{self, Admission, LoginPolicy, Replication};
 use crate::session::{Arrival, Context, Counters, Global, Session, SessionSettings, Stop};
+use crate::sql::{Facts, Fingerprint};
 use crate::support::clock::{Duration, now};
 use crate::wire::CancelKey;
 
@@ -45,6 +46,8 @@ pub(super) enum ThreadMail {
     Pool(Mail),
     /// Cancel what a session is doing.
     Cancel(u64),
+    /// What the helper thread made of a long text.
+    Facts(Fingerprint, Box<Facts>),
     /// Idle server connections end.
     Retire,
     /// A node is gone: idle connections to it are of no use.
@@ -190,7 +193,10 @@ async fn serve(context: &Rc<Context>, common: &Arc<Common>, mut inbox: mpsc::Rec
                 Some(mail) => receive(context, common, mail),
                 None => return,
             },
-            _ = housekeeping.tick() => context.hub.housekeeping(),
+            _ = housekeeping.tick() => {
+                context.hub.housekeeping();
+                context.end_idle();
+            }
         }
         if last_call.is_some_and(|at| now() > at) {
             tracing::warn!(sessions = context.sessions(), "sessions that would not end are cut off");
@@ -211,6 +217,7 @@ fn receive(context: &Rc<Context>, common: &Arc<Common>, mail: ThreadMail) {
         }
         ThreadMail::Pool(mail) => context.hub.receive(mail),
         ThreadMail::Cancel(id) => context.cancel(id),
+        ThreadMail::Facts(fingerprint, facts) => context.learn(fingerprint, Rc::from(facts)),
         ThreadMail::Retire => context.hub.retire(),
         ThreadMail::Forget(node) => context.hub.forget_idle(node),
         ThreadMail::Reload(settings) => context.reload(settings.0, settings.1),

@@ -3,6 +3,7 @@
 mod control;
 mod data;
 pub mod demo;
+mod helper;
 pub mod log;
 mod passthrough;
 mod servers;
@@ -195,7 +196,7 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
     let door = login_policy(&settings, Arc::new(SaltMaker::new()), servers.keys.clone())?;
     let policy = Policy::new(&settings.routing, 1)?;
     let (mail, inboxes): (Vec<_>, Vec<_>) = (0..threads).map(|_| mpsc::channel(MAILBOX)).unzip();
-    let global = global(&servers, &registry, &health, knowledge, wanted, mail.clone());
+    let global = global(&servers, &registry, &health, knowledge, wanted, mail.clone())?;
     let common = Arc::new(Common {
         global: Arc::new(global),
         servers: servers.clone(),
@@ -278,10 +279,11 @@ fn global(
     knowledge: Arc<Knowledge<crate::routing::Catalog>>,
     wanted: mpsc::Sender<Box<str>>,
     mail: Vec<mpsc::Sender<ThreadMail>>,
-) -> Global {
+) -> Result<Global, Error> {
+    let (parser, _ends_by_itself) = helper::start(mail.clone()).map_err(Error::Start)?;
     let requests = health.requests.clone();
     let cancelling = servers.clone();
-    Global {
+    Ok(Global {
         cluster: health.shared.clone(),
         knowledge,
         // What does not fit is asked for again by the next who needs it.
@@ -300,12 +302,15 @@ fn global(
         numbers: AtomicU64::new(1),
         wrote: AtomicU64::new(0),
         started: now(),
+        analyze: Box::new(move |thread, text| {
+            let _ = parser.try_send((thread, text));
+        }),
         retire: Box::new(move || mail.iter().for_each(|mail| drop(mail.try_send(ThreadMail::Retire)))),
         cancel: Box::new(move |node: NodeId, key| {
             let servers = cancelling.clone();
             Box::pin(async move { servers.cancel(node, key).await })
         }),
-    }
+    })
 }
 
 fn session_settings(settings: &Settings) -> SessionSettings {

@@ -78,6 +78,17 @@ pub struct Times {
     pub max_lifetime: Duration,
 }
 
+/// Limits of a pool, in connections over all threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// At most.
+    pub size: u32,
+    /// Kept even when idle.
+    pub min: u32,
+    /// At most to the node, over all its pools.
+    pub node: u32,
+}
+
 /// One thread's pools.
 pub struct Hub {
     /// This thread's number.
@@ -130,13 +141,15 @@ impl Hub {
         pool
     }
 
-    /// As [`pool`](Self::pool) by its key; `size` and `most` are what the settings say of pool and node now.
-    pub fn pool_by_key(self: &Rc<Self>, key: PoolKey, size: u32, most: u32) -> Rc<Pool> {
+    /// As [`pool`](Self::pool) by its key and what the settings say of it.
+    pub fn pool_by_key(self: &Rc<Self>, key: PoolKey, sizes: Sizes) -> Rc<Pool> {
         if let Some(found) = self.pools.borrow().get(&key) {
             return found.clone();
         }
-        let shared = self.registry.pool(&key, size, most);
-        self.pool(&shared)
+        let shared = self.registry.pool(&key, sizes.size, sizes.node);
+        let pool = self.pool(&shared);
+        pool.keep_at_least(sizes.min);
+        pool
     }
 
     /// Deals with a message of another thread.

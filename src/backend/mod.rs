@@ -13,7 +13,7 @@ mod statements;
 
 pub use carried::{Carried, set as set_statement, setup};
 pub use expect::{Expect, Expected, Fate, Made, Undo, Unexpected};
-pub use hub::{Hub, Mail, OpenError, Opener, Opening, Post, Times};
+pub use hub::{Hub, Mail, OpenError, Opener, Opening, Post, Sizes, Times};
 pub use login::{KeyMaker, LoggedIn, LoginError, LoginFault, LoginParams, connect};
 pub use pool::{Pool, Ticket};
 pub use reported::{Interner, Reported};

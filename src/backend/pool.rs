@@ -34,6 +34,8 @@ pub struct Pool {
     waiters: RefCell<VecDeque<Rc<Waiter>>>,
     opening: Cell<u32>,
     not_before: Cell<Option<Instant>>,
+    /// Connections kept even when idle.
+    min: Cell<u32>,
 }
 
 struct Waiter {
@@ -97,7 +99,13 @@ impl Pool {
             waiters: RefCell::default(),
             opening: Cell::new(0),
             not_before: Cell::new(None),
+            min: Cell::new(0),
         })
+    }
+
+    /// Keeps so many connections open even when they are idle, counted over all threads.
+    pub fn keep_at_least(&self, min: u32) {
+        self.min.set(min);
     }
 
     /// Which pool.
@@ -275,6 +283,9 @@ impl Pool {
 
     /// Sessions whose server is gone or will not have them are told at once; one that is full is asked again.
     fn cannot_open(self: &Rc<Self>, error: OpenError) {
+        if self.waiters.borrow().is_empty() {
+            self.not_before.set(Some(now() + BACK_OFF));
+        }
         if matches!(error, OpenError::Busy(_)) {
             self.not_before.set(Some(now() + BACK_OFF));
             if self.shared.open() > 0 {
@@ -294,7 +305,9 @@ impl Pool {
         let servers = std::mem::take(&mut *self.idle.borrow_mut());
         let (mut kept, mut closed) = (Vec::with_capacity(servers.len()), Vec::new());
         for mut server in servers {
-            let stale = !timeout.is_zero() && server.idle_since.elapsed() > timeout;
+            let spare =
+                self.shared.open().saturating_sub(u32::try_from(closed.len()).unwrap_or(u32::MAX)) > self.min.get();
+            let stale = spare && !timeout.is_zero() && server.idle_since.elapsed() > timeout;
             if !stale && !hub.is_retired(server.identity.opened) && server.alive(&hub.buffers) {
                 kept.push(server);
             } else {
@@ -308,6 +321,18 @@ impl Pool {
             server.close();
         }
         self.want_more();
+        self.fill_up(&hub);
+    }
+
+    /// Opens a connection towards the minimum.
+    fn fill_up(self: &Rc<Self>, hub: &Rc<Hub>) {
+        let wait = self.opening.get() > 0 || self.not_before.get().is_some_and(|at| now() < at);
+        if !wait
+            && self.shared.open() < self.min.get()
+            && let Ok(permit) = self.shared.permit()
+        {
+            self.open(hub, permit);
+        }
     }
 
     pub(super) fn longest_idle(&self) -> Option<Instant> {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::backend::{Hub, Pool, PoolKey, Registry, Reported};
+use crate::backend::{Hub, Pool, PoolKey, Registry, Reported, Sizes};
 use crate::cluster::{FailoverRequest, Knowledge, Known, NodeId, Shared, Trouble};
 use crate::config::{OpaquePolicy, PoolLimits};
 use crate::routing::{self, Catalog, Class, Memory, Policy, Reason};
@@ -66,8 +66,21 @@ pub struct Global {
     pub started: Instant,
     /// Retires the idle connections of all threads (SESSIONS R6).
     pub retire: Box<dyn Fn() + Send + Sync>,
-    /// Sends a CancelRequest; the second argument is called when it is done.
+    /// Sends a CancelRequest.
     pub cancel: CancelServer,
+    /// Has a long text analyzed on the helper thread for the data thread of that number; never waits, and may decline.
+    pub analyze: Box<dyn Fn(usize, LongText) + Send + Sync>,
+}
+
+/// A text too long to be parsed on a data thread (SESSIONS R14).
+#[derive(Debug)]
+pub struct LongText {
+    /// The text.
+    pub text: Box<[u8]>,
+    /// How it is read.
+    pub mode: LexMode,
+    /// Its fingerprint.
+    pub fingerprint: Fingerprint,
 }
 
 /// A CancelRequest under way.
@@ -172,7 +185,7 @@ impl Context {
     pub(super) fn pool(&self, node: NodeId, who: &Who) -> Option<Rc<Pool>> {
         let most = self.settings.borrow().nodes.iter().find(|(id, _)| *id == node)?.1;
         let key = PoolKey { node, database: who.database.clone(), user: who.user.clone() };
-        Some(self.hub.pool_by_key(key, who.limits.size, most))
+        Some(self.hub.pool_by_key(key, Sizes { size: who.limits.size, min: who.limits.min_size, node: most }))
     }
 
     /// Most sessions of a login that may keep a connection (SESSIONS R5).
@@ -199,13 +212,41 @@ impl Context {
         bits
     }
 
-    /// Works a text's facts out. Longer texts have the lexer's word alone on this thread (SESSIONS R14).
+    /// Works a text's facts out. Longer texts have the lexer's word alone on this thread; the helper's comes later (SESSIONS R14).
     pub(super) fn analyze(&self, text: &[u8], mode: LexMode, fingerprint: Fingerprint) -> Rc<Facts> {
-        let facts =
-            if text.len() <= sql::INLINE_TEXT { sql::analyze(text, mode) } else { sql::analyze_lexer_only(text, mode) };
+        let facts = if text.len() <= sql::INLINE_TEXT {
+            sql::analyze(text, mode)
+        } else {
+            if text.len() <= sql::HELPER_TEXT {
+                (self.global.analyze)(self.hub.thread, LongText { text: text.into(), mode, fingerprint });
+            }
+            sql::analyze_lexer_only(text, mode)
+        };
         let facts = Rc::new(facts);
-        self.facts.borrow_mut().insert(fingerprint, facts.clone());
+        self.learn(fingerprint, facts.clone());
         facts
+    }
+
+    /// Keeps what is known of a text from now on.
+    pub fn learn(&self, fingerprint: Fingerprint, facts: Rc<Facts>) {
+        self.facts.borrow_mut().insert(fingerprint, facts);
+    }
+
+    /// Ends sessions that have been silent for longer than `listen.client_idle_limit`.
+    pub fn end_idle(&self) {
+        let limit = self.settings.borrow().client_idle_limit;
+        if limit.is_zero() {
+            return;
+        }
+        let long_ago = |control: &&Rc<Control>| control.idle_since().is_some_and(|since| since.elapsed() > limit);
+        for control in self.sessions.borrow().values().filter(long_ago) {
+            control.stop(Stop::Idle);
+        }
+    }
+
+    /// Idle sessions note since when.
+    pub(super) fn watches_idle(&self) -> bool {
+        !self.settings.borrow().client_idle_limit.is_zero()
     }
 
     /// The verdict on facts, out of the cache if facts, catalog and policy are the same.

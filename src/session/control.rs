@@ -10,6 +10,8 @@ use crate::support::clock::Instant;
 pub enum Stop {
     /// Not at all.
     No,
+    /// Once no transaction is open: it has been silent for too long.
+    Idle,
     /// Once no transaction is open.
     AtRest,
     /// Now.
@@ -22,6 +24,7 @@ pub struct Control {
     cancel: Cell<bool>,
     stop: Cell<Stop>,
     waker: RefCell<Option<Waker>>,
+    idle_since: Cell<Option<Instant>>,
     /// When the client logged in.
     pub since: Instant,
 }
@@ -29,7 +32,13 @@ pub struct Control {
 impl Control {
     /// A new session's.
     pub fn new(since: Instant) -> Self {
-        Self { cancel: Cell::new(false), stop: Cell::new(Stop::No), waker: RefCell::default(), since }
+        Self {
+            cancel: Cell::new(false),
+            stop: Cell::new(Stop::No),
+            waker: RefCell::default(),
+            idle_since: Cell::new(None),
+            since,
+        }
     }
 
     /// Cancels what the session is doing.
@@ -57,6 +66,31 @@ impl Control {
             Some(known) if known.will_wake(cx.waker()) => {}
             slot => *slot = Some(cx.waker().clone()),
         }
+    }
+
+    /// The session waits for its client from now on.
+    pub(super) fn idle_from(&self, now: Instant) {
+        if self.idle_since.get().is_none() {
+            self.idle_since.set(Some(now));
+        }
+    }
+
+    /// The client has said something.
+    pub(super) fn busy(&self) {
+        self.idle_since.set(None);
+        if self.stop.get() == Stop::Idle {
+            self.stop.set(Stop::No);
+        }
+    }
+
+    /// Since when the session waits for its client, if it does and that matters.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        self.idle_since.get()
+    }
+
+    /// What the session was told.
+    pub(super) fn stop_reason(&self) -> Stop {
+        self.stop.get()
     }
 
     /// A cancel was asked for since the last look.

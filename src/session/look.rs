@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::sql::{self, Effect, Facts, Flags, Isolation, LexMode};
+use crate::sql::{self, Effect, Facts, Fingerprint, Flags, Isolation, LexMode};
 
 use super::Session;
 
@@ -71,6 +71,9 @@ impl Session {
         }
         let known = self.context.facts.borrow_mut().get(scan.fingerprint).map(|entry| entry.facts().clone());
         let facts = known.unwrap_or_else(|| self.context.analyze(text, self.lexing, scan.fingerprint));
+        if self.context.policy.borrow().wants_primary(text) {
+            return self.judge(kept_on_primary(&facts));
+        }
         self.judge(facts)
     }
 
@@ -117,6 +120,13 @@ impl Session {
         self.lexing = LexMode { standard_conforming_strings: !off, client_only_encoding: is_client_only(encoding) };
         self.told = told;
     }
+}
+
+/// Facts of a text that `primary_routing_query_pattern_list` wants on the primary. They have no place in the cache: literals count
+/// for the list and not for the fingerprint.
+fn kept_on_primary(facts: &Facts) -> Rc<Facts> {
+    let flags = facts.flags.with(Flags::NO_LOAD_BALANCE);
+    Rc::new(Facts { fingerprint: Fingerprint(0), flags, ..facts.clone() })
 }
 
 /// Encodings whose characters may hold ASCII bytes (SESSIONS R10).

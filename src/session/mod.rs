@@ -42,7 +42,7 @@ use crate::support::clock::{Duration, now};
 use crate::wire::Fault;
 use crate::wire::write::Severity;
 
-pub use context::{CancelServer, Cancelling, Context, Global, SessionSettings, Who};
+pub use context::{CancelServer, Cancelling, Context, Global, LongText, SessionSettings, Who};
 pub use control::{Control, Stop};
 pub use counters::{Count, Counters};
 pub use prepared::Texts;
@@ -225,7 +225,7 @@ impl Session {
         self.control.register(cx);
         self.control.take_cancel();
         if self.control.stopping() && (matches!(self.block, Block::None) || self.control.stopping_now()) {
-            return Poll::Ready(Err(End::Stopped));
+            return Poll::Ready(Err(self.stopped()));
         }
         if let Some(mut lease) = self.lease.take() {
             let broken = self.poll_replies(&mut lease, cx);
@@ -239,7 +239,10 @@ impl Session {
         }
         loop {
             match self.next_header() {
-                Ok(true) => return Poll::Ready(Ok(())),
+                Ok(true) => {
+                    self.control.busy();
+                    return Poll::Ready(Ok(()));
+                }
                 Ok(false) => {}
                 Err(fault) => return Poll::Ready(Err(End::Fault(fault))),
             }
@@ -248,9 +251,23 @@ impl Session {
                 Poll::Ready(_) => return Poll::Ready(Err(End::Client)),
                 Poll::Pending => {
                     self.client.rest(&self.context.hub.buffers);
+                    if self.context.watches_idle() && matches!(self.block, Block::None) {
+                        self.control.idle_from(now());
+                    }
                     return Poll::Pending;
                 }
             }
+        }
+    }
+
+    /// Why a session that is told to end does.
+    fn stopped(&self) -> End {
+        match self.control.stop_reason() {
+            Stop::Idle => End::Fatal(Refusal::new(
+                crate::wire::sqlstate::IDLE_SESSION_TIMEOUT,
+                "terminating connection due to client_idle_limit",
+            )),
+            _ => End::Stopped,
         }
     }
 
