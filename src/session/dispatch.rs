@@ -155,6 +155,8 @@ impl Session {
             }
             Block::None | Block::Lost => {}
         }
+        // The relay takes this text first and need not look at it again.
+        self.ahead = survey.single().filter(|_| !survey.series && survey.complete).cloned();
         self.serve_lease(lease).await
     }
 

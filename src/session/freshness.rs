@@ -15,6 +15,8 @@ pub(super) struct Freshness {
     seen: Option<Instant>,
     /// The standby that it read last, and when.
     last: Option<(NodeId, Instant)>,
+    /// Its reads are to go to another node than the last one did.
+    moved: bool,
 }
 
 impl Freshness {
@@ -31,9 +33,25 @@ impl Freshness {
         }
     }
 
+    /// Any standby will do: nothing to be seen, and the reads stay where they were.
+    pub(super) fn is_free(&self) -> bool {
+        self.since.is_none() && self.need.is_none() && !self.moved
+    }
+
+    /// The last read was on another node.
+    pub(super) fn goes_elsewhere(&self, node: NodeId) -> bool {
+        self.last.is_some_and(|(last, _)| last != node)
+    }
+
+    /// The next read goes to another node than the last.
+    pub(super) fn moves(&mut self) {
+        self.moved = self.last.is_some();
+    }
+
     /// A read on a standby ended.
     pub(super) fn read_on(&mut self, node: NodeId) {
         self.last = Some((node, now()));
+        self.moved = false;
     }
 
     /// May the session read on `node` now?

@@ -53,6 +53,7 @@ use finish::Pin;
 use freshness::Freshness;
 use lease::Leased;
 use local::Refusal;
+use look::Looked;
 use prepared::PreparedSet;
 use relay::RelayEnd;
 use survey::Survey;
@@ -135,6 +136,8 @@ pub struct Session {
     pin: Option<Box<Pin>>,
     /// A read that the primary answers in a standby's place.
     corrected: Option<Box<(Fingerprint, String)>>,
+    /// What the text at the front of the input was found to be.
+    ahead: Option<Looked>,
     /// The server connection of its last write (SESSIONS R4).
     last_server: u64,
     habits: Habits,
@@ -180,6 +183,7 @@ impl Session {
             lease: None,
             pin: None,
             corrected: None,
+            ahead: None,
             last_server: 0,
             habits: Habits::default(),
             discard: 0,
@@ -300,7 +304,9 @@ impl Session {
 
     /// Relays between the client and its lease until the transaction has ended.
     async fn serve_lease(&mut self, mut lease: Leased) -> Result<(), End> {
-        match self.relay(&mut lease).await {
+        let end = self.relay(&mut lease).await;
+        self.ahead = None;
+        match end {
             RelayEnd::Rest => {
                 self.lease = self.finish(lease).await.map(Box::new);
                 Ok(())

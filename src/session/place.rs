@@ -9,6 +9,9 @@ use super::block::Block;
 use super::look::Where;
 use super::survey::Survey;
 
+/// Standbys that are looked at for one read.
+const MOST_STANDBYS: usize = 16;
+
 impl Session {
     /// Where a request that standbys may answer goes. Nodes in `avoid` have failed it already.
     pub(super) fn place(&mut self, survey: &Survey, avoid: &[NodeId]) -> Where {
@@ -27,20 +30,29 @@ impl Session {
         }
         let Some(first) = survey.statements.first() else { return (Where::Primary, Reason::Opaque) };
         let verdict = first.verdict.verdict;
-        let cluster = self.context.global.clone();
-        let view = cluster.cluster.view();
+        let context = self.context.clone();
+        let view = context.cluster().view();
         let policy = self.context.policy.borrow().clone();
+        let before = self.preferred;
         self.prefer(&view, &policy);
-        let free = policy.consistency == Consistency::Eventual && avoid.is_empty();
-        let mut fresh = Vec::new();
+        if before != self.preferred {
+            self.freshness.moves();
+        }
+        if policy.consistency == Consistency::Proxy {
+            self.freshness.at_least(context.last_write());
+        }
+        let eventual = policy.consistency == Consistency::Eventual;
+        let free = avoid.is_empty() && (eventual || self.freshness.is_free());
+        let mut fresh = [NodeId(0); MOST_STANDBYS];
+        let mut count = 0;
         if !free {
-            if policy.consistency == Consistency::Proxy {
-                self.freshness.at_least(self.context.last_write());
-            }
             let usable = view.usable_standbys().map(|node| node.id).filter(|id| !avoid.contains(id));
-            fresh.extend(usable.filter(|&id| {
-                policy.consistency == Consistency::Eventual || self.freshness.allows(id, &cluster.cluster)
-            }));
+            for id in usable.take(MOST_STANDBYS) {
+                if eventual || self.freshness.allows(id, context.cluster()) {
+                    fresh[count] = id;
+                    count += 1;
+                }
+            }
         }
         let session = SessionView {
             block: match &self.block {
@@ -49,11 +61,16 @@ impl Session {
                 Block::Failed(_) | Block::Lost => routing::Block::Bound,
             },
             pinned: self.pin.is_some(),
-            allowed: if free { Allowed::Any } else { Allowed::Only(&fresh) },
+            allowed: if free { Allowed::Any } else { Allowed::Only(&fresh[..count]) },
             preferred: self.preferred,
         };
         let decision = routing::choose(verdict, &session, &view, &policy);
         match decision.target {
+            Target::Standby(node) if free && !eventual && self.freshness.goes_elsewhere(node) => {
+                // Not where the last read was: that one must not have seen more.
+                self.freshness.moves();
+                self.place_and_reason(survey, avoid)
+            }
             Target::Standby(node) => (Where::Standby(node), decision.reason),
             Target::Primary(_) | Target::Nowhere => (Where::Primary, decision.reason),
         }

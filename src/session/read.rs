@@ -3,7 +3,7 @@
 
 use std::task::{Context, Poll, ready};
 
-use crate::backend::Lost;
+use crate::backend::{Expect, Lost};
 use crate::cluster::{NodeId, Trouble};
 use crate::wire::{ErrorFields, back, sqlstate};
 
@@ -108,6 +108,13 @@ impl Session {
     fn queue_read(&mut self, lease: &mut Leased, survey: &Survey) -> Vec<(Box<[u8]>, Option<Prepared>)> {
         let input = std::mem::take(&mut self.client.input);
         let mut before = Vec::new();
+        if !survey.series {
+            lease.server.output.extend_from_slice(&input.filled()[..survey.size]);
+            lease.server.expected.push(Expect::Query { hide: false });
+            self.forget_unnamed(&mut lease.server);
+            self.client.input = input;
+            return before;
+        }
         for (header, body) in frames::whole(&input.filled()[..survey.size]) {
             let name = match header.tag {
                 b'P' => frames::parse(body).map(|parse| parse.name),

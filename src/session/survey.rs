@@ -16,28 +16,54 @@ pub(super) struct Survey {
     pub(super) complete: bool,
     /// Of the extended protocol, up to its Sync; otherwise one simple query or function call.
     pub(super) series: bool,
-    /// What its statements are, one for each Parse and each Bind of a statement parsed before. Empty if something
-    /// of it could not be looked at.
-    pub(super) statements: Vec<Looked>,
+    /// What its different statements are. Empty if something of it could not be looked at.
+    pub(super) statements: Statements,
     /// It executes something.
     pub(super) executes: u32,
     /// It holds something that only a primary may get whatever the texts say (a row limit, an unknown statement).
     pub(super) primary: bool,
 }
 
+/// Statements of a request. One, as most have, takes no memory of its own.
+#[derive(Debug, Default)]
+pub(super) struct Statements {
+    first: Option<Looked>,
+    more: Vec<Looked>,
+}
+
+impl Statements {
+    /// Adds a statement, unless it is the one before: Parse, Describe and Bind of one statement are one.
+    fn push(&mut self, looked: Looked) {
+        let last = self.more.last().or(self.first.as_ref());
+        if last.is_some_and(|last| std::rc::Rc::ptr_eq(&last.facts, &looked.facts)) {
+            return;
+        }
+        match self.first {
+            None => self.first = Some(looked),
+            Some(_) => self.more.push(looked),
+        }
+    }
+
+    pub(super) fn first(&self) -> Option<&Looked> {
+        self.first.as_ref()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Looked> {
+        self.first.iter().chain(&self.more)
+    }
+}
+
 impl Survey {
     /// The one statement of the request.
     pub(super) fn single(&self) -> Option<&Looked> {
-        // Parse, Describe and Bind of the same statement are one.
-        let (first, others) = self.statements.split_first()?;
-        others.iter().all(|other| std::rc::Rc::ptr_eq(&first.facts, &other.facts)).then_some(first)
+        self.statements.first().filter(|_| self.statements.more.is_empty())
     }
 
     /// All of it could run on a standby as far as its texts tell.
     pub(super) fn reads(&self) -> bool {
         self.complete
             && !self.primary
-            && !self.statements.is_empty()
+            && self.statements.first().is_some()
             && self.statements.iter().all(|looked| looked.standby_ok())
     }
 }
@@ -149,7 +175,7 @@ impl Session {
 
 /// A request of which nothing is known.
 fn unread(series: bool) -> Survey {
-    Survey { size: 0, complete: false, series, statements: Vec::new(), executes: 0, primary: true }
+    Survey { size: 0, complete: false, series, statements: Statements::default(), executes: 0, primary: true }
 }
 
 impl Survey {
@@ -160,12 +186,14 @@ impl Survey {
 
     /// A request of one text, for asking where it would go.
     pub(super) fn of_text(looked: Looked) -> Self {
-        Self { complete: true, statements: vec![looked], executes: 1, primary: false, ..unread(false) }
+        let mut statements = Statements::default();
+        statements.push(looked);
+        Self { complete: true, statements, executes: 1, primary: false, ..unread(false) }
     }
 
     /// A series that only closes statements, or is nothing but a Sync: no server is needed for it.
     pub(super) fn is_housekeeping(&self) -> bool {
-        self.series && self.complete && !self.primary && self.executes == 0 && self.statements.is_empty()
+        self.series && self.complete && !self.primary && self.executes == 0 && self.statements.first().is_none()
     }
 
     /// The request is nothing but an empty query.

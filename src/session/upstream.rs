@@ -195,7 +195,10 @@ impl Session {
             push(&mut lease.server, front::QUERY, body, Expect::Query { hide: false });
             return None;
         };
-        let looked = self.look(text, lease.lexing_changed());
+        let looked = match self.ahead.take() {
+            Some(looked) => looked,
+            None => self.look(text, lease.lexing_changed()),
+        };
         if looked.is_local() && !lease.server.expected.skipping() {
             if !lease.server.expected.is_empty() {
                 return Some(Taken::Wait);
