@@ -153,7 +153,9 @@ pub(super) fn run(
     local.block_on(&runtime, async move {
         let context = context(thread, common, start);
         let _ = counters.send((thread, context.counters.clone()));
-        serve(&context, common, inbox).await;
+        let common = common.clone();
+        // A task of its own: what is awaited here is polled with every turn of every session.
+        let _ = tokio::task::spawn_local(async move { serve(&context, &common, inbox).await }).await;
     });
 }
 

@@ -89,7 +89,6 @@ pub type Cancelling = std::pin::Pin<Box<dyn Future<Output = ()>>>;
 pub type CancelServer = Box<dyn Fn(NodeId, crate::wire::CancelKey) -> Cancelling + Send + Sync>;
 
 /// One database and user, shared by their sessions on this thread.
-#[derive(Debug)]
 pub struct Who {
     /// The database.
     pub database: Arc<str>,
@@ -101,6 +100,14 @@ pub struct Who {
     pub limits: PoolLimits,
     /// What is known of the database.
     pub known: Arc<Known<Catalog>>,
+    /// This thread's pools of the login, found once.
+    pools: RefCell<Vec<(NodeId, Rc<Pool>)>>,
+}
+
+impl std::fmt::Debug for Who {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.database, self.user)
+    }
 }
 
 /// What a real login of a database, user and set of startup options reported.
@@ -166,7 +173,14 @@ impl Context {
         let limits = self.settings.borrow().pool.for_login(database, user);
         let known = self.global.knowledge.database(database);
         let number = self.database_number(database);
-        let who = Rc::new(Who { database: key.0.clone(), user: key.1.clone(), number, limits, known });
+        let who = Rc::new(Who {
+            database: key.0.clone(),
+            user: key.1.clone(),
+            number,
+            limits,
+            known,
+            pools: RefCell::default(),
+        });
         let mut all = self.who.borrow_mut();
         if all.len() >= 10_000 {
             all.retain(|_, who| Rc::strong_count(who) > 1);
@@ -183,9 +197,15 @@ impl Context {
 
     /// This thread's part of the pool of a login at a node.
     pub(super) fn pool(&self, node: NodeId, who: &Who) -> Option<Rc<Pool>> {
+        if let Some((_, pool)) = who.pools.borrow().iter().find(|(id, _)| *id == node) {
+            return Some(pool.clone());
+        }
         let most = self.settings.borrow().nodes.iter().find(|(id, _)| *id == node)?.1;
         let key = PoolKey { node, database: who.database.clone(), user: who.user.clone() };
-        Some(self.hub.pool_by_key(key, Sizes { size: who.limits.size, min: who.limits.min_size, node: most }))
+        let sizes = Sizes { size: who.limits.size, min: who.limits.min_size, node: most };
+        let pool = self.hub.pool_by_key(key, sizes);
+        who.pools.borrow_mut().push((node, pool.clone()));
+        Some(pool)
     }
 
     /// Most sessions of a login that may keep a connection (SESSIONS R5).
