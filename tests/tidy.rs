@@ -17,7 +17,6 @@ use std::sync::OnceLock;
 #[rustfmt::skip]
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("file length", "src/config/settings.rs", "a table: one field per parameter, with its doc"),
-    ("bools", "src/session/notes.rs::Notes", "independent facts of one statement, not states"),
     ("bools", "src/session/survey.rs::Survey", "independent facts of one buffer, not states"),
     ("head", "src/cache/mod.rs", "not built yet"),
     ("head", "src/failover/mod.rs", "not built yet"),

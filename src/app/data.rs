@@ -220,7 +220,10 @@ fn receive(context: &Rc<Context>, common: &Arc<Common>, mail: ThreadMail) {
         ThreadMail::Pool(mail) => context.hub.receive(mail),
         ThreadMail::Cancel(id) => context.cancel(id),
         ThreadMail::Facts(fingerprint, facts) => context.learn(fingerprint, Rc::from(facts)),
-        ThreadMail::Retire => context.hub.retire(),
+        ThreadMail::Retire => {
+            context.hub.retire();
+            context.forget_greetings();
+        }
         ThreadMail::Forget(node) => context.hub.forget_idle(node),
         ThreadMail::Reload(settings) => context.reload(settings.0, settings.1),
         ThreadMail::Stop(_) => {}

@@ -115,6 +115,8 @@ impl std::fmt::Debug for Who {
 pub(super) struct Greeting {
     pub(super) reported: Rc<Reported>,
     pub(super) isolation: Isolation,
+    /// When it was asked for.
+    pub(super) asked: Instant,
 }
 
 /// One data thread.
@@ -328,6 +330,11 @@ impl Context {
 
     pub(super) fn leave(&self, id: u64) {
         self.sessions.borrow_mut().remove(&id);
+    }
+
+    /// Login defaults may have changed: the next clients are greeted by a real login again (SESSIONS R6).
+    pub fn forget_greetings(&self) {
+        self.greetings.borrow_mut().clear();
     }
 
     /// Cancels what a session is doing.

@@ -173,13 +173,20 @@ impl Session {
         let filled = lease.server.input.filled();
         let body = &filled[at + 5..filled.len().min(at + header.size)];
         let fields = ErrorFields::parse(body);
+        let mut stale = false;
         match fields.code {
-            b"26000" | b"0A000" => lease.server.statements.clear(),
+            // What we believe of the server's statements is not so, or a plan's columns have changed.
+            b"26000" => stale = contains(fields.message, b"\"pgherd_"),
+            b"0A000" => stale = fields.message == b"cached plan must not change result type",
             b"25006" => self.report(lease.server.identity.node, crate::cluster::Trouble::NotPrimary),
             _ => {}
         }
+        let twice = fields.code == sqlstate::DUPLICATE_STATEMENT.as_bytes();
         lease.failed = true;
-        if fields.code != sqlstate::DUPLICATE_STATEMENT.as_bytes() {
+        if stale {
+            lease.forget_statements();
+        }
+        if !twice {
             return None;
         }
         // The server speaks of its own name for the statement.
@@ -215,6 +222,10 @@ impl Session {
         lease.server.input.consume(cleared);
         self.client.output.extend_from_slice(frames);
     }
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
 }
 
 /// Kinds whose bodies are read here.

@@ -54,7 +54,7 @@ impl Session {
         let notes = std::mem::take(&mut lease.notes);
         let failed = std::mem::take(&mut lease.failed);
         self.account(&notes, failed, lease.server.identity.id);
-        let asks = !notes.touched.is_empty() || notes.reset || notes.probe;
+        let asks = !notes.touched.is_empty() || notes.reset() || notes.probe || notes.unseen.forget_statements;
         if asks && Box::pin(self.ask_about(&mut lease, &notes)).await.is_err() {
             self.lose(lease.server);
             self.pin = None;
@@ -101,9 +101,12 @@ impl Session {
         let names = self.names_to_ask(notes);
         let pins = notes.probe;
         let mut text = Vec::new();
-        settings_query(&mut text, &names, notes.reset);
+        settings_query(&mut text, &names, notes.reset());
         if pins {
             pins_query(&mut text);
+        }
+        if notes.unseen.forget_statements && self.pin.is_none() {
+            text.extend_from_slice(b";DEALLOCATE ALL");
         }
         if text.is_empty() {
             return Ok(());
@@ -121,7 +124,7 @@ impl Session {
         }
         let mut rows = outcome.rows.into_iter();
         if !names.is_empty() {
-            self.adopt(lease, &names, rows.next().unwrap_or_default(), notes.reset);
+            self.adopt(lease, &names, rows.next().unwrap_or_default(), notes.reset());
         }
         if pins {
             self.adopt_pins(lease, &rows.next().unwrap_or_default(), notes);
@@ -132,7 +135,7 @@ impl Session {
 
     fn names_to_ask(&self, notes: &Notes) -> Vec<Box<str>> {
         let mut names: Vec<Box<str>> = notes.touched.clone();
-        if notes.reset {
+        if notes.reset() {
             let carried = self.settings.names().chain(self.base.names());
             for name in carried {
                 if !names.iter().any(|known| **known == *name) {

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use crate::backend::Reported;
 use crate::sql::Isolation;
+use crate::support::clock::{Duration, now};
 use crate::wire::{TxStatus, write};
 
 use super::context::{Greeting, Who};
@@ -13,6 +14,8 @@ use super::local::Refusal;
 use super::survey::Survey;
 use super::{Context, End, Session};
 
+/// How long a greeting is good: defaults may be changed behind our back.
+const FRESH: Duration = Duration::from_secs(60);
 /// Greetings that a thread keeps.
 const MOST: usize = 1_000;
 
@@ -22,8 +25,8 @@ impl Session {
         let key = (self.who.database.clone(), self.who.user.clone(), self.digest);
         let known = self.context.greetings.borrow().get(&key).cloned();
         let greeting = match known {
-            Some(greeting) => greeting,
-            None => {
+            Some(greeting) if greeting.asked.elapsed() < FRESH => greeting,
+            _ => {
                 let greeting = self.ask_greeting().await?;
                 let mut all = self.context.greetings.borrow_mut();
                 if all.len() >= MOST {
@@ -75,7 +78,7 @@ impl Session {
             b"repeatable read" => Isolation::RepeatableRead,
             _ => Isolation::ReadCommitted,
         };
-        let greeting = Greeting { reported: lease.server.reported.clone(), isolation };
+        let greeting = Greeting { reported: lease.server.reported.clone(), isolation, asked: now() };
         self.give_back(lease.server);
         Ok(greeting)
     }

@@ -69,6 +69,12 @@ impl Leased {
         self.notes.flags.has(crate::sql::Flags::CHANGES_LEXING)
     }
 
+    /// Every statement on the server is parsed again from now on; the old ones are dropped with the end of the transaction.
+    pub(super) fn forget_statements(&mut self) {
+        self.server.statements.clear();
+        self.notes.unseen.forget_statements = true;
+    }
+
     /// Queues what is expected; what the server will skip is taken back at once.
     pub(super) fn undo(&mut self, expect: Expect, session: &mut Session) {
         if let Some(undo) = self.server.expected.push(expect)

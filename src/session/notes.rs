@@ -11,7 +11,7 @@ pub(super) struct Notes {
     /// Settings whose values must be asked for, lower case.
     pub(super) touched: Vec<Box<str>>,
     /// A RESET or DISCARD among them: a setting may have gone back to its default.
-    pub(super) reset: bool,
+    resets: Resets,
     /// State beyond settings may have been made or given up: ask whether the session is pinned (SESSIONS R1, R5).
     pub(super) probe: bool,
     /// COMMIT was sent: if its answer is lost, the outcome is unknown (SESSIONS R20).
@@ -22,13 +22,25 @@ pub(super) struct Notes {
     pub(super) unseen: Unseen,
 }
 
+/// What became of a RESET.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Resets {
+    /// There was none.
+    #[default]
+    None,
+    /// It was sent; the startup options were not applied again yet.
+    Sent,
+    /// They were.
+    Applied,
+}
+
 /// Reasons and duties that only the texts tell.
 #[derive(Debug, Default)]
 pub(super) struct Unseen {
     /// A named statement too long to be parsed again elsewhere.
     pub(super) long_statement: bool,
-    /// A RESET was sent and the startup options were not applied again yet.
-    pub(super) reset_sent: bool,
+    /// The server's prepared statements are not what was believed: drop them.
+    pub(super) forget_statements: bool,
 }
 
 /// Settings asked for after one transaction; beyond it the session keeps its connection.
@@ -73,13 +85,21 @@ impl Notes {
     }
 
     fn note_reset(&mut self) {
-        self.reset = true;
-        self.unseen.reset_sent = true;
+        self.resets = Resets::Sent;
+    }
+
+    /// A setting may have gone back to its default.
+    pub(super) fn reset(&self) -> bool {
+        self.resets != Resets::None
     }
 
     /// A RESET was sent since the last call.
     pub(super) fn take_reset(&mut self) -> bool {
-        std::mem::take(&mut self.unseen.reset_sent)
+        let sent = self.resets == Resets::Sent;
+        if sent {
+            self.resets = Resets::Applied;
+        }
+        sent
     }
 
     pub(super) fn touch(&mut self, name: &str) {
