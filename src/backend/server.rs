@@ -30,6 +30,9 @@ pub enum Lost {
     /// It broke the protocol.
     #[error("server broke the protocol: {0}")]
     Protocol(String),
+    /// It said goodbye, and why.
+    #[error("{0}")]
+    Said(String),
     /// It did not answer in time.
     #[error("server did not answer in time")]
     Timeout,

@@ -38,7 +38,11 @@ impl Session {
     pub(super) fn poll_replies(&mut self, lease: &mut Leased, cx: &mut Context<'_>) -> Poll<Broken> {
         loop {
             if let Err(lost) = self.scan(lease) {
-                return Poll::Ready(Broken::Server(lost));
+                // What came before is the client's.
+                return match self.poll_write_client(lease, cx) {
+                    Poll::Pending => Poll::Pending,
+                    _ => Poll::Ready(Broken::Server(lost)),
+                };
             }
             match self.poll_write_client(lease, cx) {
                 Poll::Ready(Ok(true)) => continue,
@@ -124,6 +128,10 @@ impl Session {
             return Ok(false);
         }
         let at = lease.down.pass;
+        if let Some(farewell) = farewell(lease, header) {
+            // The session outlives its server: the client gets an error of its own (SESSIONS R20).
+            return Err(Lost::Said(farewell));
+        }
         let replacement = if header.tag == back::ERROR { self.on_error(lease, header) } else { None };
         let mut undone = Vec::new();
         let mut fate = lease.server.observe_at(at, header, &mut undone)?;
@@ -222,6 +230,17 @@ impl Session {
         lease.server.input.consume(cleared);
         self.client.output.extend_from_slice(frames);
     }
+}
+
+/// What a server says with its last message, if the message at hand is that.
+fn farewell(lease: &Leased, header: Header) -> Option<String> {
+    if header.tag != back::ERROR {
+        return None;
+    }
+    let filled = lease.server.input.filled();
+    let at = lease.down.pass;
+    let fields = ErrorFields::parse(&filled[at + 5..filled.len().min(at + header.size)]);
+    fields.is_fatal().then(|| String::from_utf8_lossy(fields.message).into_owned())
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
