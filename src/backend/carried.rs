@@ -71,6 +71,11 @@ impl Carried {
         }
     }
 
+    /// Stops carrying all that RESET ALL resets: it leaves role and session authorization alone.
+    pub fn keep_identity(&mut self) {
+        self.entries.retain(|(name, _)| [AUTHORIZATION, ROLE].contains(&&**name));
+    }
+
     fn find(&self, name: &str) -> Result<usize, usize> {
         self.entries.binary_search_by(|(entry, _)| (**entry).cmp(name))
     }

@@ -16,6 +16,9 @@ pub enum Expect {
         /// Injected: nothing of it reaches the client.
         hide: bool,
     },
+    /// A simple query injected behind a request of the client, all hidden but its ReadyForQuery, which stands for the request's own: the
+    /// client goes on when both are done.
+    After,
     /// ParseComplete.
     Parse {
         /// Injected.
@@ -84,23 +87,12 @@ pub struct Expected {
     skipping: bool,
     /// The server waits for copy data: it ignores Sync and Flush.
     copy_in: bool,
-    /// A series was begun and its Sync was not sent yet.
-    series: Series,
-}
-
-/// Whether what was sent last leaves a series open. Its transaction is open until Sync, though nothing may be owed: a client
-/// that asks with Flush has had all its answers.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Series {
-    #[default]
-    Closed,
-    Open,
 }
 
 impl Expected {
     /// The server owes nothing.
     pub fn is_empty(&self) -> bool {
-        self.queue.is_empty() && !self.in_series()
+        self.queue.is_empty() && !self.skipping
     }
 
     /// The server waits for copy data.
@@ -115,7 +107,11 @@ impl Expected {
 
     /// Messages of an extended series were sent without the Sync that ends it.
     pub fn in_series(&self) -> bool {
-        self.skipping || self.series == Series::Open
+        self.skipping
+            || !matches!(
+                self.queue.back(),
+                None | Some(Expect::Query { .. } | Expect::After | Expect::Sync | Expect::Function)
+            )
     }
 
     /// A message was (or is about to be) sent. Returns what must be taken back at once: the server will ignore it.
@@ -124,20 +120,11 @@ impl Expected {
             Expect::Sync if self.copy_in && !self.copy_ended() => None,
             Expect::Sync => {
                 self.skipping = false;
-                self.series = Series::Closed;
                 self.queue.push_back(Expect::Sync);
                 None
             }
-            // Copy data that nobody asked for is ignored by the server.
-            Expect::CopyEnd if self.queue.is_empty() => None,
             expect if self.skipping => undo_of(expect),
             expect => {
-                match expect {
-                    // A query in the middle of a series ends its transaction too.
-                    Expect::Query { .. } | Expect::Function => self.series = Series::Closed,
-                    Expect::CopyEnd | Expect::Made { frames: Made::Frames(_), .. } => {}
-                    _ => self.series = Series::Open,
-                }
                 self.queue.push_back(expect);
                 None
             }
@@ -150,7 +137,9 @@ impl Expected {
 
     /// A message made here whose turn has come.
     pub fn pop_made(&mut self) -> Option<Made> {
-        self.pass_copy_end();
+        while let Some(Expect::CopyEnd) = self.queue.front() {
+            self.queue.pop_front();
+        }
         match self.queue.pop_front()? {
             Expect::Made { frames, .. } => Some(frames),
             other => {
@@ -163,11 +152,9 @@ impl Expected {
     /// How the client's requests that are still owed an answer would have to be answered if the server is gone: how many end
     /// with ReadyForQuery, and whether a series without its Sync follows them.
     pub fn owed(&self) -> (usize, bool) {
-        let ends = |expect: &&Expect| {
-            let refused = matches!(expect, Expect::Made { frames: Made::Frames(_), .. });
-            refused || matches!(expect, Expect::Query { hide: false } | Expect::Sync | Expect::Function)
-        };
-        (self.queue.iter().filter(ends).count(), self.in_series())
+        let ends = |expect: &&Expect| matches!(expect, Expect::Query { hide: false } | Expect::Sync | Expect::Function);
+        let last = usize::from(matches!(self.queue.front(), Some(Expect::After)));
+        (self.queue.iter().filter(ends).count() + last, self.in_series())
     }
 
     /// A message of the server has arrived. `undone` receives what a failed series did not do.
@@ -175,7 +162,10 @@ impl Expected {
     /// # Errors
     /// Nothing that was sent is answered by such a message.
     pub fn on(&mut self, tag: u8, undone: &mut Vec<Undo>) -> Result<Fate, Unexpected> {
-        if matches!(tag, back::NOTICE | back::NOTIFICATION | back::PARAMETER_STATUS) {
+        if tag == back::NOTIFICATION {
+            return Ok(Fate::Forward);
+        }
+        if matches!(tag, back::NOTICE | back::PARAMETER_STATUS) {
             return Ok(self.fate());
         }
         self.pass_copy_end();
@@ -183,8 +173,8 @@ impl Expected {
             return if tag == back::ERROR { Ok(Fate::Forward) } else { Err(Unexpected(tag)) };
         };
         match front {
-            Expect::Query { .. } | Expect::Function => self.on_simple(tag),
-            Expect::Sync if tag == back::READY => Ok(self.done()),
+            Expect::Query { .. } | Expect::After | Expect::Function => self.on_simple(tag),
+            Expect::Sync if tag == back::READY => Ok(self.done_and_ready()),
             // A Sync can fail too: it commits.
             Expect::Sync if tag == back::ERROR => Ok(Fate::Forward),
             _ if tag == back::ERROR => Ok(self.on_series_error(undone)),
@@ -195,17 +185,36 @@ impl Expected {
     /// Would a message of that kind be hidden if it came now?
     pub fn hides(&self, tag: u8) -> bool {
         match self.queue.front() {
-            Some(Expect::Query { hide: true }) => tag != back::PARAMETER_STATUS,
+            Some(Expect::Query { hide: true }) => !matches!(tag, back::PARAMETER_STATUS | back::NOTIFICATION),
+            Some(Expect::After) => !matches!(tag, back::PARAMETER_STATUS | back::NOTIFICATION | back::READY),
+            Some(_) if tag == back::READY => self.ready_comes_later(),
             Some(Expect::Parse { hide: true, .. }) => tag == back::PARSE_COMPLETE,
             Some(Expect::Close { hide: true, .. }) => tag == back::CLOSE_COMPLETE,
             _ => false,
         }
     }
 
+    /// The ReadyForQuery of what is at the front is given by what was injected behind it.
+    fn ready_comes_later(&self) -> bool {
+        matches!(self.queue.get(1), Some(Expect::After))
+    }
+
+    fn done_and_ready(&mut self) -> Fate {
+        let later = self.ready_comes_later();
+        let fate = match self.queue.pop_front() {
+            Some(Expect::Query { hide: true }) => Fate::Hide,
+            _ => Fate::Forward,
+        };
+        if later { Fate::Hide } else { fate }
+    }
+
     fn fate(&self) -> Fate {
         match self.queue.front() {
             Some(
-                Expect::Query { hide: true } | Expect::Parse { hide: true, .. } | Expect::Close { hide: true, .. },
+                Expect::After
+                | Expect::Query { hide: true }
+                | Expect::Parse { hide: true, .. }
+                | Expect::Close { hide: true, .. },
             ) => Fate::Hide,
             _ => Fate::Forward,
         }
@@ -214,7 +223,6 @@ impl Expected {
     fn done(&mut self) -> Fate {
         let fate = self.fate();
         self.queue.pop_front();
-        self.pass_copy_end();
         fate
     }
 
@@ -222,7 +230,7 @@ impl Expected {
         match tag {
             back::READY => {
                 self.copy_in = false;
-                return Ok(self.done());
+                return Ok(self.done_and_ready());
             }
             back::COPY_IN | back::COPY_BOTH => self.copy_in = true,
             back::ERROR | back::COMPLETE => self.copy_in = false,
@@ -259,9 +267,6 @@ impl Expected {
         self.copy_in = true;
         while let Some(Expect::Sync) = self.queue.get(1) {
             self.queue.remove(1);
-            if !self.queue.iter().any(|expect| matches!(expect, Expect::Sync)) {
-                self.series = Series::Open;
-            }
         }
     }
 
@@ -283,7 +288,7 @@ impl Expected {
     }
 
     fn pass_copy_end(&mut self) {
-        while let Some(Expect::CopyEnd) = self.queue.front() {
+        if let Some(Expect::CopyEnd) = self.queue.front() {
             self.queue.pop_front();
         }
     }
@@ -311,6 +316,18 @@ mod tests {
 
     fn parse(hide: bool) -> Expect {
         Expect::Parse { hide, undo: None }
+    }
+
+    #[test]
+    fn r06_what_is_injected_behind_a_request_is_done_before_the_client_goes_on() {
+        use Fate::{Forward, Hide};
+        let (expected, fates) = run(vec![Expect::Query { hide: false }, Expect::After], b"CZTDCAZ");
+        assert_eq!(fates, [Forward, Hide, Hide, Hide, Hide, Forward, Forward]);
+        assert!(expected.is_empty());
+        let (expected, fates) = run(vec![Expect::Sync, Expect::After], b"ZEZ");
+        assert_eq!((fates, expected.owed()), (vec![Hide, Hide, Forward], (0, false)));
+        let (expected, _) = run(vec![Expect::Query { hide: false }, Expect::After], b"CZ");
+        assert_eq!(expected.owed(), (1, false));
     }
 
     #[test]
@@ -371,39 +388,6 @@ mod tests {
         assert!(matches!(expected.pop_made(), Some(Made::Tag(b'1'))));
         assert!(expected.pop_made().is_none());
         expected.on(b'Z', &mut Vec::new()).expect("expected");
-    }
-
-    #[test]
-    fn r13_a_series_stays_open_until_its_sync_though_all_of_it_is_answered() {
-        let (mut expected, _) = run(vec![parse(false), Expect::Bind, Expect::Execute], b"12C");
-        assert!(expected.in_series() && !expected.is_empty());
-        expected.push(Expect::Sync);
-        assert!(!expected.in_series());
-        expected.on(b'Z', &mut Vec::new()).expect("expected");
-        assert!(expected.is_empty());
-        let (expected, _) = run(vec![parse(false), Expect::Query { hide: false }], b"1CZ");
-        assert!(expected.is_empty());
-    }
-
-    #[test]
-    fn copy_data_sent_ahead_of_the_servers_word_ends_before_its_sync() {
-        let sent = vec![parse(false), Expect::Bind, Expect::Execute, Expect::CopyEnd, Expect::Sync];
-        let (expected, _) = run(sent, b"12GCZ");
-        assert!(expected.is_empty());
-        let (mut expected, _) = run(vec![Expect::Query { hide: false }, Expect::CopyEnd], b"G");
-        assert_eq!(expected.owed(), (1, false));
-        expected.on(b'C', &mut Vec::new()).expect("expected");
-        expected.on(b'Z', &mut Vec::new()).expect("expected");
-        assert!(expected.push(Expect::CopyEnd).is_none());
-        assert!(expected.is_empty());
-    }
-
-    #[test]
-    fn r20_a_refused_query_is_owed_its_answer() {
-        let mut expected = Expected::default();
-        expected.push(Expect::Query { hide: false });
-        expected.push(Expect::Made { frames: Made::Frames(Box::default()), undo: None });
-        assert_eq!(expected.owed(), (2, false));
     }
 
     #[test]

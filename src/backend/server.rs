@@ -105,6 +105,8 @@ pub struct Outcome {
     pub rows: Vec<Vec<Option<Vec<u8>>>>,
     /// SQLSTATE and text of the first error.
     pub error: Option<(String, String)>,
+    /// NotificationResponses that came meanwhile, as whole messages: they are the session's if the connection is its own.
+    pub notifications: Vec<u8>,
 }
 
 /// Rows that an internal query may return: they are bounded by their texts, this guards against surprises.
@@ -277,6 +279,7 @@ impl Server {
                 let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
                 outcome.error = Some((text(fields.code), text(fields.message)));
             }
+            back::NOTIFICATION => outcome.notifications.extend_from_slice(&self.input.filled()[..header.size]),
             _ => {}
         }
         Ok(())

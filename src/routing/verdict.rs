@@ -134,7 +134,7 @@ fn opaque(facts: &Facts, catalog: Option<&Catalog>) -> (bool, bool) {
     }
     let writes_rows = facts.flags.has(Flags::WRITES) && !facts.relations.is_empty();
     let Some(catalog) = catalog else {
-        let needed = !facts.functions.is_empty() || writes_rows;
+        let needed = !facts.functions.is_empty() || writes_rows || facts.relations.iter().any(of_users);
         return (needed, needed);
     };
     let unread = |name: &Name| catalog.function(&name.name) != Some(Function::Reads);
@@ -142,16 +142,22 @@ fn opaque(facts: &Facts, catalog: Option<&Catalog>) -> (bool, bool) {
     let calls = facts.functions.iter().any(unread) || facts.builtins.iter().any(shadow);
     let hidden = |name: &Name| catalog.relation(&name.name).is_none_or(|relation| relation.active);
     let fires = writes_rows && facts.relations.iter().any(hidden);
-    // A read through a view runs the view's functions, and through row security its policies'.
-    let looks = |name: &Name| {
-        catalog.relation(&name.name).is_some_and(|relation| match relation.reading {
+    // A read through a view runs the view's functions, and through row security its policies'; what is not known yet may be a view.
+    let looks = |name: &Name| match catalog.relation(&name.name) {
+        None => of_users(name),
+        Some(relation) => match relation.reading {
             Reading::View => true,
             Reading::RowSecurity => relation.active,
             _ => false,
-        })
+        },
     };
     let opens = facts.relations.iter().any(looks);
     let unknown = facts.functions.iter().any(|name| catalog.function(&name.name).is_none())
-        || (writes_rows && facts.relations.iter().any(|name| catalog.relation(&name.name).is_none()));
+        || facts.relations.iter().any(|name| (writes_rows || of_users(name)) && catalog.relation(&name.name).is_none());
     (calls || fires || opens || catalog.calls_by_attribute(&facts.attributes), unknown)
+}
+
+/// Not one of the relations that PostgreSQL brings along, which no catalog lists and whose views are harmless.
+fn of_users(name: &Name) -> bool {
+    !name.name.starts_with("pg_") && &*name.schema != "information_schema"
 }

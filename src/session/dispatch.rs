@@ -187,7 +187,11 @@ impl Session {
             None => self.lease(node).await?,
         };
         let another = server.leftovers.session != self.number();
-        match self.prepare(&mut server).await {
+        let prepared = match self.prepare(&mut server).await {
+            Err(SetupError::Refused(_)) if self.gives_up(survey) => self.prepare(&mut server).await,
+            done => done,
+        };
+        match prepared {
             Ok(()) => {
                 let mut lease = Leased::new(server);
                 lease.ways.sequences_of_another = another;
@@ -202,6 +206,20 @@ impl Session {
                 Err(NoLease::Unreachable(lost.to_string()))
             }
         }
+    }
+
+    /// A setting that no server accepts any more must not keep its own RESET from running: it is given up beforehand.
+    fn gives_up(&mut self, survey: &Survey) -> bool {
+        let Some(looked) = survey.single().filter(|looked| looked.facts.statements == 1) else { return false };
+        let mut settings = (*self.settings).clone();
+        match &looked.facts.effects[..] {
+            [Effect::Reset { name }] if matches!(self.block, Block::None) => settings.remove(name),
+            [Effect::DiscardAll] if matches!(self.block, Block::None) => settings = (*self.base).clone(),
+            [Effect::ResetAll] if matches!(self.block, Block::None) => settings.keep_identity(),
+            _ => return false,
+        }
+        self.carry(std::rc::Rc::new(settings));
+        true
     }
 
     /// The connection that this session wrote through last, if the request asks for a sequence's value and nobody else has

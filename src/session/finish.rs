@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering;
 
 use crate::backend::{Expect, SharedPool, set_statement};
 use crate::config::{OpaquePolicy, PoolMode};
-use crate::sql::{Effect, Flags};
+use crate::sql::{Effect, Facts, Flags};
 use crate::support::clock::now;
-use crate::wire::write;
+use crate::wire::{TxStatus, write};
 
 use super::Session;
 use super::lease::{ASK, Leased};
@@ -117,6 +117,7 @@ impl Session {
             Ok(Ok(outcome)) => outcome,
             _ => return Err(()),
         };
+        self.client.output.extend_from_slice(&outcome.notifications);
         if outcome.error.is_some() {
             // A setting of the session's own (a role without rights, a tiny statement_timeout) keeps us from asking.
             self.pin_because(lease, "its state could not be asked for".to_owned());
@@ -239,19 +240,7 @@ impl Session {
         let facts = &looked.facts;
         let foreign = lease.ways.sequences_of_another && !lease.notes.wrote();
         lease.notes.add(facts, looked.verdict.opaque);
-        for effect in &facts.effects {
-            match effect {
-                Effect::DiscardAll => {
-                    self.prepared = None;
-                    lease.server.statements.clear();
-                }
-                Effect::Deallocate { name: None } => {
-                    self.prepared = None;
-                    lease.server.statements.clear();
-                }
-                _ => {}
-            }
-        }
+        self.forget_statements(lease, facts);
         if facts.flags.has(Flags::SEQUENCE_VALUE) && foreign && !lease.server.expected.in_series() {
             // Another session's value must not be seen; without one PostgreSQL says 55000 (SESSIONS R4).
             inject(lease, b"DISCARD SEQUENCES");
@@ -259,18 +248,42 @@ impl Session {
         }
     }
 
-    /// After a RESET the startup options hold again, before anything else of the client runs (SESSIONS R6).
-    pub(super) fn apply_base_again(&mut self, lease: &mut Leased) {
+    /// DEALLOCATE ALL and DISCARD ALL end the session's statements, unless they are certain to fail (SESSIONS R3). The server's own are
+    /// given up either way; it has others under other names from then on.
+    fn forget_statements(&mut self, lease: &mut Leased, facts: &Facts) {
+        let server = &mut lease.server;
+        let refused = server.status == TxStatus::Failed || server.expected.skipping();
+        for effect in &facts.effects {
+            let forgets = match effect {
+                Effect::DiscardAll => !refused && server.status == TxStatus::Idle,
+                Effect::Deallocate { name: None } => !refused,
+                _ => continue,
+            };
+            server.statements.clear();
+            if forgets {
+                self.prepared = None;
+            }
+        }
+    }
+
+    /// After a RESET the startup options hold again, before anything else of the client runs and before it hears that it may go on
+    /// (SESSIONS R6). `parts`: statements of the text; of several, a later one may have taken the RESET back.
+    pub(super) fn apply_base_again(&mut self, lease: &mut Leased, parts: u16) {
         if !lease.notes.take_reset() || self.base.is_empty() {
             return;
         }
         let mut text = Vec::new();
         for name in self.base.names() {
             if let Some(value) = self.base.get(name) {
-                set_statement(&mut text, name, value);
+                match parts {
+                    0 | 1 => set_statement(&mut text, name, value),
+                    _ => set_if_reset(&mut text, name, value),
+                }
             }
         }
-        inject(lease, &text);
+        write::query(&mut lease.server.output, &text);
+        lease.server.expected.push(Expect::After);
+        lease.server.unnamed = 0;
     }
 
     /// DISCARD ALL while the session holds nothing: it is a new session from here on.
@@ -286,6 +299,19 @@ fn inject(lease: &mut Leased, text: &[u8]) {
     write::query(&mut lease.server.output, text);
     lease.server.expected.push(Expect::Query { hide: true });
     lease.server.unnamed = 0;
+}
+
+/// Sets a parameter for the session unless the session has set it itself. A custom one is unknown to pg_settings; empty is its default.
+fn set_if_reset(text: &mut Vec<u8>, name: &str, value: &[u8]) {
+    text.extend_from_slice(b"SELECT pg_catalog.set_config(");
+    write::literal(text, name);
+    text.push(b',');
+    write::literal_bytes(text, value);
+    text.extend_from_slice(b",false) WHERE coalesce((SELECT source <> 'session' FROM pg_catalog.pg_settings WHERE pg_catalog.lower(name) = ");
+    write::literal(text, name);
+    text.extend_from_slice(b"), coalesce(pg_catalog.current_setting(");
+    write::literal(text, name);
+    text.extend_from_slice(b", true), '') = '');");
 }
 
 fn settings_query(text: &mut Vec<u8>, names: &[Box<str>], with_source: bool) {

@@ -12,7 +12,7 @@ use super::notes::Notes;
 use super::prepared::{Change, MOST_NAMES, MOST_UNNAMED, Prepared, Unnamed};
 
 /// Bytes waiting for a server above which no more messages are taken from the client.
-pub(super) const ENOUGH: usize = LARGE;
+const ENOUGH: usize = LARGE;
 
 /// What of the client's input may be written to the server as it is.
 #[derive(Debug, Default)]
@@ -171,14 +171,16 @@ impl Session {
             front::EXECUTE => push(&mut lease.server, front::EXECUTE, body, Expect::Execute),
             front::SYNC => {
                 push(&mut lease.server, front::SYNC, body, Expect::Sync);
-                self.apply_base_again(lease);
+                self.apply_base_again(lease, 1);
             }
             front::FUNCTION_CALL => {
                 lease.notes.unread();
                 push(&mut lease.server, front::FUNCTION_CALL, body, Expect::Function);
             }
             front::COPY_DONE | front::COPY_FAIL => {
-                lease.server.expected.push(Expect::CopyEnd);
+                if lease.server.expected.copy_in() {
+                    lease.server.expected.push(Expect::CopyEnd);
+                }
                 frame(&mut lease.server.output, header.tag, body);
             }
             front::TERMINATE => return Some(Taken::Terminate),
@@ -197,8 +199,8 @@ impl Session {
             Some(looked) => looked,
             None => self.look(text, lease.lexing_changed()),
         };
-        if looked.is_local() && !lease.server.expected.in_series() {
-            if !lease.server.expected.is_empty() || !lease.quiet() {
+        if looked.is_local() && !lease.server.expected.skipping() {
+            if !lease.server.expected.is_empty() {
                 return Some(Taken::Wait);
             }
             if lease.server.status != TxStatus::Failed && self.answer_in_lease(lease, &looked) {
@@ -212,7 +214,7 @@ impl Session {
         self.before_statement(lease, &looked);
         self.forget_unnamed(&mut lease.server);
         push(&mut lease.server, front::QUERY, body, Expect::Query { hide: false });
-        self.apply_base_again(lease);
+        self.apply_base_again(lease, looked.facts.statements);
         None
     }
 
