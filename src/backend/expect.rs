@@ -87,12 +87,23 @@ pub struct Expected {
     skipping: bool,
     /// The server waits for copy data: it ignores Sync and Flush.
     copy_in: bool,
+    /// A series was begun and its Sync was not sent yet.
+    series: Series,
+}
+
+/// Whether what was sent last leaves a series open. Its transaction is open until Sync, though nothing may be owed: a client
+/// that asks with Flush has had all its answers.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Series {
+    #[default]
+    Closed,
+    Open,
 }
 
 impl Expected {
     /// The server owes nothing.
     pub fn is_empty(&self) -> bool {
-        self.queue.is_empty() && !self.skipping
+        self.queue.is_empty() && !self.in_series()
     }
 
     /// The server waits for copy data.
@@ -107,11 +118,7 @@ impl Expected {
 
     /// Messages of an extended series were sent without the Sync that ends it.
     pub fn in_series(&self) -> bool {
-        self.skipping
-            || !matches!(
-                self.queue.back(),
-                None | Some(Expect::Query { .. } | Expect::After | Expect::Sync | Expect::Function)
-            )
+        self.skipping || self.series == Series::Open
     }
 
     /// A message was (or is about to be) sent. Returns what must be taken back at once: the server will ignore it.
@@ -120,11 +127,20 @@ impl Expected {
             Expect::Sync if self.copy_in && !self.copy_ended() => None,
             Expect::Sync => {
                 self.skipping = false;
+                self.series = Series::Closed;
                 self.queue.push_back(Expect::Sync);
                 None
             }
+            // Copy data that nobody asked for is ignored by the server.
+            Expect::CopyEnd if self.queue.is_empty() => None,
             expect if self.skipping => undo_of(expect),
             expect => {
+                match expect {
+                    // A query in the middle of a series ends its transaction too.
+                    Expect::Query { .. } | Expect::After | Expect::Function => self.series = Series::Closed,
+                    Expect::CopyEnd | Expect::Made { frames: Made::Frames(_), .. } => {}
+                    _ => self.series = Series::Open,
+                }
                 self.queue.push_back(expect);
                 None
             }
@@ -137,9 +153,7 @@ impl Expected {
 
     /// A message made here whose turn has come.
     pub fn pop_made(&mut self) -> Option<Made> {
-        while let Some(Expect::CopyEnd) = self.queue.front() {
-            self.queue.pop_front();
-        }
+        self.pass_copy_end();
         match self.queue.pop_front()? {
             Expect::Made { frames, .. } => Some(frames),
             other => {
@@ -152,7 +166,10 @@ impl Expected {
     /// How the client's requests that are still owed an answer would have to be answered if the server is gone: how many end
     /// with ReadyForQuery, and whether a series without its Sync follows them.
     pub fn owed(&self) -> (usize, bool) {
-        let ends = |expect: &&Expect| matches!(expect, Expect::Query { hide: false } | Expect::Sync | Expect::Function);
+        let ends = |expect: &&Expect| {
+            let refused = matches!(expect, Expect::Made { frames: Made::Frames(_), .. });
+            refused || matches!(expect, Expect::Query { hide: false } | Expect::Sync | Expect::Function)
+        };
         let last = usize::from(matches!(self.queue.front(), Some(Expect::After)));
         (self.queue.iter().filter(ends).count() + last, self.in_series())
     }
@@ -223,6 +240,7 @@ impl Expected {
     fn done(&mut self) -> Fate {
         let fate = self.fate();
         self.queue.pop_front();
+        self.pass_copy_end();
         fate
     }
 
@@ -267,6 +285,9 @@ impl Expected {
         self.copy_in = true;
         while let Some(Expect::Sync) = self.queue.get(1) {
             self.queue.remove(1);
+            if !self.queue.iter().any(|expect| matches!(expect, Expect::Sync)) {
+                self.series = Series::Open;
+            }
         }
     }
 
@@ -288,7 +309,7 @@ impl Expected {
     }
 
     fn pass_copy_end(&mut self) {
-        if let Some(Expect::CopyEnd) = self.queue.front() {
+        while let Some(Expect::CopyEnd) = self.queue.front() {
             self.queue.pop_front();
         }
     }
@@ -388,6 +409,39 @@ mod tests {
         assert!(matches!(expected.pop_made(), Some(Made::Tag(b'1'))));
         assert!(expected.pop_made().is_none());
         expected.on(b'Z', &mut Vec::new()).expect("expected");
+    }
+
+    #[test]
+    fn r13_a_series_stays_open_until_its_sync_though_all_of_it_is_answered() {
+        let (mut expected, _) = run(vec![parse(false), Expect::Bind, Expect::Execute], b"12C");
+        assert!(expected.in_series() && !expected.is_empty());
+        expected.push(Expect::Sync);
+        assert!(!expected.in_series());
+        expected.on(b'Z', &mut Vec::new()).expect("expected");
+        assert!(expected.is_empty());
+        let (expected, _) = run(vec![parse(false), Expect::Query { hide: false }], b"1CZ");
+        assert!(expected.is_empty());
+    }
+
+    #[test]
+    fn copy_data_sent_ahead_of_the_servers_word_ends_before_its_sync() {
+        let sent = vec![parse(false), Expect::Bind, Expect::Execute, Expect::CopyEnd, Expect::Sync];
+        let (expected, _) = run(sent, b"12GCZ");
+        assert!(expected.is_empty());
+        let (mut expected, _) = run(vec![Expect::Query { hide: false }, Expect::CopyEnd], b"G");
+        assert_eq!(expected.owed(), (1, false));
+        expected.on(b'C', &mut Vec::new()).expect("expected");
+        expected.on(b'Z', &mut Vec::new()).expect("expected");
+        assert!(expected.push(Expect::CopyEnd).is_none());
+        assert!(expected.is_empty());
+    }
+
+    #[test]
+    fn r20_a_refused_query_is_owed_its_answer() {
+        let mut expected = Expected::default();
+        expected.push(Expect::Query { hide: false });
+        expected.push(Expect::Made { frames: Made::Frames(Box::default()), undo: None });
+        assert_eq!(expected.owed(), (2, false));
     }
 
     #[test]

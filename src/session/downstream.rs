@@ -77,13 +77,19 @@ impl Session {
 
     /// Looks at the messages in the server's input as far as they can be passed or dropped now.
     pub(super) fn scan(&mut self, lease: &mut Leased) -> Result<(), Lost> {
-        self.emit_made(lease);
+        if lease.down.left == 0 {
+            self.emit_made(lease);
+        }
         loop {
             let at = lease.down.pass;
             let there = lease.server.input.len() - at;
             if lease.down.left > 0 {
                 if !self.scan_rest(lease, there) {
                     return Ok(());
+                }
+                // Nothing made here may stand in the middle of a server's message.
+                if lease.down.left == 0 {
+                    self.emit_made(lease);
                 }
                 continue;
             }
@@ -166,8 +172,8 @@ impl Session {
 
     /// A report of a parameter is the client's at any time, but for the one that would turn it away (SESSIONS R6).
     fn on_parameter(&mut self, lease: &mut Leased, at: usize, header: Header) -> Fate {
-        let body = &lease.server.input.filled()[at + 5..at + header.size];
-        if body.starts_with(b"in_hot_standby\0") {
+        let filled = lease.server.input.filled();
+        if filled[at + 5..].starts_with(b"in_hot_standby\0") && filled.len() >= at + header.size {
             return Fate::Hide;
         }
         self.set_told(lease.server.reported.clone());

@@ -190,6 +190,9 @@ impl Session {
 
     /// The answer to a statement that needs no server, whatever the state of the session; none if it needs one.
     pub(super) fn local_answer(&mut self, looked: &Looked) -> Option<Result<Answer, Refusal>> {
+        if looked.facts.statements != 1 {
+            return None;
+        }
         match &looked.facts.effects[..] {
             [Effect::Admin { words }] => Some(self.administer(words)),
             [Effect::Deallocate { name: Some(name) }] => {

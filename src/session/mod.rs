@@ -238,8 +238,11 @@ impl Session {
                 return Poll::Ready(Err(self.lost_while_idle(broken)));
             }
         }
-        if let Poll::Ready(Err(_)) = self.client.poll_flush(cx) {
-            return Poll::Ready(Err(End::Client));
+        match self.client.poll_flush(cx) {
+            Poll::Ready(Err(_)) => return Poll::Ready(Err(End::Client)),
+            // A client that does not take its answers is not asked for more.
+            Poll::Pending if self.client.output.len() > upstream::ENOUGH => return Poll::Pending,
+            _ => {}
         }
         loop {
             match self.next_header() {

@@ -28,6 +28,10 @@ pub(super) fn abandon(session: &mut Session, mut lease: Leased) {
         // In the middle of a message: the server sees the end of the connection and gives up.
         return pool.lost(lease.server);
     }
+    if lease.server.expected.in_series() && !lease.server.expected.skipping() {
+        // What was executed without a Sync is rolled back by the end of the connection, and by nothing that keeps it.
+        return pool.lost(lease.server);
+    }
     let reads = !lease.notes.flags.any(Flags::WRITES.with(Flags::OPAQUE));
     if reads && !lease.server.expected.is_empty() {
         session.send_cancel(&lease.server);

@@ -9,7 +9,7 @@ use crate::wire::Fault;
 use super::Session;
 use super::downstream::Broken;
 use super::lease::Leased;
-use super::upstream::Taken;
+use super::upstream::{ENOUGH, Taken};
 
 /// Why a relay ended.
 #[derive(Debug)]
@@ -46,6 +46,7 @@ impl Session {
                 Ok(taken) => taken,
                 Err(fault) => return Poll::Ready(RelayEnd::Fault(fault)),
             };
+            let crowded = lease.server.output.len() >= ENOUGH;
             let wrote = match self.poll_requests(lease, cx) {
                 Ok(wrote) => wrote,
                 Err(lost) => return self.drain_replies(lease, cx, lost),
@@ -62,8 +63,9 @@ impl Session {
             if self.resting(lease) {
                 return Poll::Ready(if self.control.stopping() { RelayEnd::Stopped } else { RelayEnd::Rest });
             }
-            let waits = taken == Taken::Wait && lease.quiet() && self.client.output.is_empty();
-            if wrote || waits {
+            let settled = lease.server.expected.is_empty() && lease.quiet() && self.client.output.is_empty();
+            let waited = taken == Taken::Wait && settled;
+            if wrote || waited || (crowded && lease.server.flushed()) {
                 continue;
             }
             match self.poll_more(lease, cx, taken) {
@@ -110,6 +112,8 @@ impl Session {
     fn drain_replies(&mut self, lease: &mut Leased, cx: &mut Context<'_>, lost: Lost) -> Poll<RelayEnd> {
         match self.poll_replies(lease, cx) {
             Poll::Ready(Broken::Client) => Poll::Ready(RelayEnd::Gone),
+            // What is cleared for the client was taken off the queue of what it is owed.
+            Poll::Pending if lease.down.pass > 0 => Poll::Pending,
             Poll::Ready(Broken::Server(_)) | Poll::Pending => Poll::Ready(RelayEnd::Lost(lost)),
         }
     }
@@ -118,7 +122,7 @@ impl Session {
     fn poll_more(&mut self, lease: &Leased, cx: &mut Context<'_>, taken: Taken) -> Poll<Result<(), RelayEnd>> {
         // A client that does not take its answers is not asked for more.
         let blocked = lease.up.pass > 0 || taken != Taken::Enough || self.client.input.is_full();
-        if blocked || !lease.server.flushed() {
+        if blocked || !lease.server.flushed() || self.client.output.len() > ENOUGH {
             return Poll::Pending;
         }
         let buffers = &self.context.hub.buffers;

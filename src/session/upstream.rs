@@ -12,7 +12,7 @@ use super::notes::Notes;
 use super::prepared::{Change, MOST_NAMES, MOST_UNNAMED, Prepared, Unnamed};
 
 /// Bytes waiting for a server above which no more messages are taken from the client.
-const ENOUGH: usize = LARGE;
+pub(super) const ENOUGH: usize = LARGE;
 
 /// What of the client's input may be written to the server as it is.
 #[derive(Debug, Default)]
@@ -178,9 +178,7 @@ impl Session {
                 push(&mut lease.server, front::FUNCTION_CALL, body, Expect::Function);
             }
             front::COPY_DONE | front::COPY_FAIL => {
-                if lease.server.expected.copy_in() {
-                    lease.server.expected.push(Expect::CopyEnd);
-                }
+                lease.server.expected.push(Expect::CopyEnd);
                 frame(&mut lease.server.output, header.tag, body);
             }
             front::TERMINATE => return Some(Taken::Terminate),
@@ -199,8 +197,8 @@ impl Session {
             Some(looked) => looked,
             None => self.look(text, lease.lexing_changed()),
         };
-        if looked.is_local() && !lease.server.expected.skipping() {
-            if !lease.server.expected.is_empty() {
+        if looked.is_local() && !lease.server.expected.in_series() {
+            if !lease.server.expected.is_empty() || !lease.quiet() {
                 return Some(Taken::Wait);
             }
             if lease.server.status != TxStatus::Failed && self.answer_in_lease(lease, &looked) {
