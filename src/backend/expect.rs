@@ -213,16 +213,22 @@ impl Expected {
 
     /// The ReadyForQuery of what is at the front is given by what was injected behind it.
     fn ready_comes_later(&self) -> bool {
-        matches!(self.queue.get(1), Some(Expect::After))
+        let behind = self.queue.iter().skip(1).find(|expect| !matches!(expect, Expect::CopyEnd));
+        matches!(behind, Some(Expect::After))
     }
 
     fn done_and_ready(&mut self) -> Fate {
         let later = self.ready_comes_later();
-        let fate = match self.queue.pop_front() {
-            Some(Expect::Query { hide: true }) => Fate::Hide,
-            _ => Fate::Forward,
-        };
-        if later { Fate::Hide } else { fate }
+        // The end of an injected query behind a request is the one that the client waits for.
+        let shown = matches!(self.queue.front(), Some(Expect::After));
+        let fate = self.done();
+        if later {
+            Fate::Hide
+        } else if shown {
+            Fate::Forward
+        } else {
+            fate
+        }
     }
 
     fn fate(&self) -> Fate {
