@@ -19,4 +19,4 @@ pub use pool::{Pool, Ticket};
 pub use reported::{Interner, Reported};
 pub use server::{DetachedServer, Identity, Leftovers, Lost, Outcome, Server};
 pub use shared::{Full, Permit, PoolKey, Registry, Share, SharedNode, SharedPool};
-pub use statements::{StatementKey, Statements, statement_name};
+pub use statements::{StatementKey, Statements, is_statement_name, statement_name};

@@ -285,15 +285,20 @@ impl Server {
         Ok(())
     }
 
-    /// Reads and drops everything that is still owed. Not cancel safe: dropped in the middle, the connection must be closed.
+    /// Reads and drops everything that is still owed. `undone` receives what a failed series did not do. Not cancel safe: dropped in the middle, the connection must be closed.
     ///
     /// # Errors
     /// The connection was lost.
-    pub async fn drain(&mut self, buffers: &BufferPool) -> Result<(), Lost> {
-        std::future::poll_fn(|cx| self.poll_drain(cx, buffers)).await
+    pub async fn drain(&mut self, buffers: &BufferPool, undone: &mut Vec<Undo>) -> Result<(), Lost> {
+        std::future::poll_fn(|cx| self.poll_drain(cx, buffers, undone)).await
     }
 
-    fn poll_drain(&mut self, cx: &mut Context<'_>, buffers: &BufferPool) -> Poll<Result<(), Lost>> {
+    fn poll_drain(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffers: &BufferPool,
+        undone: &mut Vec<Undo>,
+    ) -> Poll<Result<(), Lost>> {
         loop {
             if !self.flushed()
                 && let Poll::Ready(result) = self.poll_flush(cx)
@@ -311,7 +316,7 @@ impl Server {
                 if self.input.len() < header.size {
                     return Poll::Ready(Err(Lost::Protocol("a message that is too long to drop".to_owned())));
                 }
-                self.observe(header, &mut Vec::new())?;
+                self.observe(header, undone)?;
                 self.input.consume(header.size);
             }
             while self.expected.pop_made().is_some() {}

@@ -84,6 +84,11 @@ pub fn statement_name(number: u32) -> String {
     format!("pgherd_{number}")
 }
 
+/// Could it be the name of a statement on a server?
+pub fn is_statement_name(name: &[u8]) -> bool {
+    name.starts_with(b"pgherd_")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

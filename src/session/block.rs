@@ -16,7 +16,10 @@ pub(super) enum Block {
     /// A deferred block that failed on a standby.
     Failed(Deferred),
     /// Its server was lost: nothing but its end is possible.
-    Lost,
+    Lost {
+        /// The client knows: a statement of it has failed with the reason. Until then not even COMMIT may succeed.
+        told: bool,
+    },
 }
 
 /// A BEGIN that was answered here.
@@ -34,7 +37,7 @@ impl Block {
         match self {
             Self::None => TxStatus::Idle,
             Self::Deferred(_) => TxStatus::InBlock,
-            Self::Failed(_) | Self::Lost => TxStatus::Failed,
+            Self::Failed(_) | Self::Lost { .. } => TxStatus::Failed,
         }
     }
 

@@ -36,6 +36,10 @@ impl Session {
             _ => {}
         }
         let Some(survey) = self.survey().map_err(End::Fault)? else { return self.read_more().await };
+        if let Some(refusal) = self.loss_to_tell(&survey) {
+            self.refuse(&survey, &refusal);
+            return Ok(());
+        }
         if let Some(answer) = self.answered_here(&survey) {
             match answer {
                 Ok(answer) => self.answer(&survey, &answer),
@@ -54,7 +58,7 @@ impl Session {
     /// The answer to a request that needs no server.
     fn answered_here(&mut self, survey: &Survey) -> Option<Result<Answer, Refusal>> {
         if !survey.complete {
-            return matches!(self.block, Block::Lost).then(|| Err(Refusal::failed_block()));
+            return matches!(self.block, Block::Lost { .. }).then(|| Err(Refusal::failed_block()));
         }
         if survey.is_housekeeping() {
             return Some(Ok(Answer::Empty));
@@ -64,7 +68,7 @@ impl Session {
         }
         let looked = survey.single().filter(|_| survey.executes == 1).cloned();
         let Some(looked) = looked else {
-            return matches!(self.block, Block::Lost).then(|| Err(Refusal::failed_block()));
+            return matches!(self.block, Block::Lost { .. }).then(|| Err(Refusal::failed_block()));
         };
         let facts = looked.facts.clone();
         if self.who.limits.mode != crate::config::PoolMode::Statement
@@ -73,7 +77,7 @@ impl Session {
             return Some(answer);
         }
         match (&self.block, &facts.effects[..]) {
-            (Block::Lost, _) => Some(Err(Refusal::failed_block())),
+            (Block::Lost { .. }, _) => Some(Err(Refusal::failed_block())),
             (Block::Failed(_), _) => None,
             (Block::None, [Effect::DiscardAll]) if facts.kind == Kind::Session && facts.statements == 1 => {
                 self.discard_all();
@@ -103,7 +107,7 @@ impl Session {
                 self.block = Block::None;
                 Some(Ok(Answer::Tag(tag)))
             }
-            Block::Failed(_) | Block::Lost => {
+            Block::Failed(_) | Block::Lost { .. } => {
                 let tag = block::ending(facts, true)?;
                 self.block = Block::None;
                 Some(Ok(Answer::Tag(tag)))
@@ -117,7 +121,7 @@ impl Session {
         let blocked = match &self.block {
             Block::None => false,
             Block::Deferred(deferred) => !deferred.reads || survey.statements.iter().any(|looked| looked.binds_block()),
-            Block::Failed(_) | Block::Lost => true,
+            Block::Failed(_) | Block::Lost { .. } => true,
         };
         while !blocked && survey.reads() {
             let node = match self.place(&survey, &avoid) {
@@ -147,13 +151,16 @@ impl Session {
                 return Ok(());
             }
         };
+        for looked in survey.statements.iter() {
+            super::finish::hide_sequences(&mut lease, &looked.facts);
+        }
         match std::mem::take(&mut self.block) {
             Block::Deferred(deferred) => inject(&mut lease, &deferred.begin),
             Block::Failed(deferred) => {
                 inject(&mut lease, &deferred.begin);
                 fail_block(&mut lease.server);
             }
-            Block::None | Block::Lost => {}
+            Block::None | Block::Lost { .. } => {}
         }
         // The relay takes this text first and need not look at it again.
         self.ahead = survey.single().filter(|_| !survey.series && survey.complete).cloned();

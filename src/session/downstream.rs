@@ -211,7 +211,7 @@ impl Session {
         Some(replaced)
     }
 
-    fn undo_all(&mut self, lease: &mut Leased, undone: Vec<Undo>) {
+    pub(super) fn undo_all(&mut self, lease: &mut Leased, undone: Vec<Undo>) {
         for undo in undone.into_iter().rev() {
             if let Ok(change) = undo.downcast::<Change>() {
                 self.take_back(&mut lease.server, *change);

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use crate::backend::{Expect, SharedPool, set_statement};
 use crate::config::{OpaquePolicy, PoolMode};
-use crate::sql::{Effect, Facts, Flags};
+use crate::sql::{Effect, Facts, Flags, Kind};
 use crate::support::clock::now;
 use crate::wire::{TxStatus, write};
 
@@ -53,6 +53,7 @@ impl Session {
     pub(super) async fn finish(&mut self, mut lease: Leased) -> Option<Leased> {
         let notes = std::mem::take(&mut lease.notes);
         let failed = std::mem::take(&mut lease.failed);
+        lease.ways.unsettled = 0;
         self.account(&notes, failed, lease.server.identity.id);
         let asks = !notes.touched.is_empty() || notes.reset() || notes.probe || notes.unseen.forget_statements;
         if asks && Box::pin(self.ask_about(&mut lease, &notes)).await.is_err() {
@@ -238,19 +239,16 @@ impl Session {
     /// Notes a statement that is about to be sent, and sends ahead of it what it needs.
     pub(super) fn before_statement(&mut self, lease: &mut Leased, looked: &Looked) {
         let facts = &looked.facts;
-        let foreign = lease.ways.sequences_of_another && !lease.notes.wrote();
+        hide_sequences(lease, facts);
         lease.notes.add(facts, looked.verdict.opaque);
-        self.forget_statements(lease, facts);
-        if facts.flags.has(Flags::SEQUENCE_VALUE) && foreign && !lease.server.expected.in_series() {
-            // Another session's value must not be seen; without one PostgreSQL says 55000 (SESSIONS R4).
-            inject(lease, b"DISCARD SEQUENCES");
-            lease.ways.sequences_of_another = false;
+        if lease.ways.unsettled == 0 && changes_settings(facts) {
+            lease.ways.unsettled = self.context.next_token();
         }
     }
 
     /// DEALLOCATE ALL and DISCARD ALL end the session's statements, unless they are certain to fail (SESSIONS R3). The server's own are
-    /// given up either way; it has others under other names from then on.
-    fn forget_statements(&mut self, lease: &mut Leased, facts: &Facts) {
+    /// given up either way; it has others under other names from then on. Called when the statement itself has been found there.
+    pub(super) fn forget_statements(&mut self, lease: &mut Leased, facts: &Facts) {
         let server = &mut lease.server;
         let refused = server.status == TxStatus::Failed || server.expected.skipping();
         for effect in &facts.effects {
@@ -293,6 +291,26 @@ impl Session {
         self.carry(self.base.clone());
         self.renumber();
     }
+}
+
+/// Another session's value must not be seen; without one PostgreSQL says 55000 (SESSIONS R4).
+pub(super) fn hide_sequences(lease: &mut Leased, facts: &Facts) {
+    let foreign = lease.ways.sequences_of_another && !lease.notes.wrote();
+    if foreign && facts.flags.has(Flags::SEQUENCE_VALUE) && !lease.server.expected.in_series() {
+        inject(lease, b"DISCARD SEQUENCES");
+        lease.ways.sequences_of_another = false;
+    }
+}
+
+/// Does it change a setting that a text's meaning may depend on?
+fn changes_settings(facts: &Facts) -> bool {
+    let changes = |effect: &Effect| match effect {
+        Effect::Set { name } | Effect::Reset { name } => **name != *"application_name",
+        Effect::SetLocal | Effect::ResetAll | Effect::DiscardAll => true,
+        _ => false,
+    };
+    // SET TRANSACTION and SET CONSTRAINTS change no text's meaning.
+    facts.kind != Kind::Transaction && facts.effects.iter().any(changes)
 }
 
 fn inject(lease: &mut Leased, text: &[u8]) {

@@ -44,6 +44,8 @@ pub(super) struct Ways {
     pub(super) masked: bool,
     /// `currval` and `lastval` on this connection would be another session's (SESSIONS R4).
     pub(super) sequences_of_another: bool,
+    /// A number of this transaction's own once it has changed settings, which only its end makes the session's; else 0.
+    pub(super) unsettled: u64,
 }
 
 impl Leased {

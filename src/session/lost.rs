@@ -2,13 +2,15 @@
 
 use crate::backend::Lost;
 use crate::cluster::Trouble;
+use crate::support::clock::now;
 use crate::wire::write::{self, Severity};
 use crate::wire::{TxStatus, sqlstate};
 
-use super::block::Block;
+use super::block::{self, Block};
 use super::downstream::Broken;
 use super::lease::Leased;
 use super::local::Refusal;
+use super::survey::Survey;
 use super::{End, Session, Skip};
 
 impl Session {
@@ -32,7 +34,12 @@ impl Session {
         self.client.input.consume(lease.up.pass);
         self.discard = lease.up.left;
         self.lose(lease.server);
-        self.block = if in_block && !unknown { Block::Lost } else { Block::None };
+        self.block = if in_block && !unknown { Block::Lost { told: owed > 0 || open } } else { Block::None };
+        if lease.notes.wrote() {
+            // It may have been committed: who looks for it must not look behind it (SESSIONS R7).
+            self.freshness.primary_at(now());
+            self.context.wrote(now());
+        }
         let refusal = if unknown { outcome_unknown(lost) } else { rolled_back(lost) };
         let status = self.shown_status();
         for _ in 0..owed {
@@ -44,6 +51,16 @@ impl Session {
             self.skip = Skip::ToSync;
         }
         Ok(())
+    }
+
+    /// What a client that was idle in a block when its server was lost hears at its next statement.
+    pub(super) fn loss_to_tell(&mut self, survey: &Survey) -> Option<Refusal> {
+        if !matches!(self.block, Block::Lost { told: false }) {
+            return None;
+        }
+        let ends = survey.single().is_some_and(|looked| block::ending(&looked.facts, true).is_some());
+        self.block = if ends { Block::None } else { Block::Lost { told: true } };
+        Some(rolled_back("the connection ended while the session was idle in its block"))
     }
 
     /// A server connection that was kept between transactions is lost: its state is gone with it.
@@ -68,7 +85,7 @@ impl Session {
     }
 }
 
-fn rolled_back(lost: &Lost) -> Refusal {
+fn rolled_back(lost: &(impl std::fmt::Display + ?Sized)) -> Refusal {
     let text = format!("the server was lost before the transaction was committed: {lost}");
     Refusal::new(sqlstate::SERIALIZATION_FAILURE, text).with_hint("Nothing of it was committed; it can be run again.")
 }

@@ -58,7 +58,7 @@ impl Session {
             block: match &self.block {
                 Block::None => routing::Block::Outside,
                 Block::Deferred(_) => routing::Block::Open(crate::sql::Isolation::ReadCommitted),
-                Block::Failed(_) | Block::Lost => routing::Block::Bound,
+                Block::Failed(_) | Block::Lost { .. } => routing::Block::Bound,
             },
             pinned: self.pin.is_some(),
             allowed: if free { Allowed::Any } else { Allowed::Only(&fresh[..count]) },

@@ -86,13 +86,15 @@ impl PreparedSet {
 }
 
 /// How to take a change back if its message is skipped.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Change {
     /// The name, and what it stood for before.
     pub(super) name: Box<[u8]>,
     pub(super) before: Option<Prepared>,
     /// What the server was thought to get.
     pub(super) key: Option<crate::backend::StatementKey>,
+    /// The number of the unnamed statement that it was; 0 for a named one.
+    pub(super) unnamed: u64,
 }
 
 #[cfg(test)]

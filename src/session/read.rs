@@ -83,8 +83,8 @@ impl Session {
         match std::future::poll_fn(|cx| self.poll_first(&mut lease, cx)).await {
             First::Answer => {}
             First::Error(code) => {
-                self.restore(before);
                 self.hidden_failure(lease, survey, code).await;
+                self.restore(before);
                 return Ok(ReadEnd::Primary);
             }
             First::Lost => {
@@ -245,7 +245,10 @@ impl Session {
     async fn hidden_failure(&mut self, mut lease: Leased, survey: &Survey, code: String) {
         self.context.counters.retries.add(1);
         self.corrected = survey.single().map(|looked| Box::new((looked.facts.fingerprint, code)));
-        let drained = tokio::time::timeout(ASK, lease.server.drain(&self.context.hub.buffers)).await;
+        let mut undone = Vec::new();
+        let drained = tokio::time::timeout(ASK, lease.server.drain(&self.context.hub.buffers, &mut undone)).await;
+        // What the standby did not parse it must not be thought to have.
+        self.undo_all(&mut lease, undone);
         match drained {
             Ok(Ok(())) => self.give_back(lease.server),
             _ => self.lose(lease.server),

@@ -61,7 +61,7 @@ fn finish_messages(server: &mut Server) {
 }
 
 async fn clean(server: &mut Server, buffers: &BufferPool) -> Result<(), Lost> {
-    within(PATIENCE, server.drain(buffers)).await?;
+    within(PATIENCE, server.drain(buffers, &mut Vec::new())).await?;
     if server.status != TxStatus::Idle {
         ask(server, b"ROLLBACK", buffers).await?;
     }

@@ -1,11 +1,12 @@
 //! From the client to a leased server: looks at each message, renames prepared statements, notes what may change the session, and
 //! queues what goes out. Must not wait, and must not read from the server.
 
-use crate::backend::{Expect, Made, Server, StatementKey, statement_name};
+use crate::backend::{Expect, Made, Server, StatementKey, is_statement_name, statement_name};
 use crate::support::buffer::LARGE;
 use crate::wire::{Fault, Header, TxStatus, back, front, write};
 
 use super::Session;
+use super::finish::hide_sequences;
 use super::frames;
 use super::lease::Leased;
 use super::notes::Notes;
@@ -133,7 +134,8 @@ impl Session {
     fn stream_parse(&mut self, lease: &mut Leased, body: &[u8]) {
         lease.notes.unread();
         if body.first() == Some(&0) {
-            self.forget_unnamed(&mut lease.server);
+            // Its text is not kept: it is this server's alone.
+            lease.server.unnamed = self.keep_unnamed(&[], self.context.opaque.clone());
         } else {
             // Its text cannot be given to another server: the session stays here.
             lease.notes.unseen.long_statement = true;
@@ -148,7 +150,11 @@ impl Session {
             return 0;
         };
         let used = 5 + body.len() - rest.len();
+        let facts = self.note_bind(lease, name);
         let renamed = self.establish(lease, name);
+        if let Some(facts) = &facts {
+            self.forget_statements(lease, facts);
+        }
         let renamed = renamed.as_deref().map_or(name, str::as_bytes);
         let out = &mut lease.server.output;
         let length = header.size - 1 - name.len() + renamed.len();
@@ -210,6 +216,7 @@ impl Session {
             return None;
         }
         self.before_statement(lease, &looked);
+        self.forget_statements(lease, &looked.facts);
         self.forget_unnamed(&mut lease.server);
         push(&mut lease.server, front::QUERY, body, Expect::Query { hide: false });
         self.apply_base_again(lease, looked.facts.statements);
@@ -223,10 +230,11 @@ impl Session {
             return;
         };
         let looked = self.look(parse.text, lease.lexing_changed());
+        hide_sequences(lease, &looked.facts);
         if parse.name.is_empty() {
             let token = self.keep_unnamed(parse.tail, looked.facts.clone());
             lease.server.unnamed = token;
-            let undo = Change { name: Box::default(), before: None, key: None };
+            let undo = Change { unnamed: token, ..Change::default() };
             push(&mut lease.server, front::PARSE, body, Expect::Parse { hide: false, undo: Some(Box::new(undo)) });
             return;
         }
@@ -238,9 +246,9 @@ impl Session {
             facts: looked.facts.clone(),
             generation: self.who.known.changes(),
         };
-        let key = self.statement_key(&prepared);
+        let key = self.statement_key(lease, &prepared);
         let known = lease.server.statements.find(key);
-        let change = Change { name: parse.name.into(), before: None, key: known.is_none().then_some(key) };
+        let change = Change { name: parse.name.into(), key: known.is_none().then_some(key), ..Change::default() };
         self.define(parse.name, prepared);
         if known.is_some() {
             let frames = Made::Tag(back::PARSE_COMPLETE);
@@ -265,19 +273,12 @@ impl Session {
         let Some((portal, name, rest)) = frames::bind(body) else {
             return push(&mut lease.server, front::BIND, body, Expect::Bind);
         };
-        let facts = match self.prepared.as_deref() {
-            Some(set) if name.is_empty() => set.unnamed.as_ref().map(|unnamed| unnamed.facts.clone()),
-            Some(set) => set.named.get(name).map(|prepared| prepared.facts.clone()),
-            None => None,
-        };
-        match facts {
-            Some(facts) => {
-                let looked = self.judge(facts);
-                self.before_statement(lease, &looked);
-            }
-            None => lease.notes.unread(),
+        let facts = self.note_bind(lease, name);
+        let renamed = self.establish(lease, name);
+        if let Some(facts) = &facts {
+            self.forget_statements(lease, facts);
         }
-        match self.establish(lease, name) {
+        match renamed {
             None => push(&mut lease.server, front::BIND, body, Expect::Bind),
             Some(renamed) => {
                 write::frame(&mut lease.server.output, front::BIND, |out| {
@@ -288,6 +289,23 @@ impl Session {
                 lease.server.expected.push(Expect::Bind);
             }
         }
+    }
+
+    /// Notes the statement that a portal is made of.
+    fn note_bind(&mut self, lease: &mut Leased, name: &[u8]) -> Option<std::rc::Rc<crate::sql::Facts>> {
+        let facts = match self.prepared.as_deref() {
+            Some(set) if name.is_empty() => set.unnamed.as_ref().map(|unnamed| unnamed.facts.clone()),
+            Some(set) => set.named.get(name).map(|prepared| prepared.facts.clone()),
+            None => None,
+        };
+        match &facts {
+            Some(facts) => {
+                let looked = self.judge(facts.clone());
+                self.before_statement(lease, &looked);
+            }
+            None => lease.notes.unread(),
+        }
+        facts
     }
 
     fn take_describe(&mut self, lease: &mut Leased, body: &[u8]) {
@@ -309,12 +327,17 @@ impl Session {
     fn take_close(&mut self, lease: &mut Leased, body: &[u8]) {
         if let Some((b'S', name)) = frames::target(body) {
             if let Some(before) = self.undefine(name) {
-                let change = Change { name: name.into(), before: Some(before), key: None };
+                let change = Change { name: name.into(), before: Some(before), ..Change::default() };
                 let frames = Made::Tag(back::CLOSE_COMPLETE);
                 return lease.undo(Expect::Made { frames, undo: Some(Box::new(change)) }, self);
             }
             if name.is_empty() {
                 self.forget_unnamed(&mut lease.server);
+            }
+            if is_statement_name(name) {
+                // Not this session's: to close what does not exist is no error.
+                let frames = Made::Tag(back::CLOSE_COMPLETE);
+                return lease.undo(Expect::Made { frames, undo: None }, self);
             }
         }
         push(&mut lease.server, front::CLOSE, body, Expect::Close { hide: false, undo: None });
@@ -327,31 +350,44 @@ impl Session {
             self.establish_unnamed(&mut lease.server);
             return None;
         }
-        let prepared = self.prepared_named(name)?.clone();
-        let key = self.statement_key(&prepared);
+        let Some(prepared) = self.prepared_named(name).cloned() else {
+            // What another session prepared under a name of ours is nobody else's.
+            return is_statement_name(name).then(|| format!("{}?", String::from_utf8_lossy(name)));
+        };
+        let key = self.statement_key(lease, &prepared);
         if let Some(number) = lease.server.statements.find(key) {
             return Some(statement_name(number));
         }
         let number = insert_statement(&mut lease.server, key);
         write_parse(&mut lease.server.output, &statement_name(number), &prepared.text.tail);
-        let change = Change { name: Box::default(), before: None, key: Some(key) };
+        let change = Change { key: Some(key), ..Change::default() };
         lease.undo(Expect::Parse { hide: true, undo: Some(Box::new(change)) }, self);
         Some(statement_name(number))
     }
 
     /// The unnamed statement lives on the server that parsed it; another one parses it again.
     fn establish_unnamed(&mut self, server: &mut Server) {
-        let Some(unnamed) = self.prepared.as_deref().and_then(|set| set.unnamed.as_ref()) else { return };
-        if server.unnamed == unnamed.token || unnamed.tail.is_empty() {
+        let unnamed = self.prepared.as_deref().and_then(|set| set.unnamed.as_ref());
+        if unnamed.is_some_and(|unnamed| server.unnamed == unnamed.token) {
             return;
         }
+        let Some(unnamed) = unnamed.filter(|unnamed| !unnamed.tail.is_empty()) else {
+            // What the server may have is another session's: this one is to hear that there is none.
+            write::close_statement(&mut server.output, "");
+            server.unnamed = 0;
+            server.expected.push(Expect::Close { hide: true, undo: None });
+            return;
+        };
         write_parse(&mut server.output, "", &unnamed.tail);
         server.unnamed = unnamed.token;
         server.expected.push(Expect::Parse { hide: true, undo: None });
     }
 
-    pub(super) fn statement_key(&self, prepared: &Prepared) -> StatementKey {
-        let settings = self.digest ^ prepared.generation.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    fn statement_key(&self, lease: &Leased, prepared: &Prepared) -> StatementKey {
+        // What is parsed while settings change within a transaction is found by that transaction alone.
+        let settings = self.digest
+            ^ prepared.generation.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            ^ lease.ways.unsettled.wrapping_mul(0xD6E8_FEB8_6659_FD93);
         StatementKey { text: prepared.text.id, settings }
     }
 
@@ -400,7 +436,13 @@ impl Session {
         }
         match change.before {
             Some(before) => self.define(&change.name, before),
-            None if change.name.is_empty() && change.key.is_none() => self.forget_unnamed(server),
+            None if change.unnamed != 0 => {
+                let unnamed = self.prepared.as_deref().and_then(|set| set.unnamed.as_ref());
+                // A later Parse may have taken its place.
+                if unnamed.is_some_and(|unnamed| unnamed.token == change.unnamed) {
+                    self.forget_unnamed(server);
+                }
+            }
             None if change.name.is_empty() => {}
             None => drop(self.undefine(&change.name)),
         }
@@ -411,6 +453,8 @@ impl Notes {
     /// A text that was not read.
     pub(super) fn unread(&mut self) {
         self.add(&crate::sql::Facts::opaque(), true);
+        // There may be a COMMIT in it.
+        self.commits = true;
     }
 }
 
