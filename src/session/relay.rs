@@ -30,10 +30,12 @@ impl Session {
     /// Relays until everything is answered outside a transaction, or a side is lost. Cancel safe: all state is in the
     /// session and the lease.
     pub(super) async fn relay(&mut self, lease: &mut Leased) -> RelayEnd {
-        std::future::poll_fn(|cx| self.poll_relay(lease, cx)).await
+        // Until something of the client's was taken the lease is not at its end, however quiet it is.
+        let mut begun = !lease.server.expected.is_empty();
+        std::future::poll_fn(|cx| self.poll_relay(lease, &mut begun, cx)).await
     }
 
-    fn poll_relay(&mut self, lease: &mut Leased, cx: &mut Context<'_>) -> Poll<RelayEnd> {
+    fn poll_relay(&mut self, lease: &mut Leased, begun: &mut bool, cx: &mut Context<'_>) -> Poll<RelayEnd> {
         self.control.register(cx);
         if self.control.take_cancel() {
             self.send_cancel(&lease.server);
@@ -42,10 +44,12 @@ impl Session {
             return Poll::Ready(RelayEnd::Stopped);
         }
         loop {
+            let before = self.client.input.len();
             let taken = match self.take_messages(lease) {
                 Ok(taken) => taken,
                 Err(fault) => return Poll::Ready(RelayEnd::Fault(fault)),
             };
+            *begun |= self.client.input.len() < before || lease.up.pass > 0;
             let crowded = lease.server.output.len() >= ENOUGH;
             let wrote = match self.poll_requests(lease, cx) {
                 Ok(wrote) => wrote,
@@ -60,7 +64,7 @@ impl Session {
             if taken == Taken::Terminate && (answered || lease.server.expected.in_series()) {
                 return Poll::Ready(RelayEnd::Gone);
             }
-            if self.resting(lease) {
+            if *begun && self.resting(lease) {
                 return Poll::Ready(if self.control.stopping() { RelayEnd::Stopped } else { RelayEnd::Rest });
             }
             let settled = lease.server.expected.is_empty() && lease.quiet() && self.client.output.is_empty();

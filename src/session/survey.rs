@@ -74,6 +74,8 @@ impl Session {
         let Some(header) = self.client.header()? else { return Ok(None) };
         match header.tag {
             front::QUERY | front::FUNCTION_CALL => self.survey_one(header.size, header.tag),
+            // Waits without a lease for what a buffer can hold.
+            _ if self.client.input.len() < header.size && self.can_hold(header.size) => Ok(None),
             _ => Ok(Some(self.survey_series())),
         }
     }
