@@ -26,6 +26,11 @@ pub enum Expect {
         /// What to take back if it fails.
         undo: Option<Undo>,
     },
+    /// ParseComplete of the unnamed statement.
+    Unnamed {
+        /// What to take back if it fails.
+        undo: Undo,
+    },
     /// BindComplete.
     Bind,
     /// ParameterDescription, then RowDescription or NoData.
@@ -89,6 +94,9 @@ pub struct Expected {
     copy_in: bool,
     /// A series was begun and its Sync was not sent yet.
     series: Series,
+    /// Changes of names in the queue, and how many of them belong to the series that is open.
+    changes: usize,
+    open_changes: usize,
 }
 
 /// Whether what was sent last leaves a series open. Its transaction is open until Sync, though nothing may be owed: a client
@@ -121,6 +129,23 @@ impl Expected {
         self.skipping || self.series == Series::Open
     }
 
+    /// A series that was ended by Sync has changed names and may still fail: what they stand for is not known.
+    pub fn undecided(&self) -> bool {
+        self.changes > self.open_changes
+    }
+
+    /// Takes the front off, and out of the count of changes.
+    fn pop(&mut self) -> Option<Expect> {
+        let front = self.queue.pop_front()?;
+        if changes_names(&front) {
+            if !self.undecided() {
+                self.open_changes = self.open_changes.saturating_sub(1);
+            }
+            self.changes = self.changes.saturating_sub(1);
+        }
+        Some(front)
+    }
+
     /// A message was (or is about to be) sent. Returns what must be taken back at once: the server will ignore it.
     pub fn push(&mut self, expect: Expect) -> Option<Undo> {
         match expect {
@@ -128,6 +153,7 @@ impl Expected {
             Expect::Sync => {
                 self.skipping = false;
                 self.series = Series::Closed;
+                self.open_changes = 0;
                 self.queue.push_back(Expect::Sync);
                 None
             }
@@ -140,6 +166,10 @@ impl Expected {
                     Expect::Query { .. } | Expect::After | Expect::Function => self.series = Series::Closed,
                     Expect::CopyEnd | Expect::Made { frames: Made::Frames(_), .. } => {}
                     _ => self.series = Series::Open,
+                }
+                if changes_names(&expect) {
+                    self.changes += 1;
+                    self.open_changes += 1;
                 }
                 self.queue.push_back(expect);
                 None
@@ -154,12 +184,12 @@ impl Expected {
     /// A message made here whose turn has come.
     pub fn pop_made(&mut self) -> Option<Made> {
         self.pass_copy_end();
-        match self.queue.pop_front()? {
-            Expect::Made { frames, .. } => Some(frames),
-            other => {
-                self.queue.push_front(other);
-                None
-            }
+        if !matches!(self.queue.front(), Some(Expect::Made { .. })) {
+            return None;
+        }
+        match self.pop() {
+            Some(Expect::Made { frames, .. }) => Some(frames),
+            _ => None,
         }
     }
 
@@ -245,7 +275,7 @@ impl Expected {
 
     fn done(&mut self) -> Fate {
         let fate = self.fate();
-        self.queue.pop_front();
+        self.pop();
         self.pass_copy_end();
         fate
     }
@@ -267,7 +297,7 @@ impl Expected {
 
     fn on_series(&mut self, tag: u8) -> Result<Fate, Unexpected> {
         let done = match (self.queue.front(), tag) {
-            (Some(Expect::Parse { .. }), back::PARSE_COMPLETE) => true,
+            (Some(Expect::Parse { .. } | Expect::Unnamed { .. }), back::PARSE_COMPLETE) => true,
             (Some(Expect::Bind), back::BIND_COMPLETE) => true,
             (Some(Expect::Close { .. }), back::CLOSE_COMPLETE) => true,
             (Some(Expect::DescribeStatement), back::PARAMETER_DESCRIPTION) => false,
@@ -308,7 +338,7 @@ impl Expected {
                     break;
                 }
                 Some(Expect::Sync) => break,
-                Some(_) => undone.extend(self.queue.pop_front().and_then(undo_of)),
+                Some(_) => undone.extend(self.pop().and_then(undo_of)),
             }
         }
         fate
@@ -321,9 +351,17 @@ impl Expected {
     }
 }
 
+fn changes_names(expect: &Expect) -> bool {
+    matches!(
+        expect,
+        Expect::Parse { undo: Some(_), .. } | Expect::Close { undo: Some(_), .. } | Expect::Made { undo: Some(_), .. }
+    )
+}
+
 fn undo_of(expect: Expect) -> Option<Undo> {
     match expect {
         Expect::Parse { undo, .. } | Expect::Close { undo, .. } | Expect::Made { undo, .. } => undo,
+        Expect::Unnamed { undo } => Some(undo),
         _ => None,
     }
 }
@@ -440,6 +478,27 @@ mod tests {
         expected.on(b'Z', &mut Vec::new()).expect("expected");
         assert!(expected.push(Expect::CopyEnd).is_none());
         assert!(expected.is_empty());
+    }
+
+    #[test]
+    fn r03_names_are_undecided_while_an_earlier_series_may_fail() {
+        let change = || Expect::Parse { hide: false, undo: Some(Box::new(())) };
+        let mut expected = Expected::default();
+        for expect in [change(), Expect::Unnamed { undo: Box::new(()) }] {
+            assert!(expected.push(expect).is_none());
+            assert!(!expected.undecided());
+        }
+        expected.push(Expect::Sync);
+        assert!(expected.undecided());
+        expected.push(change());
+        let mut undone = Vec::new();
+        expected.on(b'E', &mut undone).expect("expected");
+        assert_eq!((undone.len(), expected.undecided()), (2, false));
+        for tag in *b"Z1" {
+            expected.on(tag, &mut undone).expect("expected");
+        }
+        expected.push(Expect::Sync);
+        assert!(!expected.undecided());
     }
 
     #[test]

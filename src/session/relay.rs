@@ -68,7 +68,11 @@ impl Session {
                 return Poll::Ready(if self.control.stopping() { RelayEnd::Stopped } else { RelayEnd::Rest });
             }
             let settled = lease.server.expected.is_empty() && lease.quiet() && self.client.output.is_empty();
-            let waited = taken == Taken::Wait && settled;
+            let waited = match taken {
+                Taken::Wait => settled,
+                Taken::Undecided => !lease.server.expected.undecided(),
+                Taken::Enough | Taken::Terminate => false,
+            };
             if wrote || waited || (crowded && lease.server.flushed()) {
                 continue;
             }

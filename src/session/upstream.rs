@@ -31,8 +31,22 @@ pub(super) enum Taken {
     Enough,
     /// The message at the front must wait for replies that are owed.
     Wait,
+    /// The message at the front must wait until it is known what names stand for.
+    Undecided,
     /// The client says goodbye.
     Terminate,
+}
+
+/// Does a message speak of a prepared statement's name?
+fn names(tag: u8, body: &[u8]) -> bool {
+    match tag {
+        front::PARSE => body.first() != Some(&0),
+        front::BIND => frames::bind(body).is_some_and(|(_, name, _)| !name.is_empty()),
+        front::DESCRIBE | front::CLOSE => {
+            frames::target(body).is_some_and(|(kind, name)| kind == b'S' && !name.is_empty())
+        }
+        _ => false,
+    }
 }
 
 impl Session {
@@ -59,7 +73,9 @@ impl Session {
                 continue;
             }
             let input = std::mem::take(&mut self.client.input);
-            let taken = self.take_message(lease, header, &input.filled()[5..header.size]);
+            let body = &input.filled()[5..header.size];
+            let undecided = lease.server.expected.undecided() && names(header.tag, body);
+            let taken = if undecided { Some(Taken::Undecided) } else { self.take_message(lease, header, body) };
             self.client.input = input;
             match taken {
                 None => self.client.input.consume(header.size),
@@ -235,7 +251,7 @@ impl Session {
             let token = self.keep_unnamed(parse.tail, looked.facts.clone());
             lease.server.unnamed = token;
             let undo = Change { unnamed: token, ..Change::default() };
-            push(&mut lease.server, front::PARSE, body, Expect::Parse { hide: false, undo: Some(Box::new(undo)) });
+            push(&mut lease.server, front::PARSE, body, Expect::Unnamed { undo: Box::new(undo) });
             return;
         }
         if self.prepared_named(parse.name).is_some() {
