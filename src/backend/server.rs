@@ -173,6 +173,10 @@ impl Server {
         }
         let count = ready!(self.stream.poll_read(cx, self.input.spare()))?;
         self.input.commit(count);
+        if self.input.is_full() {
+            // Bulk data: fewer system calls from here on.
+            buffers.enlarge(&mut self.input);
+        }
         Poll::Ready(Ok(count))
     }
 

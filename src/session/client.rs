@@ -56,6 +56,10 @@ impl Client {
             }
         };
         self.input.commit(count);
+        if self.input.is_full() {
+            // Bulk data: fewer system calls from here on.
+            buffers.enlarge(&mut self.input);
+        }
         Poll::Ready(Ok(count))
     }
 
