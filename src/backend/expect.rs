@@ -28,6 +28,8 @@ pub enum Expect {
     },
     /// ParseComplete of the unnamed statement.
     Unnamed {
+        /// Injected.
+        hide: bool,
         /// What to take back if it fails.
         undo: Undo,
     },
@@ -235,7 +237,7 @@ impl Expected {
             Some(Expect::Query { hide: true }) => !matches!(tag, back::PARAMETER_STATUS | back::NOTIFICATION),
             Some(Expect::After) => !matches!(tag, back::PARAMETER_STATUS | back::NOTIFICATION | back::READY),
             Some(_) if tag == back::READY => self.ready_comes_later(),
-            Some(Expect::Parse { hide: true, .. }) => tag == back::PARSE_COMPLETE,
+            Some(Expect::Parse { hide: true, .. } | Expect::Unnamed { hide: true, .. }) => tag == back::PARSE_COMPLETE,
             Some(Expect::Close { hide: true, .. }) => tag == back::CLOSE_COMPLETE,
             _ => false,
         }
@@ -267,6 +269,7 @@ impl Expected {
                 Expect::After
                 | Expect::Query { hide: true }
                 | Expect::Parse { hide: true, .. }
+                | Expect::Unnamed { hide: true, .. }
                 | Expect::Close { hide: true, .. },
             ) => Fate::Hide,
             _ => Fate::Forward,
@@ -361,7 +364,7 @@ fn changes_names(expect: &Expect) -> bool {
 fn undo_of(expect: Expect) -> Option<Undo> {
     match expect {
         Expect::Parse { undo, .. } | Expect::Close { undo, .. } | Expect::Made { undo, .. } => undo,
-        Expect::Unnamed { undo } => Some(undo),
+        Expect::Unnamed { undo, .. } => Some(undo),
         _ => None,
     }
 }
@@ -484,7 +487,7 @@ mod tests {
     fn r03_names_are_undecided_while_an_earlier_series_may_fail() {
         let change = || Expect::Parse { hide: false, undo: Some(Box::new(())) };
         let mut expected = Expected::default();
-        for expect in [change(), Expect::Unnamed { undo: Box::new(()) }] {
+        for expect in [change(), Expect::Unnamed { hide: false, undo: Box::new(()) }] {
             assert!(expected.push(expect).is_none());
             assert!(!expected.undecided());
         }

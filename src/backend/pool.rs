@@ -218,7 +218,7 @@ impl Pool {
     /// Another thread wants an idle connection.
     pub(super) fn hand_over(self: &Rc<Self>, to: usize) {
         let hub = self.hub();
-        let spare = if self.waiters.borrow().is_empty() { self.idle.borrow_mut().pop() } else { None };
+        let spare = if self.waiters.borrow().is_empty() { self.pop_alive(&hub) } else { None };
         self.publish_idle();
         let left = match spare {
             Some(server) => match self.send(&hub, to, server) {
@@ -232,6 +232,16 @@ impl Pool {
         }
         // A full mailbox means that it asks again at its next housekeeping.
         let _ = (hub.post)(to, Mail::Nothing { pool: self.shared.clone() });
+    }
+
+    /// An idle connection that the server has not closed.
+    fn pop_alive(&self, hub: &Hub) -> Option<Box<Server>> {
+        loop {
+            let mut server = self.idle.borrow_mut().pop()?;
+            if server.alive(&hub.buffers) {
+                return Some(server);
+            }
+        }
     }
 
     /// Someone waits: take a connection over from another thread, else open one.

@@ -105,11 +105,16 @@ impl Session {
 
     /// The session's `default_transaction_isolation`.
     pub(super) fn default_isolation(&self) -> Isolation {
-        match self.settings.get("default_transaction_isolation") {
-            Some(b"repeatable read") => Isolation::RepeatableRead,
-            Some(b"serializable") => Isolation::Serializable,
-            Some(_) => Isolation::ReadCommitted,
-            None => self.context.login_isolation(&self.who),
+        let Some(value) = self.settings.get("default_transaction_isolation") else {
+            return self.context.login_isolation(&self.who);
+        };
+        // A startup option is as the client wrote it.
+        if value.eq_ignore_ascii_case(b"read committed") || value.eq_ignore_ascii_case(b"read uncommitted") {
+            Isolation::ReadCommitted
+        } else if value.eq_ignore_ascii_case(b"repeatable read") {
+            Isolation::RepeatableRead
+        } else {
+            Isolation::Serializable
         }
     }
 

@@ -85,6 +85,9 @@ impl PreparedSet {
     }
 }
 
+/// As [`Change::unnamed`]: the server alone is without it.
+pub(super) const ON_SERVER: u64 = u64::MAX;
+
 /// How to take a change back if its message is skipped.
 #[derive(Debug, Default)]
 pub(super) struct Change {

@@ -10,7 +10,7 @@ use super::finish::hide_sequences;
 use super::frames;
 use super::lease::Leased;
 use super::notes::Notes;
-use super::prepared::{Change, MOST_NAMES, MOST_UNNAMED, Prepared, Unnamed};
+use super::prepared::{Change, MOST_NAMES, MOST_UNNAMED, ON_SERVER, Prepared, Unnamed};
 
 /// Bytes waiting for a server above which no more messages are taken from the client.
 pub(super) const ENOUGH: usize = LARGE;
@@ -251,7 +251,8 @@ impl Session {
             let token = self.keep_unnamed(parse.tail, looked.facts.clone());
             lease.server.unnamed = token;
             let undo = Change { unnamed: token, ..Change::default() };
-            push(&mut lease.server, front::PARSE, body, Expect::Unnamed { undo: Box::new(undo) });
+            frame(&mut lease.server.output, front::PARSE, body);
+            lease.undo(Expect::Unnamed { hide: false, undo: Box::new(undo) }, self);
             return;
         }
         if self.prepared_named(parse.name).is_some() {
@@ -396,7 +397,10 @@ impl Session {
         };
         write_parse(&mut server.output, "", &unnamed.tail);
         server.unnamed = unnamed.token;
-        server.expected.push(Expect::Parse { hide: true, undo: None });
+        let undo = Change { unnamed: ON_SERVER, ..Change::default() };
+        if server.expected.push(Expect::Unnamed { hide: true, undo: Box::new(undo) }).is_some() {
+            server.unnamed = 0;
+        }
     }
 
     fn statement_key(&self, lease: &Leased, prepared: &Prepared) -> StatementKey {
@@ -452,6 +456,7 @@ impl Session {
         }
         match change.before {
             Some(before) => self.define(&change.name, before),
+            None if change.unnamed == ON_SERVER => server.unnamed = 0,
             None if change.unnamed != 0 => {
                 let unnamed = self.prepared.as_deref().and_then(|set| set.unnamed.as_ref());
                 // A later Parse may have taken its place.
