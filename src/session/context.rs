@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::backend::{Hub, Pool, PoolKey, Registry, Reported, Sizes};
+use crate::backend::{Hub, Pool, PoolKey, Registry, Reported, Sizes, Times};
 use crate::cluster::{FailoverRequest, Knowledge, Known, NodeId, Shared, Trouble};
 use crate::config::{OpaquePolicy, PoolLimits};
 use crate::routing::{self, Catalog, Class, Memory, Policy, Reason};
@@ -161,6 +161,15 @@ impl Context {
 
     /// Other settings hold from now on; sessions keep the pool limits that they logged in with.
     pub fn reload(&self, policy: Policy, settings: SessionSettings) {
+        for &(node, most) in &settings.nodes {
+            self.hub.registry.node(node, most);
+        }
+        for pool in self.hub.pools() {
+            let limits = settings.pool.for_login(&pool.key().database, &pool.key().user);
+            pool.shared().size.store(limits.size, Ordering::Relaxed);
+        }
+        let (idle_timeout, max_lifetime) = (settings.pool.idle_timeout, settings.pool.max_lifetime);
+        self.hub.times.set(Times { idle_timeout, max_lifetime });
         *self.policy.borrow_mut() = Rc::new(policy);
         *self.settings.borrow_mut() = Rc::new(settings);
         self.who.borrow_mut().clear();

@@ -199,6 +199,11 @@ impl Session {
             done => done,
         };
         match prepared {
+            // A cancel that came during the setup is for the statement that waits behind it (SESSIONS R18).
+            Ok(()) if self.control.take_cancel() => {
+                self.give_back(server);
+                Err(NoLease::Refused(Refusal::cancelled()))
+            }
             Ok(()) => {
                 let mut lease = Leased::new(server);
                 lease.ways.sequences_of_another = another;

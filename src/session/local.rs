@@ -137,6 +137,9 @@ impl Session {
                 front::CLOSE => {
                     if let Some((b'S', name)) = frames::target(body) {
                         self.undefine(name);
+                        if let Some(set) = self.prepared.as_deref_mut().filter(|_| name.is_empty()) {
+                            set.unnamed = None;
+                        }
                     }
                     write::empty(&mut self.client.output, back::CLOSE_COMPLETE);
                 }
