@@ -116,6 +116,11 @@ impl Expected {
         self.queue.is_empty() && !self.in_series()
     }
 
+    /// How many replies are owed.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     /// The server waits for copy data.
     pub fn copy_in(&self) -> bool {
         self.copy_in

@@ -19,6 +19,8 @@ use super::notes::Notes;
 use super::prepared::Change;
 use super::upstream::Upstream;
 
+/// Replies owed after which a server is asked for those that it keeps back.
+const ASKED_EVERY: usize = 1024;
 /// Longest time that a server may take over its setup or a probe.
 pub(super) const ASK: Duration = Duration::from_secs(10);
 
@@ -83,6 +85,11 @@ impl Leased {
             && let Ok(change) = undo.downcast::<Change>()
         {
             session.take_back(&mut self.server, *change);
+        }
+        // What is made here waits behind what a server keeps back until it is asked: a client that never asks must not make the
+        // queue grow.
+        if self.server.expected.len() % ASKED_EVERY == ASKED_EVERY - 1 {
+            crate::wire::write::empty(&mut self.server.output, crate::wire::front::FLUSH);
         }
     }
 }
