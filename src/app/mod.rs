@@ -3,8 +3,9 @@
 mod control;
 mod data;
 pub mod demo;
-mod helper;
+
 pub mod log;
+mod parser;
 mod passthrough;
 mod servers;
 mod signals;
@@ -280,7 +281,7 @@ fn global(
     wanted: mpsc::Sender<Box<str>>,
     mail: Vec<mpsc::Sender<ThreadMail>>,
 ) -> Result<Global, Error> {
-    let (parser, _ends_by_itself) = helper::start(mail.clone()).map_err(Error::Start)?;
+    let (parser, _ends_by_itself) = parser::start(mail.clone()).map_err(Error::Start)?;
     let requests = health.requests.clone();
     let cancelling = servers.clone();
     Ok(Global {
