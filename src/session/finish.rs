@@ -21,6 +21,8 @@ use super::notes::{MOST_TOUCHED, Notes};
 pub(super) struct Pin {
     /// In words, for people.
     pub(super) reason: String,
+    /// What it is for is there, past the end of its transaction; until then it only keeps its place within the bound.
+    pub(super) settled: bool,
     pool: Arc<SharedPool>,
 }
 
@@ -224,16 +226,23 @@ impl Session {
     }
 
     fn pin_because(&mut self, lease: &Leased, reason: String) {
-        match &mut self.pin {
-            Some(pin) => pin.reason = reason,
-            None => {
-                let Some(pool) = self.pool(lease.server.identity.node) else { return };
-                let pool = pool.shared().clone();
-                pool.pinned.fetch_add(1, Ordering::AcqRel);
-                self.context.counters.pins.add(1);
-                self.pin = Some(Box::new(Pin { reason, pool }));
-            }
+        self.reserve_pin(lease);
+        if let Some(pin) = &mut self.pin {
+            pin.reason = reason;
+            pin.settled = true;
         }
+    }
+
+    /// Counts the session among the pinned ones before the statement that pins is sent, so that the bound holds (SESSIONS R5).
+    fn reserve_pin(&mut self, lease: &Leased) {
+        if self.pin.is_some() {
+            return;
+        }
+        let Some(pool) = self.pool(lease.server.identity.node) else { return };
+        let pool = pool.shared().clone();
+        pool.pinned.fetch_add(1, Ordering::AcqRel);
+        self.context.counters.pins.add(1);
+        self.pin = Some(Box::new(Pin { reason: "a statement under way".to_owned(), settled: false, pool }));
     }
 
     /// Notes a statement that is about to be sent, and sends ahead of it what it needs.

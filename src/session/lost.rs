@@ -23,8 +23,7 @@ impl Session {
             self.lose(lease.server);
             return Err(End::Client);
         }
-        if self.pin.is_some() {
-            self.pin = None;
+        if self.pin.take().is_some_and(|pin| pin.settled) {
             self.lose(lease.server);
             return Err(End::Fatal(state_lost(lost)));
         }

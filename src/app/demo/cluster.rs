@@ -193,7 +193,7 @@ fn settings(server: &Server, folder: &Folder, options: &Options) -> String {
     let (most, sockets) = (options.max_connections.to_string(), folder.path().display().to_string());
     // A Unix socket's path is limited to 107 bytes.
     let sockets = if sockets.len() < 80 { sockets } else { String::new() };
-    let fixed: [(&str, &str); 22] = [
+    let fixed: [(&str, &str); 23] = [
         ("listen_addresses", "127.0.0.1"),
         ("port", &port),
         ("unix_socket_directories", &sockets),
@@ -207,6 +207,7 @@ fn settings(server: &Server, folder: &Folder, options: &Options) -> String {
         ("max_wal_senders", "20"),
         ("max_replication_slots", "20"),
         ("max_slot_wal_keep_size", "4GB"),
+        ("wal_keep_size", "256MB"),
         ("max_prepared_transactions", "20"),
         ("wal_sender_timeout", "2s"),
         ("wal_receiver_timeout", "2s"),

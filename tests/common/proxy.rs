@@ -1,0 +1,181 @@
+//! The proxy under test: the real binary with a configuration of its own, in a folder that goes away with it.
+//!
+//! With `PGHERD_TEST_DIRECT` set it is the primary itself, so that the tests can be tested.
+
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use pgherd::app::demo::cluster::Cluster;
+use pgherd::app::demo::folder::{Folder, Owner};
+use pgherd::app::demo::ports::PortLock;
+use pgherd::app::demo::programs;
+
+use super::raw::RawClient;
+
+/// What to write into the configuration.
+pub struct Options {
+    /// `pool.mode`.
+    pub mode: &'static str,
+    /// `pool.size`.
+    pub size: u32,
+    /// One weight for each node, the primary first.
+    pub weights: Vec<f64>,
+    /// The nodes' ports; empty: those of the cluster.
+    pub ports: Vec<u16>,
+    /// More lines for `[listen]`.
+    pub listen: String,
+    /// More lines for `[pool]`.
+    pub pool: String,
+    /// More lines for `[routing]`.
+    pub routing: String,
+    /// `hba_file`.
+    pub hba: String,
+    /// `users_file`.
+    pub users: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            mode: "transaction",
+            size: 20,
+            weights: vec![1.0, 1.0, 1.0],
+            ports: Vec::new(),
+            listen: String::new(),
+            pool: String::new(),
+            routing: String::new(),
+            hba: "local all all trust\nhost all all 127.0.0.1/32 trust\nhost replication all 127.0.0.1/32 trust\n"
+                .into(),
+            users: String::new(),
+        }
+    }
+}
+
+/// A running proxy. Dropped without a failure of the test, it must stop cleanly.
+pub struct Proxy {
+    process: Option<Child>,
+    port: u16,
+    log: PathBuf,
+    _reservation: Option<PortLock>,
+    _folder: Option<Folder>,
+}
+
+impl Proxy {
+    /// Starts the binary and waits until it answers a query.
+    pub fn start(cluster: &Cluster, options: &Options) -> Self {
+        if super::direct() {
+            let port = cluster.primary().port();
+            return Self { process: None, port, log: PathBuf::new(), _reservation: None, _folder: None };
+        }
+        let folder = Folder::new(Owner::unprivileged().expect("an owner")).expect("a folder");
+        let reservation = PortLock::any().expect("a free port");
+        let config = folder.path().join("pgherd.toml");
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).expect("written");
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("its own");
+        };
+        write("hba.conf", &options.hba);
+        write("users", &options.users);
+        write("pgherd.toml", &configuration(cluster, options, reservation.port()));
+        let log = folder.path().join("pgherd.log");
+        let output = File::create(&log).expect("a log");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgherd"));
+        command.arg("run").arg("--config").arg(&config).current_dir(folder.path()).process_group(0);
+        command.env("RUST_BACKTRACE", "1").stdin(Stdio::null());
+        command.stdout(output.try_clone().expect("a second handle")).stderr(output);
+        let process = Some(command.spawn().expect("the binary starts"));
+        let port = reservation.port();
+        let mut proxy = Self { process, port, log, _reservation: Some(reservation), _folder: Some(folder) };
+        proxy.wait_ready();
+        proxy
+    }
+
+    fn wait_ready(&mut self) {
+        let deadline = Instant::now() + super::SOON;
+        loop {
+            let ended = self.process.as_mut().and_then(|child| child.try_wait().expect("our child"));
+            assert!(ended.is_none(), "the proxy ended ({ended:?}):\n{}", self.log());
+            let answered = RawClient::try_login(self.port, "postgres", "postgres")
+                .and_then(|mut client| client.try_query("SELECT 1"));
+            match answered {
+                Ok(frames) if frames.iter().any(|frame| frame.tag == b'D') => return,
+                other => assert!(Instant::now() < deadline, "not ready: {other:?}\n{}", self.log()),
+            }
+            std::thread::sleep(Duration::from_millis(30));
+        }
+    }
+
+    /// Its port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Resident memory in bytes; `None` when there is no proxy in between.
+    pub fn resident(&self) -> Option<u64> {
+        let pid = self.process.as_ref()?.id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("it has memory");
+        let kilobytes: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
+        Some(kilobytes * 1024)
+    }
+
+    /// All that it has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Stops it as Ctrl-C would; it must end by itself with exit code 0, without a panic ever in its log.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        let Some(mut child) = self.process.take() else { return };
+        let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+        kill(pid, Signal::SIGINT).expect("it runs");
+        let status = programs::wait(&mut child, Duration::from_secs(20)).expect("our child");
+        if status.is_none() {
+            programs::kill_group(&mut child);
+        }
+        let log = self.log();
+        if std::thread::panicking() {
+            let tail: Vec<&str> = log.lines().rev().take(30).collect();
+            return eprintln!("the proxy's log ends:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        }
+        assert!(!log.contains("panicked at"), "the proxy panicked:\n{log}");
+        assert_eq!(status.and_then(|status| status.code()), Some(0), "the proxy did not end well:\n{log}");
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The text of `pgherd.toml`.
+fn configuration(cluster: &Cluster, options: &Options, port: u16) -> String {
+    let Options { mode, size, listen, pool, routing, .. } = options;
+    let mut text = format!(
+        "[listen]\naddresses = [\"127.0.0.1\"]\nport = {port}\n{listen}\n\
+         [pool]\nmode = \"{mode}\"\nsize = {size}\n{pool}\n\
+         [auth]\nhba_file = \"hba.conf\"\nusers_file = \"users\"\n\
+         [monitor]\nuser = \"postgres\"\ndatabase = \"postgres\"\n\
+         [routing]\n{routing}\n\
+         [health_check]\nperiod = \"500ms\"\n"
+    );
+    for (id, server) in cluster.servers().iter().enumerate() {
+        let (name, weight) = (server.name(), options.weights[id]);
+        let port = options.ports.get(id).copied().unwrap_or(server.port());
+        text += &format!(
+            "[[node]]\nid = {id}\nname = \"{name}\"\nhost = \"127.0.0.1\"\nport = {port}\nweight = {weight:?}\n"
+        );
+    }
+    text
+}

@@ -1,0 +1,24 @@
+//! The rules of the data path (SESSIONS R1–R20) on a real primary with two standbys; each test carries its rule's number.
+//!
+//! With `PGHERD_TEST_DIRECT=1` the tests that make sense there run straight against PostgreSQL, to check the tests.
+
+mod common;
+
+#[path = "rules/blocks.rs"]
+mod blocks;
+#[path = "rules/cancels.rs"]
+mod cancels;
+#[path = "rules/loss.rs"]
+mod loss;
+#[path = "rules/pins.rs"]
+mod pins;
+#[path = "rules/prepared.rs"]
+mod prepared;
+#[path = "rules/resets.rs"]
+mod resets;
+#[path = "rules/state.rs"]
+mod state;
+#[path = "rules/tools.rs"]
+mod tools;
+#[path = "rules/waiting.rs"]
+mod waiting;

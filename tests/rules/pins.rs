@@ -1,0 +1,243 @@
+//! Sequences (SESSIONS R4) and pins (R5): what only one server connection can hold for its session.
+
+use crate::common;
+use crate::common::raw::{RawClient, message, values};
+use crate::tools::{code, extended, on_primary, on_standbys, run, state, value};
+
+const SEQUENCES: &str = "CREATE SEQUENCE s; CREATE SEQUENCE t; CREATE TABLE rows (id serial, owner text)";
+
+#[test]
+fn r04_lastval_is_never_another_sessions() {
+    let Some((proxy, db)) = on_primary("r04", 1, "max_pinned = 1") else { return };
+    let mut a = RawClient::login(proxy.port(), &db);
+    let mut b = RawClient::login(proxy.port(), &db);
+    run(&mut a, SEQUENCES);
+    let mine = value(&mut a, "INSERT INTO rows (owner) VALUES ('a') RETURNING id");
+    let other = value(&mut b, "INSERT INTO rows (owner) VALUES ('b') RETURNING id");
+    assert_ne!(mine, other);
+    let frames = a.query("SELECT lastval()");
+    match code(&frames).as_deref() {
+        None => assert_eq!(values(&frames), std::slice::from_ref(&mine)),
+        Some(error) => assert_eq!((error, common::direct()), ("55000", false), "{frames:?}"),
+    }
+    let frames = extended(&mut a, "SELECT currval('rows_id_seq')");
+    match code(&frames).as_deref() {
+        None => assert_eq!(values(&frames), [mine]),
+        Some(error) => assert_eq!((error, common::direct()), ("55000", false), "{frames:?}"),
+    }
+}
+
+#[test]
+fn r04_one_that_never_wrote_has_no_lastval() {
+    let Some((proxy, db)) = on_primary("r04", 1, "max_pinned = 1") else { return };
+    let mut a = RawClient::login(proxy.port(), &db);
+    run(&mut a, SEQUENCES);
+    run(&mut a, "SELECT nextval('s'); INSERT INTO rows (owner) VALUES ('a')");
+    let mut b = RawClient::login(proxy.port(), &db);
+    let asks = [
+        "SELECT lastval()",
+        "SELECT currval('s')",
+        "SELECT currval('rows_id_seq'::regclass)",
+        "INSERT INTO rows SELECT lastval()",
+    ];
+    for ask in asks {
+        assert_eq!(code(&b.query(ask)).as_deref(), Some("55000"), "{ask}");
+        assert_eq!(code(&extended(&mut b, ask)).as_deref(), Some("55000"), "{ask}, extended");
+        run(&mut b, "BEGIN");
+        assert_eq!(code(&b.query(ask)).as_deref(), Some("55000"), "{ask} in a block");
+        run(&mut b, "ROLLBACK");
+        assert_eq!(code(&b.query(&format!("BEGIN; {ask}; COMMIT"))).as_deref(), Some("55000"), "{ask} in one text");
+        run(&mut b, "ROLLBACK");
+    }
+}
+
+#[test]
+fn r04_ones_own_value_while_nobody_came_between() {
+    let Some((proxy, db)) = on_primary("r04", 3, "max_pinned = 2") else { return };
+    let mut a = RawClient::login(proxy.port(), &db);
+    run(&mut a, SEQUENCES);
+    for round in 0..10 {
+        let id = value(&mut a, "INSERT INTO rows (owner) VALUES ('a') RETURNING id");
+        assert_eq!(value(&mut a, "SELECT lastval()"), id, "round {round}");
+        assert_eq!(value(&mut a, "SELECT currval('rows_id_seq')"), id, "round {round}");
+    }
+    run(&mut a, "BEGIN");
+    let id = value(&mut a, "SELECT nextval('s')");
+    assert_eq!(value(&mut a, "SELECT currval('s')"), id);
+    run(&mut a, "COMMIT");
+}
+
+#[test]
+fn r04_who_uses_lastval_has_its_own_from_the_next_write_on() {
+    let Some((proxy, db)) = on_primary("r04", 4, "max_pinned = 3") else { return };
+    let mut a = RawClient::login(proxy.port(), &db);
+    run(&mut a, SEQUENCES);
+    run(&mut a, "INSERT INTO rows (owner) VALUES ('a')");
+    a.query("SELECT lastval()");
+    for _ in 0..10 {
+        let id = value(&mut a, "INSERT INTO rows (owner) VALUES ('a') RETURNING id");
+        let mut others: Vec<RawClient> = (0..3).map(|_| RawClient::login(proxy.port(), &db)).collect();
+        for other in &mut others {
+            run(other, "INSERT INTO rows (owner) VALUES ('other')");
+        }
+        assert_eq!(value(&mut a, "SELECT lastval()"), id, "it is pinned by now");
+    }
+}
+
+#[test]
+fn r04_setseed_is_ones_own() {
+    let Some((proxy, db)) = on_primary("r04", 2, "max_pinned = 1") else { return };
+    let mut a = RawClient::login(proxy.port(), &db);
+    let mut b = RawClient::login(proxy.port(), &db);
+    run(&mut a, "SELECT setseed(0.5)");
+    let first = value(&mut a, "SELECT random()");
+    run(&mut a, "SELECT setseed(0.5)");
+    for _ in 0..3 {
+        run(&mut b, "SELECT random()");
+    }
+    assert_eq!(value(&mut a, "SELECT random()"), first);
+}
+
+#[test]
+fn r05_a_temporary_table_shadows_the_permanent_one() {
+    let Some((proxy, db)) = on_standbys("r05", 3, "statement_level = true") else { return };
+    let cluster = common::cluster().expect("it runs");
+    let mut a = RawClient::login(proxy.port(), &db);
+    run(&mut a, "CREATE TABLE users AS SELECT 'permanent'::text AS name");
+    cluster.wait_replayed(common::SOON).expect("standbys follow");
+    let mut b = RawClient::login(proxy.port(), &db);
+    for make in [
+        "CREATE TEMP TABLE users AS SELECT 'temporary'::text AS name",
+        "CREATE LOCAL TEMPORARY VIEW users AS SELECT 'temporary'::text AS name",
+        "SELECT 'temporary'::text AS name INTO TEMP users",
+        "CREATE TABLE pg_temp.users AS SELECT 'temporary'::text AS name",
+    ] {
+        run(&mut a, make);
+        std::thread::sleep(std::time::Duration::from_millis(250));
+        for _ in 0..5 {
+            assert_eq!(value(&mut a, "SELECT name FROM users"), "temporary", "{make}");
+            assert_eq!(values(&extended(&mut a, "SELECT name FROM users")), ["temporary"], "{make}");
+            assert_eq!(value(&mut b, "SELECT name FROM users"), "permanent", "{make}");
+        }
+        run(&mut a, "BEGIN");
+        assert_eq!(value(&mut a, "SELECT name FROM users"), "temporary", "{make}");
+        run(&mut a, "COMMIT");
+        let what = if make.contains("VIEW") { "VIEW" } else { "TABLE" };
+        run(&mut a, &format!("DROP {what} pg_temp.users"));
+        assert_eq!(value(&mut a, "SELECT name FROM users"), "permanent", "{make}");
+    }
+}
+
+/// What pins, what ends it, and an error-free statement that shows that it is there.
+const PINS: &[(&str, &str, &str)] = &[
+    ("CREATE TEMP TABLE mine (n int)", "DROP TABLE mine", "SELECT * FROM mine"),
+    ("CREATE TEMP SEQUENCE mine", "DROP SEQUENCE mine", "SELECT nextval('mine')"),
+    ("CREATE TYPE pg_temp.mine AS (n int)", "DISCARD TEMP", "SELECT null::pg_temp.mine"),
+    ("LISTEN gossip", "UNLISTEN gossip", "SELECT 1/count(*) FROM pg_listening_channels()"),
+    ("LISTEN gossip", "UNLISTEN *", "SELECT 1/count(*) FROM pg_listening_channels()"),
+    (
+        "SELECT pg_advisory_lock(3)",
+        "SELECT pg_advisory_unlock(3)",
+        "SELECT 1/pg_advisory_unlock(3)::int, pg_advisory_lock(3)",
+    ),
+    ("SELECT pg_advisory_lock_shared(3)", "SELECT pg_advisory_unlock_all()", "SELECT 1"),
+    ("PREPARE mine AS SELECT 1", "DEALLOCATE mine", "EXECUTE mine"),
+    ("PREPARE mine AS SELECT 1", "DEALLOCATE ALL", "EXECUTE mine"),
+    (
+        "BEGIN; DECLARE mine CURSOR WITH HOLD FOR SELECT 1 FROM generate_series(1, 99); COMMIT",
+        "CLOSE mine",
+        "FETCH 1 FROM mine",
+    ),
+    ("BEGIN; DECLARE mine CURSOR WITH HOLD FOR SELECT 1; COMMIT", "CLOSE ALL", "MOVE 0 FROM mine"),
+    ("CREATE TEMP TABLE mine (n int)", "DISCARD ALL", "SELECT * FROM mine"),
+    ("LISTEN gossip", "DISCARD ALL", "SELECT 1/count(*) FROM pg_listening_channels()"),
+];
+
+#[test]
+fn r05_a_pin_holds_and_ends() {
+    let Some((proxy, db)) = on_primary("r05", 2, "max_pinned = 1\nqueue_timeout = \"5s\"") else { return };
+    for (make, end, shows) in PINS {
+        let mut a = RawClient::login(proxy.port(), &db);
+        let mut b = RawClient::login(proxy.port(), &db);
+        common::eventually("the pin of the one before is given up", || {
+            let given = code(&a.query(make)).is_none();
+            if !given {
+                a.query("ROLLBACK");
+            }
+            given
+        });
+        for _ in 0..3 {
+            run(&mut b, "SELECT 1");
+            run(&mut a, shows);
+        }
+        if !common::direct() {
+            let frames = b.query(make);
+            assert_eq!(code(&frames).as_deref(), Some("53300"), "{make}: {frames:?}");
+            b.query("ROLLBACK");
+        }
+        run(&mut a, end);
+        common::eventually("the pin is given up: another session may have it", || {
+            let frames = b.query(make);
+            let given = code(&frames).is_none();
+            if !given {
+                b.query("ROLLBACK");
+            }
+            given
+        });
+        run(&mut b, shows);
+        run(&mut b, end);
+    }
+}
+
+#[test]
+fn r05_too_many_pins_are_refused_with_the_reason() {
+    if common::direct() {
+        return;
+    }
+    let Some((proxy, db)) = on_primary("r05", 4, "max_pinned = 2") else { return };
+    let mut clients: Vec<RawClient> = (0..3).map(|_| RawClient::login(proxy.port(), &db)).collect();
+    run(&mut clients[0], "CREATE TEMP TABLE mine (n int)");
+    run(&mut clients[1], "LISTEN x");
+    let mut frames = Vec::new();
+    common::eventually("a third one is refused", || {
+        frames = clients[2].query("CREATE TEMP TABLE mine (n int)");
+        clients[2].query("DROP TABLE IF EXISTS mine");
+        code(&frames).is_some()
+    });
+    let error = frames.iter().find(|frame| frame.tag == b'E').expect("an error");
+    assert_eq!(error.sqlstate().as_deref(), Some("53300"));
+    assert!(error.field(b'M').is_some_and(|text| text.contains("2 of 2")), "{error:?}");
+    // In a block the block fails with it.
+    run(&mut clients[2], "BEGIN; CREATE TABLE t ()");
+    let frames = clients[2].query("LISTEN x");
+    assert_eq!((code(&frames).as_deref(), state(&frames)), (Some("53300"), 'E'), "{frames:?}");
+    assert_eq!(code(&clients[2].query("SELECT 1")).as_deref(), Some("25P02"));
+    run(&mut clients[2], "ROLLBACK");
+    let frames = extended(&mut clients[2], "LISTEN x");
+    assert_eq!(code(&frames).as_deref(), Some("53300"), "{frames:?}");
+    assert_eq!(value(&mut clients[2], "SELECT count(*) FROM pg_class WHERE relname = 't'"), "0");
+    // A client that leaves takes its pin with it.
+    clients[1].send(&message(b'X', b"")).expect("sent");
+    clients.remove(1);
+    common::eventually("the pin of a client that left ends", || code(&clients[1].query("LISTEN x")).is_none());
+}
+
+#[test]
+fn r05_notifications_are_heard() {
+    let Some((proxy, db)) = on_primary("r05", 3, "max_pinned = 2") else { return };
+    let mut ear = RawClient::login(proxy.port(), &db);
+    let mut mouth = RawClient::login(proxy.port(), &db);
+    run(&mut ear, "LISTEN gossip");
+    for number in 0..20 {
+        run(&mut mouth, &format!("NOTIFY gossip, '{number}'"));
+        // While it is idle, and between its statements.
+        if number % 2 == 0 {
+            let frame = ear.frame().expect("a notification");
+            assert_eq!(frame.tag, b'A', "{frame:?}");
+            assert!(frame.body.ends_with(format!("gossip\0{number}\0").as_bytes()), "{frame:?}");
+        } else {
+            let frames = ear.until(|frame| frame.tag == b'A').expect("a notification");
+            assert_eq!(frames.len(), 1);
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Short words for what these tests do often. Must not contain tests.
+#![allow(unreachable_pub, reason = "shared by the modules of one test binary")]
+
+use std::sync::{Mutex, MutexGuard, OnceLock};
+
+use pgherd::app::demo::cluster::{self, Cluster};
+
+use crate::common::proxy::{Options, Proxy};
+use crate::common::raw::{Frame, RawClient, bind, execute, parse, sync};
+use crate::common::{self, database};
+
+/// A proxy that uses the primary alone, with `size` connections, and a database of its own.
+pub fn on_primary(purpose: &str, size: u32, pool: &str) -> Option<(Proxy, String)> {
+    let cluster = common::cluster()?;
+    let options = Options { size, weights: vec![1.0, 0.0, 0.0], pool: pool.to_owned(), ..Options::default() };
+    Some((Proxy::start(cluster, &options), database(cluster, purpose)))
+}
+
+/// A proxy whose reads go to the standbys whenever they may, with a database of its own.
+pub fn on_standbys(purpose: &str, size: u32, routing: &str) -> Option<(Proxy, String)> {
+    let cluster = common::cluster()?;
+    Some((Proxy::start(cluster, &reading(size, routing)), database(cluster, purpose)))
+}
+
+/// Options by which reads go to the standbys.
+pub fn reading(size: u32, routing: &str) -> Options {
+    Options { size, weights: vec![0.0, 1.0, 1.0], routing: routing.to_owned(), ..Options::default() }
+}
+
+/// A cluster for tests that break it, one at a time; each must leave it whole.
+pub fn breakable() -> Option<MutexGuard<'static, Option<Cluster>>> {
+    static CLUSTER: OnceLock<Mutex<Option<Cluster>>> = OnceLock::new();
+    // The first cluster also says whether there is a PostgreSQL at all.
+    common::cluster()?;
+    let start = || {
+        let options = cluster::Options { max_connections: 100, ..cluster::Options::default() };
+        Mutex::new(Some(Cluster::start(&options).expect("a second cluster")))
+    };
+    Some(CLUSTER.get_or_init(start).lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+}
+
+/// The SQLSTATE of the first error.
+pub fn code(frames: &[Frame]) -> Option<String> {
+    frames.iter().find_map(Frame::sqlstate)
+}
+
+/// The tag of the last CommandComplete.
+pub fn tag(frames: &[Frame]) -> String {
+    let complete = frames.iter().rev().find(|frame| frame.tag == b'C').unwrap_or_else(|| panic!("{frames:?}"));
+    String::from_utf8_lossy(&complete.body[..complete.body.len() - 1]).into_owned()
+}
+
+/// The transaction's state by the last ReadyForQuery.
+pub fn state(frames: &[Frame]) -> char {
+    let last = frames.last().filter(|frame| frame.tag == b'Z').unwrap_or_else(|| panic!("{frames:?}"));
+    last.body[0] as char
+}
+
+/// Runs `sql`, which must succeed.
+pub fn run(client: &mut RawClient, sql: &str) -> Vec<Frame> {
+    let frames = client.query(sql);
+    assert_eq!(code(&frames), None, "{sql}: {frames:?}");
+    frames
+}
+
+/// The one value that `sql` returns.
+pub fn value(client: &mut RawClient, sql: &str) -> String {
+    let values = client.values(sql);
+    assert_eq!(values.len(), 1, "{sql}: {values:?}");
+    values.into_iter().next().unwrap_or_default()
+}
+
+/// Sends `messages` with a Sync behind them and returns all answers.
+pub fn series(client: &mut RawClient, messages: &[Vec<u8>]) -> Vec<Frame> {
+    client.send(&[messages.concat(), sync()].concat()).expect("sent");
+    client.until_ready().expect("an answer")
+}
+
+/// Prepares `name` by the protocol.
+pub fn prepare(client: &mut RawClient, name: &str, sql: &str) {
+    let frames = series(client, &[parse(name, sql, &[])]);
+    assert_eq!(code(&frames), None, "{sql}: {frames:?}");
+}
+
+/// Executes a statement prepared as `name`.
+pub fn execute_named(client: &mut RawClient, name: &str, parameters: &[Option<&str>]) -> Vec<Frame> {
+    series(client, &[bind("", name, parameters), execute("", 0)])
+}
+
+/// Runs `sql` as one series of an unnamed statement.
+pub fn extended(client: &mut RawClient, sql: &str) -> Vec<Frame> {
+    series(client, &[parse("", sql, &[]), bind("", "", &[]), execute("", 0)])
+}
