@@ -9,9 +9,12 @@ use std::time::Duration;
 
 pub mod cluster;
 pub mod folder;
+pub mod load;
+pub mod play;
 pub mod ports;
 pub mod programs;
 pub mod server;
+pub mod stage;
 
 /// The superuser of a private cluster.
 pub const SUPERUSER: &str = "postgres";
@@ -25,6 +28,25 @@ pub enum Error {
     /// We are root, and there is no user to run PostgreSQL as.
     #[error("PostgreSQL does not run as root, and there is no user `nobody`")]
     NoOwner,
+    /// The port for clients is taken, or not ours to take.
+    #[error(
+        "cannot listen on 127.0.0.1:{port}: {source}; choose another port: make demo PORT=9998, or pgherd demo --port 9998"
+    )]
+    Port {
+        /// The port.
+        port: u16,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The proxy did not start.
+    #[error(transparent)]
+    Proxy(#[from] super::Error),
+    /// The proxy does not see all servers.
+    #[error("pgherd runs, but it does not see a primary and all standbys")]
+    NotSeen,
+    /// Signals cannot be received.
+    #[error("cannot start: {0}")]
+    Runtime(std::io::Error),
     /// All ports of our range are taken.
     #[error("no free port found on 127.0.0.1")]
     NoPort,

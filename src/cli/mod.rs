@@ -32,6 +32,8 @@ enum Command {
     Run(RunArgs),
     /// Validate a configuration file, try its servers, and report.
     Check(CheckArgs),
+    /// Play with a private primary and two standbys, made from the PostgreSQL on this machine; Ctrl-C removes all of it.
+    Demo(DemoArgs),
     /// Let the running proxy read its configuration file again.
     Reload(ConfigArg),
     /// Stop the running proxy.
@@ -65,6 +67,16 @@ struct CheckArgs {
     /// Do not connect to the servers.
     #[arg(long)]
     offline: bool,
+}
+
+#[derive(Debug, Args)]
+struct DemoArgs {
+    /// The proxy's port on 127.0.0.1; 0: any free one.
+    #[arg(long, short, default_value_t = 9999)]
+    port: u16,
+    /// Run a small load by itself for so long, show where it went, and end; status 1 if anything was wrong.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -117,6 +129,11 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Check(args) => check::run(&args.file.config, args.file.json, args.offline),
+        Command::Demo(args) => {
+            let wishes = crate::app::demo::play::Wishes { port: args.port, seconds: args.seconds };
+            let well = crate::app::demo::play::run(wishes)?;
+            Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
         Command::Reload(args) => process::reload(&args.config, args.json),
         Command::Stop(args) => {
             process::stop(&args.file.config, args.mode, Duration::from_secs(args.timeout), args.file.json)

@@ -22,7 +22,6 @@ mod local;
 pub mod login;
 mod look;
 mod lost;
-mod names;
 mod notes;
 mod place;
 mod prepared;

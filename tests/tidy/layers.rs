@@ -119,7 +119,7 @@ impl Walk<'_> {
     }
 
     /// The same path from the crate's root; none if it starts elsewhere.
-    fn from_root(&self, names: &[String]) -> Option<Vec<String>> {
+    fn under_root(&self, names: &[String]) -> Option<Vec<String>> {
         let mut base = match names.first()?.as_str() {
             "crate" => Vec::new(),
             "super" | "self" => self.module.clone(),
@@ -136,7 +136,7 @@ impl Walk<'_> {
     }
 
     fn path_of(&mut self, names: &[String], at: LineColumn) {
-        if let Some(target) = self.from_root(names)
+        if let Some(target) = self.under_root(names)
             && let Some(why) = target.first().and_then(|to| objection(&self.own, to))
         {
             self.add("layers", at, &why);
