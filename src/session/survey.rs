@@ -118,6 +118,7 @@ impl Session {
         let mut unnamed =
             self.prepared.as_deref().and_then(|set| set.unnamed.as_ref()).map(|unnamed| unnamed.facts.clone());
         let mut parsed: Vec<(&[u8], Looked)> = Vec::new();
+        let mut bound = false;
         for (header, body) in frames::whole(bytes) {
             match header.tag {
                 front::PARSE => match frames::parse(body) {
@@ -134,6 +135,7 @@ impl Session {
                     None => survey.primary = true,
                 },
                 front::BIND => {
+                    bound = true;
                     let name = frames::bind(body).map(|(_, name, _)| name);
                     match name.and_then(|name| self.facts_of(name, unnamed.as_ref(), &parsed)) {
                         Some(looked) => survey.statements.push(looked),
@@ -145,13 +147,16 @@ impl Session {
                         Some(looked) => survey.statements.push(looked),
                         None => survey.primary = true,
                     },
-                    Some((b'P', b"")) => {}
+                    // The server says that there is no such portal.
+                    Some((b'P', b"")) => survey.primary |= !bound,
                     _ => survey.primary = true,
                 },
                 front::EXECUTE => {
                     survey.executes += 1;
                     survey.primary |= frames::row_limit(body) != Some(0);
                 }
+                // A kind that does not exist: the server says so.
+                front::CLOSE => survey.primary |= !matches!(frames::target(body), Some((b'S' | b'P', _))),
                 _ => {}
             }
         }

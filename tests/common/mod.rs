@@ -34,14 +34,17 @@ pub fn direct() -> bool {
 /// One primary and two standbys for all tests of this binary; each test uses databases of its own.
 pub fn cluster() -> Option<&'static Cluster> {
     static CLUSTER: OnceLock<Option<Cluster>> = OnceLock::new();
-    let start = || match Cluster::start(&Options { max_connections: 300, ..Options::default() }) {
-        Ok(cluster) => Some(cluster),
-        Err(Error::NoPostgres) => {
-            skip("everything that needs PostgreSQL", "no PostgreSQL programs of version 13 or later");
-            None
-        }
-        Err(error) => panic!("{error}"),
-    };
+    // Two base backups at a time: a segment that one of them waits for must not be recycled.
+    let settings = vec![("wal_keep_size".to_owned(), "256MB".to_owned())];
+    let start =
+        || match Cluster::start(&Options { max_connections: 300, settings: settings.clone(), ..Options::default() }) {
+            Ok(cluster) => Some(cluster),
+            Err(Error::NoPostgres) => {
+                skip("everything that needs PostgreSQL", "no PostgreSQL programs of version 13 or later");
+                None
+            }
+            Err(error) => panic!("{error}"),
+        };
     CLUSTER.get_or_init(start).as_ref()
 }
 

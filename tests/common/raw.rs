@@ -23,6 +23,16 @@ impl Frame {
         Some(String::from_utf8_lossy(&found[1..]).into_owned())
     }
 
+    /// An error without the lines of PostgreSQL's source that raised it, which whoever raises the same cannot know.
+    pub fn without_source(mut self) -> Self {
+        if matches!(self.tag, b'E' | b'N') {
+            let fields = self.body.split(|byte| *byte == 0);
+            let kept = fields.filter(|field| !matches!(field.first(), Some(b'F' | b'L' | b'R')));
+            self.body = kept.collect::<Vec<_>>().join(&0);
+        }
+        self
+    }
+
     /// The SQLSTATE, if this is an error.
     pub fn sqlstate(&self) -> Option<String> {
         (self.tag == b'E').then(|| self.field(b'C')).flatten()
