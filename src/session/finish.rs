@@ -87,8 +87,7 @@ impl Session {
         if notes.wrote() {
             self.last_server = server;
             context.wrote(now());
-        }
-        if notes.statements > 0 {
+            // Reads alone do not count: a session that reads on the primary for want of a fresh standby would never leave it.
             self.freshness.primary_at(now());
         }
         if notes.flags.has(Flags::DDL) {

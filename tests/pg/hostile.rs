@@ -119,8 +119,8 @@ fn ten_thousand_connections_that_never_log_in_hurt_nobody() {
     if common::direct() {
         return;
     }
-    if common::hostile_limits() < 25_000 {
-        return common::skip("ten_thousand_connections", "the limit of open files is below 25 000");
+    if common::hostile_limits() < 15_000 {
+        return common::skip("ten_thousand_connections", "the limit of open files is below 15 000");
     }
     let listen = "authentication_timeout = \"60s\"\nmax_clients = 20000".to_owned();
     let proxy = Proxy::start(cluster, &Options { listen, ..Options::default() });
