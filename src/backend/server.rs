@@ -209,16 +209,22 @@ impl Server {
     /// # Errors
     /// Nothing that was sent is answered by such a message.
     pub fn observe_at(&mut self, at: usize, header: Header, undone: &mut Vec<Undo>) -> Result<Fate, Lost> {
+        // Looked at before the queue is: if the message is malformed, its request is still owed an answer.
+        let ready = match header.tag {
+            back::READY => Some(self.ready_status(at, header)?),
+            _ => None,
+        };
         let fate = self.expected.on(header.tag, undone).map_err(|fault| Lost::Protocol(fault.to_string()))?;
-        match header.tag {
-            back::READY => {
-                let status = self.input.filled().get(at + 5).copied().and_then(TxStatus::from_byte);
-                self.status = status.ok_or_else(|| Lost::Protocol("malformed ReadyForQuery".to_owned()))?;
-            }
-            back::PARAMETER_STATUS => self.observe_parameter(at, header),
-            _ => {}
+        self.status = ready.unwrap_or(self.status);
+        if header.tag == back::PARAMETER_STATUS {
+            self.observe_parameter(at, header);
         }
         Ok(fate)
+    }
+
+    fn ready_status(&self, at: usize, header: Header) -> Result<TxStatus, Lost> {
+        let byte = self.input.filled().get(at + 5).copied().filter(|_| header.body() == 1);
+        byte.and_then(TxStatus::from_byte).ok_or_else(|| Lost::Protocol("malformed ReadyForQuery".to_owned()))
     }
 
     fn observe_parameter(&mut self, at: usize, header: Header) {

@@ -22,6 +22,7 @@ mod local;
 pub mod login;
 mod look;
 mod lost;
+mod names;
 mod notes;
 mod place;
 mod prepared;

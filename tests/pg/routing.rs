@@ -43,6 +43,11 @@ fn reads_are_spread_by_weight() {
         let db = database(cluster, "routing");
         pgbench(cluster, proxy.port(), &db, "-i -q");
         cluster.wait_replayed(common::SOON).expect("standbys follow");
+        // The first reads of a database stay on the primary until its catalog is known.
+        let route = "PGPOOL SHOW ROUTE 'SELECT abalance FROM pgbench_accounts WHERE aid = 1'";
+        let mut first = RawClient::login(proxy.port(), &db);
+        eventually("the catalog is known", || first.values(route).iter().all(|word| word != "no_catalog"));
+        drop(first);
         let got = shares(cluster, &db, 3900.0, || {
             if routing.is_empty() {
                 pgbench(cluster, proxy.port(), &db, "-n -S -C -c 4 -t 1000");
