@@ -19,6 +19,14 @@ pub enum Expect {
     /// A simple query injected behind a request of the client, all hidden but its ReadyForQuery, which stands for the request's own: the
     /// client goes on when both are done.
     After,
+    /// ParseComplete, BindComplete and CommandComplete of an injected BEGIN, all hidden. It is sent in the extended protocol without a
+    /// Sync: if it fails the server passes over what follows, so nothing of the client's runs outside the block that it is meant for.
+    Begin,
+    /// An error that the server was made to give, in whose place the client gets one made here.
+    Refused {
+        /// The whole ErrorResponse.
+        error: Box<[u8]>,
+    },
     /// ParseComplete.
     Parse {
         /// Injected.
@@ -124,6 +132,25 @@ impl Expected {
     /// The server waits for copy data.
     pub fn copy_in(&self) -> bool {
         self.copy_in
+    }
+
+    /// An injected BEGIN was not answered yet.
+    pub fn begins(&self) -> bool {
+        matches!(self.queue.front(), Some(Expect::Begin))
+    }
+
+    /// A whole request was sent behind an injected BEGIN that was not answered yet. Nothing more may follow: if BEGIN fails the server
+    /// passes over that request only.
+    pub fn awaits_begin(&self) -> bool {
+        self.begins() && !self.in_series()
+    }
+
+    /// The error that is made here for the one that the server is about to give.
+    pub fn take_refusal(&mut self) -> Option<Box<[u8]>> {
+        match self.queue.front_mut() {
+            Some(Expect::Refused { error }) => Some(std::mem::take(error)),
+            _ => None,
+        }
     }
 
     /// The series failed and was not ended by Sync yet.
@@ -244,6 +271,7 @@ impl Expected {
             Some(_) if tag == back::READY => self.ready_comes_later(),
             Some(Expect::Parse { hide: true, .. } | Expect::Unnamed { hide: true, .. }) => tag == back::PARSE_COMPLETE,
             Some(Expect::Close { hide: true, .. }) => tag == back::CLOSE_COMPLETE,
+            Some(Expect::Begin) => matches!(tag, back::PARSE_COMPLETE | back::BIND_COMPLETE | back::COMPLETE),
             _ => false,
         }
     }
@@ -272,6 +300,7 @@ impl Expected {
         match self.queue.front() {
             Some(
                 Expect::After
+                | Expect::Begin
                 | Expect::Query { hide: true }
                 | Expect::Parse { hide: true, .. }
                 | Expect::Unnamed { hide: true, .. }
@@ -306,6 +335,8 @@ impl Expected {
     fn on_series(&mut self, tag: u8) -> Result<Fate, Unexpected> {
         let done = match (self.queue.front(), tag) {
             (Some(Expect::Parse { .. } | Expect::Unnamed { .. }), back::PARSE_COMPLETE) => true,
+            (Some(Expect::Begin), back::PARSE_COMPLETE | back::BIND_COMPLETE) => false,
+            (Some(Expect::Begin), back::COMPLETE) => true,
             (Some(Expect::Bind), back::BIND_COMPLETE) => true,
             (Some(Expect::Close { .. }), back::CLOSE_COMPLETE) => true,
             (Some(Expect::DescribeStatement), back::PARAMETER_DESCRIPTION) => false,

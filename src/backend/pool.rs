@@ -198,6 +198,12 @@ impl Pool {
     pub fn lost(self: &Rc<Self>, server: Box<Server>) {
         drop(server);
         self.want_more();
+        let hub = self.hub();
+        let oldest = self.waiters.borrow().front().map(|waiter| waiter.since);
+        if let Some(thread) = self.shared.needier(hub.thread, oldest, PATIENCE) {
+            // Its place is free for whoever waits over there. A full mailbox means that it looks again at its next housekeeping.
+            let _ = (hub.post)(thread, Mail::Nothing { pool: self.shared.clone() });
+        }
     }
 
     /// Posts a connection to another thread. Gives it back if it must stay.

@@ -33,6 +33,14 @@ pub enum Lost {
     /// It said goodbye, and why.
     #[error("{0}")]
     Said(String),
+    /// It refused the BEGIN that a block was to begin with: nothing of the block has run.
+    #[error("{message}")]
+    NotBegun {
+        /// SQLSTATE.
+        code: String,
+        /// Its text.
+        message: String,
+    },
     /// It did not answer in time.
     #[error("server did not answer in time")]
     Timeout,
@@ -214,8 +222,12 @@ impl Server {
             back::READY => Some(self.ready_status(at, header)?),
             _ => None,
         };
+        let begun = header.tag == back::COMPLETE && self.expected.begins();
         let fate = self.expected.on(header.tag, undone).map_err(|fault| Lost::Protocol(fault.to_string()))?;
         self.status = ready.unwrap_or(self.status);
+        if begun {
+            self.status = TxStatus::InBlock;
+        }
         if header.tag == back::PARAMETER_STATUS {
             self.observe_parameter(at, header);
         }

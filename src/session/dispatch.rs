@@ -1,7 +1,9 @@
 //! What becomes of the request at the front of the client's input while the session holds no lease: answered here, run on a standby, or
 //! the beginning of a lease of the primary. Decides by survey and block; must not forward.
 
+use crate::backend::Expect;
 use crate::cluster::{NodeId, Trouble};
+use crate::config::PoolMode;
 use crate::sql::{Effect, Kind};
 use crate::support::clock::{Duration, now};
 use crate::wire::{front, sqlstate, write};
@@ -48,7 +50,7 @@ impl Session {
             self.context.counters.local.add(1);
             return Ok(());
         }
-        if let Some(refusal) = survey.statements.iter().find_map(|looked| self.refusal(looked, None)) {
+        if let Some(refusal) = survey.statements.iter().find_map(|looked| self.refusal(&looked.facts, None)) {
             self.refuse(&survey, &refusal);
             return Ok(());
         }
@@ -71,7 +73,7 @@ impl Session {
             return matches!(self.block, Block::Lost { .. }).then(|| Err(Refusal::failed_block()));
         };
         let facts = looked.facts.clone();
-        if self.who.limits.mode != crate::config::PoolMode::Statement
+        if self.who.limits.mode != PoolMode::Statement
             && let Some(answer) = self.block_statement(survey, &facts)
         {
             return Some(answer);
@@ -134,30 +136,22 @@ impl Session {
                 ReadEnd::Elsewhere => avoid.push(node),
             }
         }
+        if survey.reads() && matches!(self.block, Block::None) && self.who.limits.mode != PoolMode::Session {
+            return self.read_on_primary(&survey).await;
+        }
         self.on_primary(survey).await
     }
 
     /// Leases the primary for a request and relays until the transaction has ended.
     async fn on_primary(&mut self, survey: Survey) -> Result<(), End> {
-        let mut lease = match self.lease_primary(&survey).await {
-            Ok(lease) => lease,
-            Err(NoLease::Gone) => return Err(End::Client),
-            Err(NoLease::Refused(refusal)) => {
-                self.refuse(&survey, &refusal);
-                return Ok(());
-            }
-            Err(NoLease::Unreachable(text)) => {
-                self.refuse(&survey, &Refusal::new(sqlstate::CANNOT_CONNECT_NOW, text));
-                return Ok(());
-            }
-        };
+        let Some(mut lease) = self.lease_primary_or_refuse(&survey).await? else { return Ok(()) };
         for looked in survey.statements.iter() {
             super::finish::hide_sequences(&mut lease, &looked.facts);
         }
         match std::mem::take(&mut self.block) {
-            Block::Deferred(deferred) => inject(&mut lease, &deferred.begin),
+            Block::Deferred(deferred) => begin(&mut lease, &deferred.begin),
             Block::Failed(deferred) => {
-                inject(&mut lease, &deferred.begin);
+                begin(&mut lease, &deferred.begin);
                 fail_block(&mut lease.server);
             }
             Block::None | Block::Lost { .. } => {}
@@ -165,6 +159,18 @@ impl Session {
         // The relay takes this text first and need not look at it again.
         self.ahead = survey.single().filter(|_| !survey.series && survey.complete).cloned();
         self.serve_lease(lease).await
+    }
+
+    /// The primary for a request; none if the request was refused for want of it.
+    pub(super) async fn lease_primary_or_refuse(&mut self, survey: &Survey) -> Result<Option<Leased>, End> {
+        let refusal = match self.lease_primary(survey).await {
+            Ok(lease) => return Ok(Some(lease)),
+            Err(NoLease::Gone) => return Err(End::Client),
+            Err(NoLease::Refused(refusal)) => refusal,
+            Err(NoLease::Unreachable(text)) => Refusal::new(sqlstate::CANNOT_CONNECT_NOW, text),
+        };
+        self.refuse(survey, &refusal);
+        Ok(None)
     }
 
     /// The primary, waiting for one if there is none now. Bounded by the pool's queue timeout.
@@ -290,8 +296,16 @@ impl Session {
 }
 
 /// Sends the BEGIN that was answered here.
-fn inject(lease: &mut Leased, begin: &[u8]) {
-    write::query(&mut lease.server.output, begin);
-    lease.server.expected.push(crate::backend::Expect::Query { hide: true });
+fn begin(lease: &mut Leased, text: &[u8]) {
+    let out = &mut lease.server.output;
+    write::frame(out, front::PARSE, |out| {
+        write::cstr(out, b"");
+        write::cstr(out, text);
+        out.extend([0, 0]);
+    });
+    // Unnamed portal of the unnamed statement: no formats, no values, no formats of results.
+    write::frame(out, front::BIND, |out| out.extend([0; 8]));
+    write::frame(out, front::EXECUTE, |out| out.extend([0; 5]));
+    lease.server.expected.push(Expect::Begin);
     lease.server.unnamed = 0;
 }

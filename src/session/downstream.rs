@@ -134,9 +134,9 @@ impl Session {
             return Ok(false);
         }
         let at = lease.down.pass;
-        if let Some(farewell) = farewell(lease, header) {
+        if header.tag == back::ERROR {
             // The session outlives its server: the client gets an error of its own (SESSIONS R20).
-            return Err(Lost::Said(farewell));
+            last_words(lease, header)?;
         }
         let replacement = if header.tag == back::ERROR { self.on_error(lease, header) } else { None };
         let mut undone = Vec::new();
@@ -183,10 +183,11 @@ impl Session {
     /// Errors that say something about our own bookkeeping.
     /// Returns what the client gets instead.
     fn on_error(&mut self, lease: &mut Leased, header: Header) -> Option<Vec<u8>> {
-        let at = lease.down.pass;
-        let filled = lease.server.input.filled();
-        let body = &filled[at + 5..filled.len().min(at + header.size)];
-        let fields = ErrorFields::parse(body);
+        lease.failed = true;
+        if let Some(refused) = lease.server.expected.take_refusal() {
+            return Some(refused.into());
+        }
+        let fields = error_at_front(lease, header);
         let mut stale = false;
         match fields.code {
             // What we believe of the server's statements is not so, or a plan's columns have changed.
@@ -196,7 +197,6 @@ impl Session {
             _ => {}
         }
         let twice = fields.code == sqlstate::DUPLICATE_STATEMENT.as_bytes();
-        lease.failed = true;
         if stale {
             lease.forget_statements();
         }
@@ -238,15 +238,24 @@ impl Session {
     }
 }
 
-/// What a server says with its last message, if the message at hand is that.
-fn farewell(lease: &Leased, header: Header) -> Option<String> {
-    if header.tag != back::ERROR {
-        return None;
-    }
+/// The ErrorResponse behind what is cleared.
+fn error_at_front(lease: &Leased, header: Header) -> ErrorFields<'_> {
     let filled = lease.server.input.filled();
     let at = lease.down.pass;
-    let fields = ErrorFields::parse(&filled[at + 5..filled.len().min(at + header.size)]);
-    fields.is_fatal().then(|| String::from_utf8_lossy(fields.message).into_owned())
+    ErrorFields::parse(&filled[at + 5..filled.len().min(at + header.size)])
+}
+
+/// Is the error at hand the last that is heard of this server or of the block that was to begin there?
+fn last_words(lease: &Leased, header: Header) -> Result<(), Lost> {
+    let fields = error_at_front(lease, header);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if fields.is_fatal() {
+        return Err(Lost::Said(text(fields.message)));
+    }
+    if lease.server.expected.begins() {
+        return Err(Lost::NotBegun { code: text(fields.code), message: text(fields.message) });
+    }
+    Ok(())
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {

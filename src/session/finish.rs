@@ -5,16 +5,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::backend::{Expect, SharedPool, set_statement};
+use crate::backend::{Expect, Lost, Outcome, SharedPool, set_statement};
+use crate::cluster::Trouble;
 use crate::config::{OpaquePolicy, PoolMode};
 use crate::sql::{Effect, Facts, Flags, Kind};
 use crate::support::clock::now;
-use crate::wire::{TxStatus, write};
+use crate::wire::{TxStatus, sqlstate, write};
 
-use super::Session;
 use super::lease::{ASK, Leased};
 use super::look::Looked;
+use super::lost::state_lost;
 use super::notes::{MOST_TOUCHED, Notes};
+use super::reap::settle_cancels;
+use super::{End, Session};
 
 /// Why a session keeps its server connection, counted in its pool while it does.
 #[derive(Debug)]
@@ -24,6 +27,16 @@ pub(super) struct Pin {
     /// What it is for is there, past the end of its transaction; until then it only keeps its place within the bound.
     pub(super) settled: bool,
     pool: Arc<SharedPool>,
+}
+
+impl Pin {
+    /// Counts a session among the pinned ones of a pool before the statement that pins is sent, so that the bound holds over all
+    /// threads (SESSIONS R5). None: `most` are pinned.
+    pub(super) fn reserve(pool: &Arc<SharedPool>, most: u32) -> Option<Self> {
+        let more = |pinned: u32| (pinned < most).then_some(pinned + 1);
+        pool.pinned.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
+        Some(Self { reason: "a statement under way".to_owned(), settled: false, pool: pool.clone() })
+    }
 }
 
 impl Drop for Pin {
@@ -52,24 +65,30 @@ const PINS: [(&str, &str); 5] = [
 
 impl Session {
     /// Deals with the end of a transaction. Returns the lease if the session keeps it.
-    pub(super) async fn finish(&mut self, mut lease: Leased) -> Option<Leased> {
+    ///
+    /// A connection that is lost before it has told what it holds takes that with it: the session ends, as nobody can say any more
+    /// whether there was a lock, a temporary table or a setting (SESSIONS R20).
+    pub(super) async fn finish(&mut self, mut lease: Leased) -> Result<Option<Leased>, End> {
         let notes = std::mem::take(&mut lease.notes);
         let failed = std::mem::take(&mut lease.failed);
         lease.ways.unsettled = 0;
         self.account(&notes, failed, lease.server.identity.id);
-        let asks = !notes.touched.is_empty() || notes.reset() || notes.probe || notes.unseen.forget_statements;
-        if asks && Box::pin(self.ask_about(&mut lease, &notes)).await.is_err() {
+        let asks = notes.must_ask() || notes.unseen.forget_statements;
+        if asks && let Err(lost) = Box::pin(self.ask_about(&mut lease, &notes)).await {
+            self.report(lease.server.identity.node, Trouble::ConnectionLost);
             self.lose(lease.server);
-            self.pin = None;
-            return None;
+            let pinned = self.pin.take().is_some_and(|pin| pin.settled);
+            return if notes.must_ask() || pinned { Err(End::Fatal(state_lost(&lost))) } else { Ok(None) };
         }
         self.pin_for_texts(&lease, &notes);
+        // A place that was kept for a statement which has left nothing.
+        self.pin.take_if(|pin| !pin.settled);
         lease.server.leftovers.dirty |= notes.is_opaque() || self.pin.is_some();
         if self.pin.is_some() || self.who.limits.mode == PoolMode::Session {
-            return Some(lease);
+            return Ok(Some(lease));
         }
         self.give_back(lease.server);
-        None
+        Ok(None)
     }
 
     /// Counts, and what others must know of this transaction.
@@ -99,7 +118,7 @@ impl Session {
     }
 
     /// Asks the server for the settings that were touched and, if need be, for what pins.
-    async fn ask_about(&mut self, lease: &mut Leased, notes: &Notes) -> Result<(), ()> {
+    async fn ask_about(&mut self, lease: &mut Leased, notes: &Notes) -> Result<(), Lost> {
         let names = self.names_to_ask(notes);
         let pins = notes.probe;
         let mut text = Vec::new();
@@ -113,13 +132,7 @@ impl Session {
         if text.is_empty() {
             return Ok(());
         }
-        self.context.counters.probes.add(1);
-        let asked = lease.server.ask(&text, &self.context.hub.buffers);
-        let outcome = match tokio::time::timeout(ASK, asked).await {
-            Ok(Ok(outcome)) => outcome,
-            _ => return Err(()),
-        };
-        self.client.output.extend_from_slice(&outcome.notifications);
+        let outcome = self.probe(lease, &text).await?;
         if outcome.error.is_some() {
             // A setting of the session's own (a role without rights, a tiny statement_timeout) keeps us from asking.
             self.pin_because(lease, "its state could not be asked for".to_owned());
@@ -134,6 +147,24 @@ impl Session {
         }
         self.tell(&lease.server);
         Ok(())
+    }
+
+    /// Asks once, and again if a cancel that came too late for its statement has hit the question.
+    async fn probe(&mut self, lease: &mut Leased, text: &[u8]) -> Result<Outcome, Lost> {
+        let mut again = false;
+        loop {
+            settle_cancels(&lease.server).await?;
+            self.context.counters.probes.add(1);
+            let asked = lease.server.ask(text, &self.context.hub.buffers);
+            let outcome = tokio::time::timeout(ASK, asked).await.unwrap_or(Err(Lost::Timeout))?;
+            self.client.output.extend_from_slice(&outcome.notifications);
+            let cancelled = outcome.error.as_ref().is_some_and(|(code, _)| code == sqlstate::QUERY_CANCELED);
+            // statement_timeout has the same code: that one asks again only once.
+            if !cancelled || again {
+                return Ok(outcome);
+            }
+            again = true;
+        }
     }
 
     fn names_to_ask(&self, notes: &Notes) -> Vec<Box<str>> {
@@ -225,23 +256,16 @@ impl Session {
     }
 
     fn pin_because(&mut self, lease: &Leased, reason: String) {
-        self.reserve_pin(lease);
+        if self.pin.is_none() {
+            // What only the probe has found is there already and stays, whatever the bound says.
+            let Some(pool) = self.pool(lease.server.identity.node) else { return };
+            self.pin = Pin::reserve(pool.shared(), u32::MAX).map(Box::new);
+        }
         if let Some(pin) = &mut self.pin {
+            self.context.counters.pins.add(u64::from(!pin.settled));
             pin.reason = reason;
             pin.settled = true;
         }
-    }
-
-    /// Counts the session among the pinned ones before the statement that pins is sent, so that the bound holds (SESSIONS R5).
-    fn reserve_pin(&mut self, lease: &Leased) {
-        if self.pin.is_some() {
-            return;
-        }
-        let Some(pool) = self.pool(lease.server.identity.node) else { return };
-        let pool = pool.shared().clone();
-        pool.pinned.fetch_add(1, Ordering::AcqRel);
-        self.context.counters.pins.add(1);
-        self.pin = Some(Box::new(Pin { reason: "a statement under way".to_owned(), settled: false, pool }));
     }
 
     /// Notes a statement that is about to be sent, and sends ahead of it what it needs.

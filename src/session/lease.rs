@@ -17,6 +17,7 @@ use super::downstream::Downstream;
 use super::local::Refusal;
 use super::notes::Notes;
 use super::prepared::Change;
+use super::read::Resort;
 use super::upstream::Upstream;
 
 /// Replies owed after which a server is asked for those that it keeps back.
@@ -48,6 +49,8 @@ pub(super) struct Ways {
     pub(super) sequences_of_another: bool,
     /// A number of this transaction's own once it has changed settings, which only its end makes the session's; else 0.
     pub(super) unsettled: u64,
+    /// What becomes of a read that is lost.
+    pub(super) resort: Resort,
 }
 
 impl Leased {

@@ -1,14 +1,15 @@
 //! What is answered here in a server's place: refusals, deferred BEGIN, empty blocks, statements about the session's own
 //! bookkeeping. Must not talk to a server.
 
-use crate::sql::Effect;
+use crate::sql::{Effect, Facts};
 use crate::wire::write::{self, Severity};
 use crate::wire::{TxStatus, back, front, sqlstate};
 
 use super::Session;
+use super::finish::Pin;
 use super::frames;
 use super::lease::Leased;
-use super::look::Looked;
+use super::look::{Looked, forbidden_in_statement_mode, pins};
 use super::survey::Survey;
 
 /// An error for the client.
@@ -206,26 +207,28 @@ impl Session {
         }
     }
 
-    /// A statement that must not run at all: what the pool's mode or its bounds forbid (SESSIONS R5, R21).
-    pub(super) fn refusal(&self, looked: &Looked, lease: Option<&Leased>) -> Option<Refusal> {
+    /// A statement that must not run at all: what the pool's mode or its bounds forbid (SESSIONS R5, R21). One that pins and may
+    /// run has its place among the pinned ones from here on.
+    pub(super) fn refusal(&mut self, facts: &Facts, lease: Option<&Leased>) -> Option<Refusal> {
         if self.who.limits.mode == crate::config::PoolMode::Statement
-            && let Some(what) = looked.forbidden_in_statement_mode()
+            && let Some(what) = forbidden_in_statement_mode(facts)
         {
             let message = format!("{what} is not possible with pool mode \"statement\"");
             return Some(Refusal::new(sqlstate::FEATURE_NOT_SUPPORTED, message));
         }
-        if !looked.pins() || self.pin.is_some() {
+        if !pins(facts) || self.pin.is_some() || self.who.limits.mode == crate::config::PoolMode::Session {
             return None;
         }
         let node = lease.map(|lease| lease.server.identity.node).or_else(|| self.context.cluster().view().primary)?;
         let pool = self.pool(node)?;
         let most = self.context.most_pinned(&self.who);
-        let pinned = pool.shared().pinned.load(std::sync::atomic::Ordering::Relaxed);
-        (pinned >= most && self.who.limits.mode != crate::config::PoolMode::Session).then(|| {
-            let message = format!("too many sessions keep a server connection for themselves ({pinned} of {most})");
-            Refusal::new(sqlstate::TOO_MANY_CONNECTIONS, message)
-                .with_hint("Temporary tables, LISTEN, session advisory locks, WITH HOLD cursors and SQL PREPARE do so; raise pool.max_pinned.")
-        })
+        if let Some(pin) = Pin::reserve(pool.shared(), most) {
+            self.pin = Some(Box::new(pin));
+            return None;
+        }
+        let message = format!("too many sessions keep a server connection for themselves ({most} of {most})");
+        let hint = "Temporary tables, LISTEN, session advisory locks, WITH HOLD cursors and SQL PREPARE do so; raise pool.max_pinned.";
+        Some(Refusal::new(sqlstate::TOO_MANY_CONNECTIONS, message).with_hint(hint))
     }
 
     /// Refuses a simple query in a lease: the server is made to fail its block, if there is one, without the client seeing how.

@@ -29,27 +29,26 @@ impl Looked {
     pub(super) fn binds_block(&self) -> bool {
         self.facts.flags.has(Flags::NOW_LIKE)
     }
+}
 
-    /// It makes something that only its own server connection has (SESSIONS R5).
-    pub(super) fn pins(&self) -> bool {
-        self.facts.flags.any(Flags::TEMP.with(Flags::ADVISORY_LOCK))
-            || self.facts.effects.iter().any(|effect| {
-                matches!(effect, Effect::Prepare { .. } | Effect::Listen | Effect::Declare { hold: true })
-            })
-    }
+/// A statement that makes something that only its own server connection has (SESSIONS R5).
+pub(super) fn pins(facts: &Facts) -> bool {
+    let pins =
+        |effect: &Effect| matches!(effect, Effect::Prepare { .. } | Effect::Listen | Effect::Declare { hold: true });
+    facts.flags.any(Flags::TEMP.with(Flags::ADVISORY_LOCK)) || facts.effects.iter().any(pins)
+}
 
-    /// What statement mode cannot do (SESSIONS R21).
-    pub(super) fn forbidden_in_statement_mode(&self) -> Option<&'static str> {
-        if self.pins() {
-            return Some("a statement that keeps its server connection");
-        }
-        self.facts.effects.iter().find_map(|effect| match effect {
-            Effect::Begin(_) => Some("a transaction block"),
-            Effect::Declare { .. } => Some("a cursor"),
-            Effect::Savepoint => Some("a savepoint"),
-            _ => None,
-        })
+/// What statement mode cannot do (SESSIONS R21).
+pub(super) fn forbidden_in_statement_mode(facts: &Facts) -> Option<&'static str> {
+    if pins(facts) {
+        return Some("a statement that keeps its server connection");
     }
+    facts.effects.iter().find_map(|effect| match effect {
+        Effect::Begin(_) => Some("a transaction block"),
+        Effect::Declare { .. } => Some("a cursor"),
+        Effect::Savepoint => Some("a savepoint"),
+        _ => None,
+    })
 }
 
 /// Where a read goes.

@@ -17,7 +17,9 @@ impl Session {
     /// A leased server is lost. The session lives on unless it had state there that nothing brings back.
     pub(super) fn lose_lease(&mut self, lease: Leased, lost: &Lost) -> Result<(), End> {
         let node = lease.server.identity.node;
-        self.report(node, Trouble::ConnectionLost);
+        if !matches!(lost, Lost::NotBegun { .. }) {
+            self.report(node, Trouble::ConnectionLost);
+        }
         if lease.down.left > 0 {
             // In the middle of a message to the client nothing else can be said.
             self.lose(lease.server);
@@ -28,7 +30,15 @@ impl Session {
             return Err(End::Fatal(state_lost(lost)));
         }
         let (owed, open) = lease.server.expected.owed();
-        let in_block = lease.server.status != TxStatus::Idle;
+        let begins = lease.server.expected.begins();
+        // A request of which nothing was sent yet is refused when all of it is there.
+        let open = open && !(begins && lease.server.expected.len() == 1);
+        let answered = owed == 0 && !open && lease.server.status == TxStatus::Idle && !begins;
+        if answered && lease.notes.must_ask() {
+            self.lose(lease.server);
+            return Err(End::Fatal(state_lost(lost)));
+        }
+        let in_block = begins || lease.server.status != TxStatus::Idle;
         let unknown = lease.notes.commits || (!in_block && lease.notes.wrote());
         self.client.input.consume(lease.up.pass);
         self.discard = lease.up.left;
@@ -39,7 +49,11 @@ impl Session {
             self.freshness.primary_at(now());
             self.context.wrote(now());
         }
-        let refusal = if unknown { outcome_unknown(lost) } else { rolled_back(lost) };
+        let refusal = match lost {
+            Lost::NotBegun { code, message } => Refusal::new(code, message),
+            _ if unknown => outcome_unknown(lost),
+            _ => rolled_back(lost),
+        };
         let status = self.shown_status();
         for _ in 0..owed {
             refusal.write(&mut self.client.output, Severity::Error);
@@ -95,6 +109,6 @@ fn outcome_unknown(lost: &Lost) -> Refusal {
         .with_hint("Whether it was committed is not known; look before you run it again.")
 }
 
-fn state_lost(lost: &Lost) -> Refusal {
+pub(super) fn state_lost(lost: &Lost) -> Refusal {
     Refusal::new(sqlstate::CONNECTION_FAILURE, format!("the server that held this session's state was lost: {lost}"))
 }

@@ -222,6 +222,10 @@ impl Session {
             if let Err(end) = done {
                 return end;
             }
+            if self.lease.is_none() {
+                // A place that was reserved for a statement that came to nothing.
+                self.pin = None;
+            }
         }
     }
 
@@ -312,7 +316,7 @@ impl Session {
         self.ahead = None;
         match end {
             RelayEnd::Rest => {
-                self.lease = self.finish(lease).await.map(Box::new);
+                self.lease = self.finish(lease).await?.map(Box::new);
                 Ok(())
             }
             RelayEnd::Gone => {

@@ -113,6 +113,11 @@ impl Notes {
         self.flags.any(Flags::WRITES.with(Flags::OPAQUE).with(Flags::DDL))
     }
 
+    /// The server connection may hold something of the session's that only it can tell: settings, or what pins.
+    pub(super) fn must_ask(&self) -> bool {
+        !self.touched.is_empty() || self.reset() || self.probe
+    }
+
     /// It could have changed what its session looks like beyond what is known.
     pub(super) fn is_opaque(&self) -> bool {
         self.flags.has(Flags::OPAQUE)

@@ -1,12 +1,15 @@
-//! A request that runs on a standby: nothing of its answer reaches the client before it is certain that the standby will have it, so
-//! that until then it can run elsewhere instead (SESSIONS R11, R19). One request per lease (R12).
+//! A read, on a standby or on the primary: nothing of its answer reaches the client before it is certain that the server will have it, so
+//! that until then it can run elsewhere instead (SESSIONS R11, R19). One request per lease (R12). An answer that fits into the buffer
+//! is passed on when it has ended, so that a server may even be lost in the middle of it.
 
 use std::task::{Context, Poll, ready};
 
 use crate::backend::{Expect, Lost};
 use crate::cluster::{NodeId, Trouble};
+use crate::support::clock::{Duration, now};
 use crate::wire::{ErrorFields, back, sqlstate};
 
+use super::block::Block;
 use super::downstream::Broken;
 use super::lease::{ASK, Leased, NoLease, SetupError};
 use super::local::Refusal;
@@ -14,7 +17,7 @@ use super::prepared::Prepared;
 use super::survey::Survey;
 use super::{End, Session, frames};
 
-/// How a read on a standby ended.
+/// How a read ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReadEnd {
     /// The client has its answer.
@@ -25,6 +28,34 @@ pub(super) enum ReadEnd {
     Elsewhere,
 }
 
+/// Times that a read is run again on the primary after its connection was lost.
+const RERUNS: u32 = 2;
+/// A statement that ran for longer when its connection was terminated was meant by whoever did it, and is not run again.
+const MEANT: Duration = Duration::from_millis(100);
+
+/// What becomes of a read that is lost.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Resort {
+    /// Another node may answer, and the primary has its say in each error.
+    #[default]
+    Standby,
+    /// The primary is asked again.
+    Primary,
+    /// Nobody is asked again.
+    Last,
+}
+
+impl Resort {
+    /// Is a read that ran for `time` when its server was lost, before anything of its answer was passed on, run again?
+    fn again(self, lost: &Lost, time: Duration) -> bool {
+        match self {
+            Self::Standby => true,
+            Self::Primary => !matches!(lost, Lost::Said(_)) || time < MEANT,
+            Self::Last => false,
+        }
+    }
+}
+
 /// What the beginning of the answer says.
 #[derive(Debug)]
 enum First {
@@ -33,7 +64,7 @@ enum First {
     /// An error that the primary shall have a say in.
     Error(String),
     /// The connection is gone or says goodbye.
-    Lost,
+    Lost(Lost),
     /// The client is gone.
     Gone,
 }
@@ -74,22 +105,41 @@ impl Session {
                 return Ok(ReadEnd::Elsewhere);
             }
         }
-        self.run_read(Leased::new(server), survey).await
+        let mut lease = Leased::new(server);
+        lease.ways.masked = !matches!(self.block, Block::None);
+        self.run_read(lease, survey).await
+    }
+
+    /// Runs a complete request that only reads, outside a block, on the primary.
+    pub(super) async fn read_on_primary(&mut self, survey: &Survey) -> Result<(), End> {
+        for left in (0..=RERUNS).rev() {
+            let Some(mut lease) = self.lease_primary_or_refuse(survey).await? else { return Ok(()) };
+            lease.ways.resort = if left == 0 { Resort::Last } else { Resort::Primary };
+            if self.run_read(lease, survey).await? == ReadEnd::Done {
+                break;
+            }
+        }
+        Ok(())
     }
 
     async fn run_read(&mut self, mut lease: Leased, survey: &Survey) -> Result<ReadEnd, End> {
         let before = self.queue_read(&mut lease, survey);
-        lease.ways.masked = !matches!(self.block, super::block::Block::None);
+        let sent = now();
         match std::future::poll_fn(|cx| self.poll_first(&mut lease, cx)).await {
             First::Answer => {}
+            First::Error(_) if lease.ways.resort != Resort::Standby => {}
             First::Error(code) => {
                 self.hidden_failure(lease, survey, code).await;
                 self.restore(before);
                 return Ok(ReadEnd::Primary);
             }
-            First::Lost => {
+            First::Lost(lost) => {
                 self.restore(before);
                 self.report(lease.server.identity.node, Trouble::ConnectionLost);
+                if !lease.ways.resort.again(&lost, sent.elapsed()) {
+                    self.client.input.consume(survey.size);
+                    return self.lose_answer(lease, survey, &lost);
+                }
                 self.context.counters.reruns.add(1);
                 self.lose(lease.server);
                 return Ok(ReadEnd::Elsewhere);
@@ -150,21 +200,23 @@ impl Session {
             return Poll::Ready(First::Gone);
         }
         if !lease.server.flushed()
-            && let Poll::Ready(Err(_)) = lease.server.poll_flush(cx)
+            && let Poll::Ready(Err(error)) = lease.server.poll_flush(cx)
         {
-            return Poll::Ready(First::Lost);
+            return Poll::Ready(First::Lost(error.into()));
         }
         loop {
-            match first(lease) {
-                Ok(Some(first)) => return Poll::Ready(first),
-                Ok(None) => {}
-                Err(_) => return Poll::Ready(First::Lost),
-            }
-            if lease.server.input.is_full() && !self.context.hub.buffers.enlarge(&mut lease.server.input) {
+            let seen = match first(lease) {
+                Ok(Seen::First(first)) => return Poll::Ready(first),
+                Ok(seen) => seen,
+                Err(lost) => return Poll::Ready(First::Lost(lost)),
+            };
+            let input = &mut lease.server.input;
+            if input.is_full() && (matches!(seen, Seen::Rows) || !self.context.hub.buffers.enlarge(input)) {
                 return Poll::Ready(First::Answer);
             }
             match lease.server.poll_fill(cx, &self.context.hub.buffers) {
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(First::Lost),
+                Poll::Ready(Ok(0)) => return Poll::Ready(First::Lost(Lost::Closed)),
+                Poll::Ready(Err(error)) => return Poll::Ready(First::Lost(error.into())),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending => break,
             }
@@ -208,17 +260,24 @@ impl Session {
 
     fn after_read(&mut self, lease: Leased, survey: &Survey, end: Option<Broken>) -> Result<ReadEnd, End> {
         let node = lease.server.identity.node;
+        let answered = lease.server.expected.is_empty() && lease.quiet() && self.client.output.is_empty();
         match end {
-            None => {
+            // What a server says after its answer is nothing to the client; giving the connection back finds it lost.
+            Some(Broken::Server(_)) | None if answered => {
                 if lease.failed {
                     self.block.fail();
                 }
-                self.freshness.read_on(node);
-                self.context.counters.reads_standby.add(1);
+                match lease.ways.resort {
+                    Resort::Standby => {
+                        self.freshness.read_on(node);
+                        self.context.counters.reads_standby.add(1);
+                    }
+                    Resort::Primary | Resort::Last => self.answered_by_primary(lease.failed),
+                }
                 self.give_back(lease.server);
                 Ok(ReadEnd::Done)
             }
-            Some(Broken::Client) => {
+            Some(Broken::Client) | None => {
                 super::reap::abandon(self, lease);
                 Err(End::Client)
             }
@@ -229,7 +288,15 @@ impl Session {
         }
     }
 
-    /// The standby is lost in the middle of an answer that the client has begun to read.
+    /// What the primary answered without an error a standby was wrong to refuse (SESSIONS R11).
+    fn answered_by_primary(&mut self, failed: bool) {
+        self.context.counters.transactions.add(1);
+        if let Some(corrected) = self.corrected.take().filter(|_| !failed) {
+            self.context.remember(&self.who, corrected.0, &corrected.1);
+        }
+    }
+
+    /// The server is lost in the middle of an answer that the client has begun to read.
     fn lose_answer(&mut self, lease: Leased, survey: &Survey, lost: &Lost) -> Result<ReadEnd, End> {
         if lease.down.left > 0 {
             return Err(End::Client);
@@ -256,32 +323,44 @@ impl Session {
     }
 }
 
-/// Reads the answer's beginning as far as it has come, taking nothing.
-fn first(lease: &Leased) -> Result<Option<First>, Lost> {
-    let mut at = 0;
+/// What has come of the answer.
+#[derive(Debug)]
+enum Seen {
+    /// Nothing of weight yet.
+    Nothing,
+    /// Rows, and no end.
+    Rows,
+    /// Enough to tell.
+    First(First),
+}
+
+/// Reads the answer as far as it has come, taking nothing.
+fn first(lease: &Leased) -> Result<Seen, Lost> {
+    let (mut at, mut rows) = (0, false);
     while let Some(header) = lease.server.header_at(at)? {
         let filled = lease.server.input.filled();
         match header.tag {
             back::ERROR => {
-                let Some(body) = filled.get(at + 5..at + header.size) else { return Ok(None) };
-                return Ok(Some(judge_error(&ErrorFields::parse(body))));
+                let Some(body) = filled.get(at + 5..at + header.size) else { break };
+                return Ok(Seen::First(judge_error(&ErrorFields::parse(body))));
             }
+            back::READY => return Ok(Seen::First(First::Answer)),
             back::PARSE_COMPLETE | back::BIND_COMPLETE | back::CLOSE_COMPLETE | back::NOTICE => {}
             back::PARAMETER_DESCRIPTION | back::ROW_DESCRIPTION | back::NO_DATA | back::PARAMETER_STATUS => {}
-            _ => return Ok(Some(First::Answer)),
+            _ => rows = true,
         }
         at += header.size;
         if at > filled.len() {
-            return Ok(None);
+            break;
         }
     }
-    Ok(None)
+    Ok(if rows { Seen::Rows } else { Seen::Nothing })
 }
 
 /// SESSIONS R11: any error but a cancel and bad data is answered by the primary.
 fn judge_error(fields: &ErrorFields<'_>) -> First {
     if fields.is_fatal() {
-        return First::Lost;
+        return First::Lost(Lost::Said(String::from_utf8_lossy(fields.message).into_owned()));
     }
     if fields.code == sqlstate::QUERY_CANCELED.as_bytes() || fields.class() == b"22" {
         return First::Answer;

@@ -90,15 +90,26 @@ pub(super) fn after_cancels(pool: Rc<Pool>, server: Box<Server>) {
 }
 
 async fn put(pool: Rc<Pool>, server: Box<Server>) {
+    // What the cancel may have hit came before its connection was closed; a notice of it is read here.
+    match settle_cancels(&server).await {
+        Ok(()) if server.at_rest() => pool.put(server),
+        _ => pool.lost(server),
+    }
+}
+
+/// Waits until no CancelRequest is under way for a connection, so that what is sent next cannot be hit by one.
+///
+/// # Errors
+/// It takes too long: the connection cannot be trusted.
+pub(super) async fn settle_cancels(server: &Server) -> Result<(), Lost> {
     let mut waited = Duration::ZERO;
     while server.cancels.get() > 0 {
         const STEP: Duration = Duration::from_millis(2);
         if waited > CANCELLING {
-            return pool.lost(server);
+            return Err(Lost::Timeout);
         }
         tokio::time::sleep(STEP).await;
         waited += STEP;
     }
-    // What the cancel may have hit came before its connection was closed; a notice of it is read here.
-    if server.at_rest() { pool.put(server) } else { pool.lost(server) }
+    Ok(())
 }

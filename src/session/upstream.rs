@@ -1,7 +1,10 @@
 //! From the client to a leased server: looks at each message, renames prepared statements, notes what may change the session, and
 //! queues what goes out. Must not wait, and must not read from the server.
 
+use std::rc::Rc;
+
 use crate::backend::{Expect, Made, Server, StatementKey, is_statement_name, statement_name};
+use crate::sql::Facts;
 use crate::support::buffer::LARGE;
 use crate::wire::{Fault, Header, TxStatus, back, front, write};
 
@@ -9,6 +12,7 @@ use super::Session;
 use super::finish::hide_sequences;
 use super::frames;
 use super::lease::Leased;
+use super::local::Refusal;
 use super::notes::Notes;
 use super::prepared::{Change, ON_SERVER, Prepared};
 
@@ -31,7 +35,7 @@ pub(super) enum Taken {
     Enough,
     /// The message at the front must wait for replies that are owed.
     Wait,
-    /// The message at the front must wait until it is known what names stand for.
+    /// The message at the front must wait until it is known what names stand for, or that its block has begun.
     Undecided,
     /// The client says goodbye.
     Terminate,
@@ -55,6 +59,9 @@ impl Session {
         loop {
             if lease.up.pass > 0 || lease.server.output.len() >= ENOUGH {
                 return Ok(Taken::Enough);
+            }
+            if lease.up.left == 0 && lease.server.expected.awaits_begin() {
+                return Ok(Taken::Undecided);
             }
             if lease.up.left > 0 {
                 lease.up.pass = lease.up.left.min(self.client.input.len());
@@ -227,7 +234,7 @@ impl Session {
                 return None;
             }
         }
-        if let Some(refusal) = self.refusal(&looked, Some(lease)) {
+        if let Some(refusal) = self.refusal(&looked.facts, Some(lease)) {
             self.refuse_in_lease(lease, &refusal);
             return None;
         }
@@ -290,6 +297,10 @@ impl Session {
         let Some((portal, name, rest)) = frames::bind(body) else {
             return push(&mut lease.server, front::BIND, body, Expect::Bind);
         };
+        let facts = self.facts_bound(name);
+        if let Some(refusal) = facts.and_then(|facts| self.refusal(&facts, Some(lease))) {
+            return refuse_in_series(lease, &refusal);
+        }
         let facts = self.note_bind(lease, name);
         let renamed = self.establish(lease, name);
         if let Some(facts) = &facts {
@@ -308,13 +319,18 @@ impl Session {
         }
     }
 
+    /// What the statement is that a portal is made of.
+    fn facts_bound(&self, name: &[u8]) -> Option<Rc<Facts>> {
+        let set = self.prepared.as_deref()?;
+        if name.is_empty() {
+            return set.unnamed.as_ref().map(|unnamed| unnamed.facts.clone());
+        }
+        set.named.get(name).map(|prepared| prepared.facts.clone())
+    }
+
     /// Notes the statement that a portal is made of.
-    fn note_bind(&mut self, lease: &mut Leased, name: &[u8]) -> Option<std::rc::Rc<crate::sql::Facts>> {
-        let facts = match self.prepared.as_deref() {
-            Some(set) if name.is_empty() => set.unnamed.as_ref().map(|unnamed| unnamed.facts.clone()),
-            Some(set) => set.named.get(name).map(|prepared| prepared.facts.clone()),
-            None => None,
-        };
+    fn note_bind(&mut self, lease: &mut Leased, name: &[u8]) -> Option<Rc<Facts>> {
+        let facts = self.facts_bound(name);
         match &facts {
             Some(facts) => {
                 let looked = self.judge(facts.clone());
@@ -440,6 +456,18 @@ fn write_parse(out: &mut Vec<u8>, name: &str, tail: &[u8]) {
 
 fn frame(out: &mut Vec<u8>, tag: u8, body: &[u8]) {
     write::frame(out, tag, |out| out.extend_from_slice(body));
+}
+
+/// Refuses a message of a series: the server is made to fail the series, and the client gets the reason for the server's error.
+fn refuse_in_series(lease: &mut Leased, refusal: &Refusal) {
+    write::frame(&mut lease.server.output, front::BIND, |out| {
+        write::cstr(out, b"");
+        write::cstr(out, b"pgherd: refused");
+        out.extend([0; 6]);
+    });
+    let mut error = Vec::new();
+    refusal.write(&mut error, write::Severity::Error);
+    lease.server.expected.push(Expect::Refused { error: error.into() });
 }
 
 fn push(server: &mut Server, tag: u8, body: &[u8], expect: Expect) {

@@ -38,6 +38,8 @@ fn a_gigabyte_in_one_value_comes_out() {
     let proxy = Proxy::start(cluster, &Options::default());
     let db = database(cluster, "large");
     let mut client = RawClient::login(proxy.port(), &db);
+    // The server makes the value before it says a word.
+    client.patience(std::time::Duration::from_secs(120));
     flat(&proxy, "1000 MiB in one row", || {
         client.send(&raw::query(&format!("SELECT repeat('x', {VALUE})"))).expect("sent");
         let mut seen = Vec::new();

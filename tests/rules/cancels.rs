@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::common::proxy::{Options, Proxy};
-use crate::common::raw::{RawClient, query, values};
+use crate::common::raw::{RawClient, bind, execute, parse, query, sync, values};
 use crate::common::{self, Random, database};
-use crate::tools::{code, on_primary, run, value};
+use crate::tools::{code, on_primary, run, state, value};
 
 /// Cancels sent: 10 000 with `LONG` set.
 fn cancels() -> usize {
@@ -131,4 +131,37 @@ fn r18_a_cancel_of_an_idle_session_is_ignored() {
         std::thread::sleep(Duration::from_millis(20));
         run(&mut client, "COMMIT");
     }
+}
+
+#[test]
+fn r12_a_block_whose_begin_was_cancelled_runs_nothing_outside_of_it() {
+    let Some((proxy, db)) = on_primary("r12", 2, "") else { return };
+    let mut client = RawClient::login(proxy.port(), &db);
+    run(&mut client, "CREATE TABLE marks (mark text)");
+    let mut random = Random::new(12);
+    let mut hits = 0;
+    for round in 0..cancels() {
+        run(&mut client, "BEGIN");
+        // The cancel is on its way when the statement is, and with it the BEGIN that the proxy has answered itself.
+        let insert = if round % 2 == 0 {
+            query("INSERT INTO marks VALUES ('here')")
+        } else {
+            [parse("", "INSERT INTO marks VALUES ('here')", &[]), bind("", "", &[]), execute("", 0), sync()].concat()
+        };
+        client.send(&insert).expect("sent");
+        std::thread::sleep(Duration::from_micros(random.below(300) as u64));
+        client.cancel(proxy.port());
+        let frames = client.until_ready().expect("an answer");
+        match code(&frames).as_deref() {
+            None => assert_eq!(state(&frames), 'T', "{frames:?}"),
+            Some(error) => {
+                hits += 1;
+                assert_eq!((error, state(&frames)), ("57014", 'E'), "{frames:?}");
+            }
+        }
+        while code(&client.query("ROLLBACK")).is_some() {}
+    }
+    println!("{hits} statements were cancelled");
+    let mut other = RawClient::login(proxy.port(), &db);
+    assert_eq!(value(&mut other, "SELECT count(*) FROM marks"), "0", "a statement ran outside of its block");
 }

@@ -211,3 +211,53 @@ fn r20_a_lost_commit_is_unknown_never_failed() {
     assert_eq!(value(&mut a, "SELECT count(*) FROM t"), "0");
     assert!(fake.provoked() >= 10);
 }
+
+/// Makes what only its server connection holds, and looks whether it is there, while connections are terminated at any moment.
+fn holder(port: u16, db: &str, over: &AtomicBool) -> (usize, usize) {
+    let (mut kept, mut ended) = (0, 0);
+    while !over.load(Ordering::Relaxed) {
+        let Ok(mut client) = RawClient::try_login(port, "postgres", db) else { continue };
+        let mut ask = |sql: &str| client.try_query(sql).ok();
+        let made = ["CREATE TEMP TABLE shadow AS SELECT 1 AS n", "SET search_path = pg_temp, public"];
+        let frames: Vec<_> = made.into_iter().map_while(&mut ask).collect();
+        if frames.len() < made.len() || frames.iter().any(|frames| code(frames).is_some()) {
+            ended += 1;
+            continue;
+        }
+        match ask("SELECT count(*) FROM shadow") {
+            // The permanent table of that name is empty: the session would have lost its own without a word.
+            Some(frames) if code(&frames).is_none() => assert_eq!(values(&frames), ["1"]),
+            Some(frames) => {
+                let code = code(&frames).unwrap_or_default();
+                assert!(["08006", "40001", "53300"].contains(&code.as_str()), "{frames:?}");
+            }
+            None => {}
+        }
+        kept += 1;
+    }
+    (kept, ended)
+}
+
+#[test]
+fn r20_state_that_is_lost_ends_its_session_with_the_reason() {
+    if common::direct() {
+        return;
+    }
+    let Some((proxy, db)) = on_primary("r20", 8, "max_pinned = 8") else { return };
+    let Some(cluster) = common::cluster() else { return };
+    run(&mut RawClient::login(proxy.port(), &db), "CREATE TABLE shadow (n int)");
+    let over = AtomicBool::new(false);
+    let counts = std::thread::scope(|scope| {
+        let holders: Vec<_> = (0..4).map(|_| scope.spawn(|| holder(proxy.port(), &db, &over))).collect();
+        let mut killer = RawClient::login(cluster.primary().port(), "postgres");
+        let kill = format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{db}'");
+        for round in 0..150 {
+            killer.query(&kill);
+            std::thread::sleep(Duration::from_millis(10 + 7 * (round % 9)));
+        }
+        over.store(true, Ordering::Relaxed);
+        holders.into_iter().map(|holder| holder.join().expect("nothing was lost silently")).collect::<Vec<_>>()
+    });
+    let (kept, ended) = counts.iter().fold((0, 0), |sum, count| (sum.0 + count.0, sum.1 + count.1));
+    assert!(kept > 20 && ended > 20, "{kept} kept, {ended} ended");
+}
