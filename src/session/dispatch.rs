@@ -9,7 +9,7 @@ use crate::support::clock::{Duration, now};
 use crate::wire::{front, sqlstate, write};
 
 use super::block::{self, Block, Deferred};
-use super::lease::{Leased, NoLease, SetupError};
+use super::lease::{Leased, NoLease, Sequences, SetupError};
 use super::local::{Answer, Refusal, fail_block};
 use super::look::Where;
 use super::read::ReadEnd;
@@ -199,7 +199,11 @@ impl Session {
             Some(server) => server,
             None => self.lease(node).await?,
         };
-        let another = server.leftovers.session != self.number();
+        let sequences = match server.leftovers.session {
+            last if last == 0 || last == self.number() => Sequences::Own,
+            _ if self.who.limits.mode == PoolMode::Session || self.habits.uses_sequences => Sequences::Unwanted,
+            _ => Sequences::Foreign,
+        };
         let prepared = match self.prepare(&mut server).await {
             Err(SetupError::Refused(_)) if self.gives_up(survey) => self.prepare(&mut server).await,
             done => done,
@@ -212,7 +216,7 @@ impl Session {
             }
             Ok(()) => {
                 let mut lease = Leased::new(server);
-                lease.ways.sequences_of_another = another;
+                lease.ways.sequences = sequences;
                 Ok(lease)
             }
             Err(SetupError::Refused(refusal)) => {

@@ -12,7 +12,7 @@ use crate::sql::{Effect, Facts, Flags, Kind};
 use crate::support::clock::now;
 use crate::wire::{TxStatus, sqlstate, write};
 
-use super::lease::{ASK, Leased};
+use super::lease::{ASK, Leased, Sequences};
 use super::look::Looked;
 use super::lost::state_lost;
 use super::notes::{MOST_TOUCHED, Notes};
@@ -299,17 +299,18 @@ impl Session {
     /// After a RESET the startup options hold again, before anything else of the client runs and before it hears that it may go on
     /// (SESSIONS R6). `parts`: statements of the text; of several, a later one may have taken the RESET back.
     pub(super) fn apply_base_again(&mut self, lease: &mut Leased, parts: u16) {
-        if !lease.notes.take_reset() || self.base.is_empty() {
-            return;
-        }
+        let due = lease.notes.take_reset();
         let mut text = Vec::new();
-        for name in self.base.names() {
+        for name in self.base.names().filter(|name| due.covers(name)) {
             if let Some(value) = self.base.get(name) {
                 match parts {
                     0 | 1 => set_statement(&mut text, name, value),
                     _ => set_if_reset(&mut text, name, value),
                 }
             }
+        }
+        if text.is_empty() {
+            return;
         }
         write::query(&mut lease.server.output, &text);
         lease.server.expected.push(Expect::After);
@@ -325,12 +326,18 @@ impl Session {
     }
 }
 
-/// Another session's value must not be seen; without one PostgreSQL says 55000 (SESSIONS R4).
+/// Another session's value must not be seen; without one PostgreSQL says 55000 (SESSIONS R4). What may pin the session is another
+/// reason to discard it: its own values must be all that a kept connection has.
 pub(super) fn hide_sequences(lease: &mut Leased, facts: &Facts) {
-    let foreign = lease.ways.sequences_of_another && !lease.notes.wrote();
-    if foreign && facts.flags.has(Flags::SEQUENCE_VALUE) && !lease.server.expected.in_series() {
+    const ASKS_OR_PINS: Flags = Flags::SEQUENCE_VALUE.with(Flags::TEMP).with(Flags::ADVISORY_LOCK);
+    let discard = match lease.ways.sequences {
+        Sequences::Own => false,
+        Sequences::Foreign => facts.flags.any(ASKS_OR_PINS) && !lease.notes.wrote(),
+        Sequences::Unwanted => true,
+    };
+    if discard && !lease.server.expected.in_series() {
         inject(lease, b"DISCARD SEQUENCES");
-        lease.ways.sequences_of_another = false;
+        lease.ways.sequences = Sequences::Own;
     }
 }
 

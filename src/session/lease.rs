@@ -45,12 +45,25 @@ pub(super) struct Leased {
 pub(super) struct Ways {
     /// ReadyForQuery is shown as in a block: the lease is for one read of a deferred block (SESSIONS R12).
     pub(super) masked: bool,
-    /// `currval` and `lastval` on this connection would be another session's (SESSIONS R4).
-    pub(super) sequences_of_another: bool,
+    /// Whose values `currval` and `lastval` would show.
+    pub(super) sequences: Sequences,
     /// A number of this transaction's own once it has changed settings, which only its end makes the session's; else 0.
     pub(super) unsettled: u64,
     /// What becomes of a read that is lost.
     pub(super) resort: Resort,
+}
+
+/// What a server connection remembers of sequences (SESSIONS R4).
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sequences {
+    /// Nothing but what this session took.
+    #[default]
+    Own,
+    /// Values of another session may be among it; they are discarded before anybody asks.
+    Foreign,
+    /// The same, on a connection that the session will keep: they are discarded before its first statement, for later on nobody could
+    /// tell them from its own.
+    Unwanted,
 }
 
 impl Leased {

@@ -22,16 +22,52 @@ pub(super) struct Notes {
     pub(super) unseen: Unseen,
 }
 
-/// What became of a RESET.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Resets {
-    /// There was none.
+/// RESETs of a transaction.
+#[derive(Debug, Default)]
+struct Resets {
+    /// There was one.
+    any: bool,
+    /// Those after which the startup options were not applied again yet.
+    due: Due,
+}
+
+/// Settings that a RESET has set to the server's defaults, where the session's are its startup options.
+#[derive(Debug, Default)]
+pub(super) enum Due {
+    /// None.
     #[default]
-    None,
-    /// It was sent; the startup options were not applied again yet.
-    Sent,
-    /// They were.
-    Applied,
+    Nothing,
+    /// These, lower case. Others keep what a SET gave them.
+    Names(Vec<Box<str>>),
+    /// All of them.
+    All,
+}
+
+impl Due {
+    /// Is this setting among them?
+    pub(super) fn covers(&self, name: &str) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Names(names) => names.iter().any(|known| **known == *name),
+            Self::All => true,
+        }
+    }
+
+    fn add(&mut self, name: &str) {
+        match self {
+            Self::Nothing => *self = Self::Names(vec![name.into()]),
+            Self::Names(names) if names.len() >= MOST_TOUCHED => *self = Self::All,
+            Self::Names(names) if !names.iter().any(|known| **known == *name) => names.push(name.into()),
+            Self::Names(_) | Self::All => {}
+        }
+    }
+
+    /// It was set since.
+    fn forget(&mut self, name: &str) {
+        if let Self::Names(names) = self {
+            names.retain(|known| **known != *name);
+        }
+    }
 }
 
 /// Reasons and duties that only the texts tell.
@@ -67,10 +103,14 @@ impl Notes {
 
     fn add_effect(&mut self, effect: &Effect) {
         match effect {
-            Effect::Set { name } => self.touch(name),
+            Effect::Set { name } => {
+                self.touch(name);
+                self.resets.due.forget(name);
+            }
             Effect::Reset { name } => {
                 self.touch(name);
-                self.note_reset();
+                self.resets.any = true;
+                self.resets.due.add(name);
             }
             Effect::ResetAll => self.note_reset(),
             Effect::DiscardAll => {
@@ -85,21 +125,17 @@ impl Notes {
     }
 
     fn note_reset(&mut self) {
-        self.resets = Resets::Sent;
+        self.resets = Resets { any: true, due: Due::All };
     }
 
     /// A setting may have gone back to its default.
     pub(super) fn reset(&self) -> bool {
-        self.resets != Resets::None
+        self.resets.any
     }
 
-    /// A RESET was sent since the last call.
-    pub(super) fn take_reset(&mut self) -> bool {
-        let sent = self.resets == Resets::Sent;
-        if sent {
-            self.resets = Resets::Applied;
-        }
-        sent
+    /// What RESETs were sent for since the last call.
+    pub(super) fn take_reset(&mut self) -> Due {
+        std::mem::take(&mut self.resets.due)
     }
 
     pub(super) fn touch(&mut self, name: &str) {

@@ -1,7 +1,8 @@
 //! Sequences (SESSIONS R4) and pins (R5): what only one server connection can hold for its session.
 
 use crate::common;
-use crate::common::raw::{RawClient, message, values};
+use crate::common::proxy::{Options, Proxy};
+use crate::common::raw::{self, RawClient, message, values};
 use crate::tools::{code, extended, on_primary, on_standbys, run, state, value};
 
 const SEQUENCES: &str = "CREATE SEQUENCE s; CREATE SEQUENCE t; CREATE TABLE rows (id serial, owner text)";
@@ -81,6 +82,47 @@ fn r04_who_uses_lastval_has_its_own_from_the_next_write_on() {
             run(other, "INSERT INTO rows (owner) VALUES ('other')");
         }
         assert_eq!(value(&mut a, "SELECT lastval()"), id, "it is pinned by now");
+    }
+}
+
+/// One server connection, which `a` used and left; `b` keeps it.
+fn after_another(mode: &'static str, keep: &str) -> Option<(Proxy, RawClient)> {
+    let cluster = common::cluster()?;
+    let options =
+        Options { mode, size: 1, weights: vec![1.0, 0.0, 0.0], pool: "max_pinned = 1".into(), ..Options::default() };
+    let proxy = Proxy::start(cluster, &options);
+    let db = common::database(cluster, "r04");
+    let mut a = RawClient::login(proxy.port(), &db);
+    run(&mut a, SEQUENCES);
+    run(&mut a, "SELECT nextval('s'); INSERT INTO rows (owner) VALUES ('a'); CREATE TABLE plain (n int)");
+    a.send(&raw::terminate()).expect("sent");
+    assert!(a.ended());
+    let mut b = RawClient::login(proxy.port(), &db);
+    run(&mut b, keep);
+    Some((proxy, b))
+}
+
+#[test]
+fn r04_a_kept_connection_has_ones_own_values() {
+    for (mode, keep) in [("session", "SELECT 1"), ("transaction", "CREATE TEMP TABLE mine (n int)")] {
+        let Some((_proxy, mut b)) = after_another(mode, keep) else { return };
+        assert_eq!(value(&mut b, "SELECT nextval('s')"), "2", "{mode}");
+        assert_eq!(value(&mut b, "SELECT currval('s')"), "2", "{mode}");
+        let id = value(&mut b, "INSERT INTO rows (owner) VALUES ('b') RETURNING id");
+        assert_eq!(value(&mut b, "SELECT lastval()"), id, "{mode}");
+    }
+}
+
+#[test]
+fn r04_a_kept_connection_has_nobody_elses_values() {
+    for (mode, keep) in [("session", "SELECT 1"), ("transaction", "CREATE TEMP TABLE mine (n int)")] {
+        let Some((_proxy, mut b)) = after_another(mode, keep) else { return };
+        for write in ["INSERT INTO plain VALUES (1)", "BEGIN; INSERT INTO plain VALUES (1)"] {
+            run(&mut b, write);
+            assert_eq!(code(&b.query("SELECT currval('s')")).as_deref(), Some("55000"), "{mode}, {write}");
+            run(&mut b, "ROLLBACK");
+            assert_eq!(code(&b.query("SELECT lastval()")).as_deref(), Some("55000"), "{mode}, {write}");
+        }
     }
 }
 

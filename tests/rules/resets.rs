@@ -1,8 +1,8 @@
 //! Reset values and what the client is told of the server's parameters (SESSIONS R6).
 
 use crate::common::eventually;
-use crate::common::raw::{Frame, RawClient};
-use crate::tools::{code, on_primary, on_standbys, run, value};
+use crate::common::raw::{self, Frame, RawClient};
+use crate::tools::{code, extended, on_primary, on_standbys, run, value};
 
 /// The parameters that `frames` tell of.
 fn told(frames: &[Frame]) -> Vec<(String, String)> {
@@ -62,6 +62,33 @@ fn r06_startup_options_are_the_reset_values() {
     run(&mut a, change);
     run(&mut a, "BEGIN; RESET ALL; ROLLBACK");
     assert_eq!(value(&mut a, SHOWN), "ISO, MDY|changed|99s|changed|0");
+}
+
+#[test]
+fn r06_the_reset_of_one_leaves_the_others_as_they_were_set() {
+    let Some((proxy, db)) = on_primary("r06", 1, "max_pinned = 1") else { return };
+    let mut a = login(proxy.port(), &db, &OPTIONS);
+    run(&mut a, "SET DateStyle = 'ISO, MDY'");
+    for reset in [
+        "RESET enable_seqscan",
+        "RESET app.mine",
+        "SET statement_timeout TO DEFAULT",
+        "RESET statement_timeout; SELECT 1",
+    ] {
+        run(&mut a, reset);
+        assert_eq!(value(&mut a, "SHOW DateStyle"), "ISO, MDY", "{reset}");
+        extended(&mut a, reset.split(';').next().expect("a statement"));
+        assert_eq!(value(&mut a, "SHOW DateStyle"), "ISO, MDY", "{reset}, extended");
+    }
+    let series: Vec<u8> = ["RESET DateStyle", "SET DateStyle = 'SQL, DMY'"]
+        .iter()
+        .flat_map(|sql| [raw::parse("", sql, &[]), raw::bind("", "", &[]), raw::execute("", 0)].concat())
+        .collect();
+    a.send(&[series, raw::sync()].concat()).expect("sent");
+    a.until_ready().expect("answers");
+    assert_eq!(value(&mut a, "SHOW DateStyle"), "SQL, DMY");
+    run(&mut a, "RESET DateStyle");
+    assert_eq!(value(&mut a, SHOWN), AT_START);
 }
 
 #[test]
