@@ -20,5 +20,7 @@ mod resets;
 mod state;
 #[path = "rules/tools.rs"]
 mod tools;
+#[path = "rules/visible.rs"]
+mod visible;
 #[path = "rules/waiting.rs"]
 mod waiting;

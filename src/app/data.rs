@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use ring::hmac;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use crate::backend::{Hub, Mail, Times};
@@ -15,7 +15,7 @@ use crate::cluster::NodeId;
 use crate::net::{DetachedStream, Keepalive, PeerAddr, SocketOptions, Stream};
 use crate::routing::Policy;
 use crate::session::login::{self, Admission, LoginPolicy, Replication};
-use crate::session::{Arrival, Context, Counters, Global, Session, SessionSettings, Stop};
+use crate::session::{Arrival, Context, DescribeAll, Description, Global, Session, SessionSettings, Stop};
 use crate::sql::{Facts, Fingerprint};
 use crate::support::clock::{Duration, now};
 use crate::wire::CancelKey;
@@ -35,6 +35,8 @@ const CLIENT_SOCKET: SocketOptions = SocketOptions {
 };
 /// How long sessions that are told to end at once may take over it.
 const LAST_CALL: Duration = Duration::from_secs(2);
+/// How long a thread may take to describe its sessions.
+const DESCRIBING: Duration = Duration::from_secs(5);
 /// `max_clients` is watched by everybody together.
 pub(super) type ClientCount = Arc<AtomicUsize>;
 
@@ -52,6 +54,8 @@ pub(super) enum ThreadMail {
     Retire,
     /// A node is gone: idle connections to it are of no use.
     Forget(NodeId),
+    /// Somebody wants to see the sessions.
+    Describe(oneshot::Sender<Vec<Description>>),
     /// Other settings hold.
     Reload(Box<(Policy, SessionSettings)>),
     /// Sessions are to end.
@@ -135,13 +139,30 @@ impl Secrets {
     }
 }
 
+/// Asks every thread for its sessions and waits for all of them.
+pub(super) fn describer(mail: Vec<mpsc::Sender<ThreadMail>>) -> DescribeAll {
+    Box::new(move || {
+        let ask = |mail: &mpsc::Sender<ThreadMail>| {
+            let (sender, answer) = oneshot::channel();
+            mail.try_send(ThreadMail::Describe(sender)).ok().map(|()| answer)
+        };
+        let asked: Vec<_> = mail.iter().map(ask).collect();
+        Box::pin(async move {
+            let mut all = Vec::new();
+            for answer in asked {
+                all.extend(tokio::time::timeout(DESCRIBING, answer?).await.ok()?.ok()?);
+            }
+            Some(all)
+        })
+    })
+}
+
 /// Runs one data thread to its end: all mail senders gone, or stopped and empty.
 pub(super) fn run(
     thread: usize,
     common: &Arc<Common>,
     inbox: mpsc::Receiver<ThreadMail>,
     start: (Policy, SessionSettings, Times),
-    counters: &std::sync::mpsc::SyncSender<(usize, Arc<Counters>)>,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -152,7 +173,6 @@ pub(super) fn run(
     let local = LocalSet::new();
     local.block_on(&runtime, async move {
         let context = context(thread, common, start);
-        let _ = counters.send((thread, context.counters.clone()));
         let common = common.clone();
         // A task of its own: what is awaited here is polled with every turn of every session.
         let _ = tokio::task::spawn_local(async move { serve(&context, &common, inbox).await }).await;
@@ -225,6 +245,8 @@ fn receive(context: &Rc<Context>, common: &Arc<Common>, mail: ThreadMail) {
             context.forget_greetings();
         }
         ThreadMail::Forget(node) => context.hub.forget_idle(node),
+        // Who asked may have given up.
+        ThreadMail::Describe(asked) => drop(asked.send(context.describe())),
         ThreadMail::Reload(settings) => context.reload(settings.0, settings.1),
         ThreadMail::Stop(_) => {}
     }
@@ -289,6 +311,7 @@ async fn admit(
     }
     let arrival = Arrival {
         stream: client.stream,
+        peer,
         user: client.user,
         database: client.database,
         options: client.options,

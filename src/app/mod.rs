@@ -76,7 +76,6 @@ pub enum Error {
 pub struct Running {
     common: Arc<Common>,
     settings: Settings,
-    counters: Vec<Arc<Counters>>,
     threads: Vec<JoinHandle<()>>,
     control: Option<JoinHandle<()>>,
     end: Option<mpsc::Sender<()>>,
@@ -98,7 +97,7 @@ impl Running {
 
     /// What each data thread counts.
     pub fn counters(&self) -> &[Arc<Counters>] {
-        &self.counters
+        &self.common.global.counters
     }
 
     /// Clients that are connected, those that still log in included.
@@ -228,7 +227,7 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
         end: end_told,
         deaf: deaf_told,
     };
-    let (thread_handles, counters) = start_threads(&common, &settings, &policy, inboxes)?;
+    let thread_handles = start_threads(&common, &settings, &policy, inboxes)?;
     let control = std::thread::Builder::new()
         .name("control".to_owned())
         .spawn(move || runtime.block_on(duties.run()))
@@ -237,7 +236,6 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
     Ok(Running {
         common,
         settings,
-        counters,
         threads: thread_handles,
         control: Some(control),
         end: Some(end),
@@ -247,30 +245,24 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
     })
 }
 
-type Started = (Vec<JoinHandle<()>>, Vec<Arc<Counters>>);
-
 fn start_threads(
     common: &Arc<Common>,
     settings: &Settings,
     policy: &Policy,
     inboxes: Vec<mpsc::Receiver<ThreadMail>>,
-) -> Result<Started, Error> {
-    let count = inboxes.len();
-    let (counters, counted) = std::sync::mpsc::sync_channel(count);
+) -> Result<Vec<JoinHandle<()>>, Error> {
     let times = Times { idle_timeout: settings.pool.idle_timeout, max_lifetime: settings.pool.max_lifetime };
     let mut handles = Vec::new();
     for (thread, inbox) in inboxes.into_iter().enumerate() {
-        let (common, counters) = (common.clone(), counters.clone());
+        let common = common.clone();
         let start = (policy.clone(), session_settings(settings), times);
         let handle = std::thread::Builder::new()
             .name(format!("data {thread}"))
-            .spawn(move || data::run(thread, &common, inbox, start, &counters))
+            .spawn(move || data::run(thread, &common, inbox, start))
             .map_err(Error::Start)?;
         handles.push(handle);
     }
-    let mut all: Vec<_> = counted.iter().take(count).collect();
-    all.sort_by_key(|(thread, _)| *thread);
-    Ok((handles, all.into_iter().map(|(_, counters)| counters).collect()))
+    Ok(handles)
 }
 
 fn global(
@@ -306,6 +298,8 @@ fn global(
         analyze: Box::new(move |thread, text| {
             let _ = parser.try_send((thread, text));
         }),
+        counters: mail.iter().map(|_| Arc::default()).collect(),
+        describe: data::describer(mail.clone()),
         retire: Box::new(move || mail.iter().for_each(|mail| drop(mail.try_send(ThreadMail::Retire)))),
         cancel: Box::new(move |node: NodeId, key| {
             let servers = cancelling.clone();
@@ -319,6 +313,7 @@ fn session_settings(settings: &Settings) -> SessionSettings {
         pool: settings.pool.clone(),
         nodes: settings.nodes.iter().map(|node| (node.id, node.max_connections)).collect(),
         client_idle_limit: settings.listen.client_idle_limit,
+        monitor: settings.monitor.user.clone(),
     }
 }
 

@@ -17,6 +17,7 @@ use crate::support::clock::{Duration, Instant, now};
 use super::control::{Control, Stop};
 use super::counters::Counters;
 use super::prepared::Texts;
+use super::shown::Description;
 
 /// Texts whose facts one thread keeps, and their bytes.
 const FACTS: (usize, usize) = (20_000, 16 * 1024 * 1024);
@@ -40,6 +41,8 @@ pub struct SessionSettings {
     pub nodes: Vec<(NodeId, u32)>,
     /// A client that is silent for so long outside a transaction is disconnected; zero: never.
     pub client_idle_limit: Duration,
+    /// `monitor.user`, who sees everybody's sessions as a superuser does.
+    pub monitor: String,
 }
 
 /// What the process's threads share.
@@ -68,6 +71,10 @@ pub struct Global {
     pub retire: Box<dyn Fn() + Send + Sync>,
     /// Sends a CancelRequest.
     pub cancel: CancelServer,
+    /// What each data thread counts.
+    pub counters: Box<[Arc<Counters>]>,
+    /// Asks every data thread for its sessions.
+    pub describe: DescribeAll,
     /// Has a long text analyzed on the helper thread for the data thread of that number; never waits, and may decline.
     pub analyze: Box<dyn Fn(usize, LongText) + Send + Sync>,
 }
@@ -87,6 +94,11 @@ pub struct LongText {
 pub type Cancelling = std::pin::Pin<Box<dyn Future<Output = ()>>>;
 /// Sends a CancelRequest to a node and waits until the server has closed the connection or a deadline has passed.
 pub type CancelServer = Box<dyn Fn(NodeId, crate::wire::CancelKey) -> Cancelling + Send + Sync>;
+
+/// The sessions of all data threads on their way; none if a thread does not answer in time.
+pub type Describing = std::pin::Pin<Box<dyn Future<Output = Option<Vec<Description>>>>>;
+/// Asks every data thread for its sessions.
+pub type DescribeAll = Box<dyn Fn() -> Describing + Send + Sync>;
 
 /// One database and user, shared by their sessions on this thread.
 pub struct Who {
@@ -134,7 +146,9 @@ pub struct Context {
     memory: RefCell<Memory>,
     who: RefCell<HashMap<(Arc<str>, Arc<str>), Rc<Who>>>,
     pub(super) greetings: RefCell<HashMap<(Arc<str>, Arc<str>, u64), Greeting>>,
-    sessions: RefCell<HashMap<u64, Rc<Control>>>,
+    pub(super) sessions: RefCell<HashMap<u64, Rc<Control>>>,
+    /// The time, as of the last housekeeping.
+    pub(super) tick: Cell<Instant>,
     random: Cell<u64>,
 }
 
@@ -143,10 +157,11 @@ impl Context {
     pub fn new(hub: Rc<Hub>, global: Arc<Global>, policy: Policy, settings: SessionSettings) -> Rc<Self> {
         use std::hash::BuildHasher;
         let seed = RandomState::new().hash_one(hub.thread) | 1;
+        let counters = global.counters.get(hub.thread).cloned().unwrap_or_default();
         Rc::new(Self {
             hub,
             global,
-            counters: Arc::default(),
+            counters,
             policy: RefCell::new(Rc::new(policy)),
             settings: RefCell::new(Rc::new(settings)),
             facts: RefCell::new(Cache::new(FACTS.0, FACTS.1)),
@@ -155,6 +170,7 @@ impl Context {
             who: RefCell::default(),
             greetings: RefCell::default(),
             sessions: RefCell::default(),
+            tick: Cell::new(now()),
             random: Cell::new(seed),
         })
     }
@@ -219,6 +235,11 @@ impl Context {
         Some(pool)
     }
 
+    /// Is that the role that pgherd itself uses?
+    pub(super) fn is_monitor(&self, user: &str) -> bool {
+        self.settings.borrow().monitor == user
+    }
+
     /// Most sessions of a login that may keep a connection (SESSIONS R5).
     pub(super) fn most_pinned(&self, who: &Who) -> u32 {
         self.settings.borrow().pool.max_pinned.unwrap_or(who.limits.size.div_ceil(2))
@@ -263,8 +284,9 @@ impl Context {
         self.facts.borrow_mut().insert(fingerprint, facts);
     }
 
-    /// Ends sessions that have been silent for longer than `listen.client_idle_limit`.
+    /// Looks at the clock, and ends sessions that have been silent for longer than `listen.client_idle_limit`.
     pub fn end_idle(&self) {
+        self.tick.set(now());
         let limit = self.settings.borrow().client_idle_limit;
         if limit.is_zero() {
             return;

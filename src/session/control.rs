@@ -5,6 +5,8 @@ use std::task::{Context, Waker};
 
 use crate::support::clock::Instant;
 
+use super::shown::Shown;
+
 /// Why a session is told to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
@@ -27,17 +29,20 @@ pub struct Control {
     idle_since: Cell<Option<Instant>>,
     /// When the client logged in.
     pub since: Instant,
+    /// What others may see of it.
+    pub(super) shown: Shown,
 }
 
 impl Control {
     /// A new session's.
-    pub fn new(since: Instant) -> Self {
+    pub(super) fn new(since: Instant, shown: Shown) -> Self {
         Self {
             cancel: Cell::new(false),
             stop: Cell::new(Stop::No),
             waker: RefCell::default(),
             idle_since: Cell::new(None),
             since,
+            shown,
         }
     }
 

@@ -18,8 +18,9 @@ impl Count {
     }
 }
 
-/// One thread's counters.
+/// One thread's counters, on cache lines of their own.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub struct Counters {
     /// Clients that logged in.
     pub logins: Count,
@@ -39,6 +40,8 @@ pub struct Counters {
     pub opaque: Count,
     /// Probes after transactions.
     pub probes: Count,
+    /// Server connections that were given a session's settings, or cleaned for it, before its statement (SESSIONS R2).
+    pub setups: Count,
     /// Sessions that became pinned (SESSIONS R5).
     pub pins: Count,
     /// Cancels sent to servers.
@@ -49,4 +52,28 @@ pub struct Counters {
     pub waited_us: Count,
     /// Server connections lost under a session.
     pub lost: Count,
+}
+
+/// A counter by name.
+type Named = (&'static str, fn(&Counters) -> &Count);
+
+impl Counters {
+    /// Every counter with its name, in the order of their declaration.
+    pub const ALL: &[Named] = &[
+        ("logins", |all| &all.logins),
+        ("transactions", |all| &all.transactions),
+        ("reads_standby", |all| &all.reads_standby),
+        ("local", |all| &all.local),
+        ("retries", |all| &all.retries),
+        ("reruns", |all| &all.reruns),
+        ("kept", |all| &all.kept),
+        ("opaque", |all| &all.opaque),
+        ("probes", |all| &all.probes),
+        ("setups", |all| &all.setups),
+        ("pins", |all| &all.pins),
+        ("cancels", |all| &all.cancels),
+        ("waits", |all| &all.waits),
+        ("waited_us", |all| &all.waited_us),
+        ("lost", |all| &all.lost),
+    ];
 }

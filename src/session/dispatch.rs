@@ -13,6 +13,7 @@ use super::lease::{Leased, NoLease, Sequences, SetupError};
 use super::local::{Answer, Refusal, fail_block};
 use super::look::Where;
 use super::read::ReadEnd;
+use super::shown::Doing;
 use super::survey::Survey;
 use super::{End, Session, Skip};
 
@@ -256,14 +257,17 @@ impl Session {
 
     /// Waits a moment, unless the client leaves or something is asked of the session.
     async fn pause(&mut self, time: Duration) -> Result<(), NoLease> {
+        self.show(Doing::Waiting);
         let mut timer = std::pin::pin!(tokio::time::sleep(time));
-        std::future::poll_fn(|cx| {
+        let waited = std::future::poll_fn(|cx| {
             if let std::task::Poll::Ready(end) = self.poll_interruption(cx) {
                 return std::task::Poll::Ready(Err(end));
             }
             timer.as_mut().poll(cx).map(Ok)
         })
-        .await
+        .await;
+        self.show(Doing::Active);
+        waited
     }
 
     /// Skips the rest of a request that was refused, up to its end.

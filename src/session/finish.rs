@@ -23,7 +23,7 @@ use super::{End, Session};
 #[derive(Debug)]
 pub(super) struct Pin {
     /// In words, for people.
-    pub(super) reason: String,
+    pub(super) reason: Rc<str>,
     /// What it is for is there, past the end of its transaction; until then it only keeps its place within the bound.
     pub(super) settled: bool,
     pool: Arc<SharedPool>,
@@ -35,7 +35,7 @@ impl Pin {
     pub(super) fn reserve(pool: &Arc<SharedPool>, most: u32) -> Option<Self> {
         let more = |pinned: u32| (pinned < most).then_some(pinned + 1);
         pool.pinned.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
-        Some(Self { reason: "a statement under way".to_owned(), settled: false, pool: pool.clone() })
+        Some(Self { reason: Rc::from("a statement under way"), settled: false, pool: pool.clone() })
     }
 }
 
@@ -155,6 +155,8 @@ impl Session {
         loop {
             settle_cancels(&lease.server).await?;
             self.context.counters.probes.add(1);
+            let shown = &self.control.shown;
+            shown.probes.set(shown.probes.get().wrapping_add(1));
             let asked = lease.server.ask(text, &self.context.hub.buffers);
             let outcome = tokio::time::timeout(ASK, asked).await.unwrap_or(Err(Lost::Timeout))?;
             self.client.output.extend_from_slice(&outcome.notifications);
@@ -263,7 +265,7 @@ impl Session {
         }
         if let Some(pin) = &mut self.pin {
             self.context.counters.pins.add(u64::from(!pin.settled));
-            pin.reason = reason;
+            pin.reason = reason.into();
             pin.settled = true;
         }
     }

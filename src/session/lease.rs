@@ -18,6 +18,7 @@ use super::local::Refusal;
 use super::notes::Notes;
 use super::prepared::Change;
 use super::read::Resort;
+use super::shown::Doing;
 use super::upstream::Upstream;
 
 /// Replies owed after which a server is asked for those that it keeps back.
@@ -136,6 +137,7 @@ impl Session {
     /// Waits in the pool's queue: for the connection, the deadline, a cancel, or the client's end.
     async fn wait_for_lease(&mut self, pool: Rc<Pool>) -> Result<Box<Server>, NoLease> {
         let limit = self.who.limits.queue_timeout;
+        self.show(Doing::Waiting);
         let mut ticket = pool.enqueue();
         let mut deadline = pin!(tokio::time::sleep(limit));
         let result = std::future::poll_fn(|cx| {
@@ -148,6 +150,7 @@ impl Session {
             deadline.as_mut().poll(cx).map(|()| Err(NoLease::Refused(queue_timeout(&pool, limit))))
         })
         .await;
+        self.show(Doing::Active);
         let waited = ticket.since().elapsed();
         self.context.waited(waited);
         result
@@ -186,11 +189,13 @@ impl Session {
             server.leftovers.dirty &= !dirty;
         }
         server.leftovers.session = self.number();
+        self.control.shown.holds(server);
         self.tell(server);
         Ok(())
     }
 
     async fn run_setup(&mut self, server: &mut Server, text: &[u8]) -> Result<(), SetupError> {
+        self.context.counters.setups.add(1);
         let asked = server.ask(text, &self.context.hub.buffers);
         match tokio::time::timeout(ASK, asked).await {
             Err(_) => Err(SetupError::Lost(Lost::Timeout)),
@@ -237,6 +242,7 @@ impl Session {
     /// Carries other settings from now on.
     pub(super) fn carry(&mut self, settings: Rc<Carried>) {
         self.digest = if settings.is_empty() { 0 } else { settings.digest(&self.context.global.hasher) };
+        self.control.shown.carries(&settings);
         self.settings = settings;
     }
 }

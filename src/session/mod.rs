@@ -29,6 +29,7 @@ mod prepared;
 mod read;
 mod reap;
 mod relay;
+mod shown;
 mod survey;
 mod upstream;
 
@@ -37,16 +38,17 @@ use std::task::{Context as TaskContext, Poll};
 
 use crate::backend::{Carried, Reported, Server};
 use crate::cluster::{NodeId, Shared, Trouble};
-use crate::net::Stream;
+use crate::net::{PeerAddr, Stream};
 use crate::sql::{Fingerprint, LexMode};
 use crate::support::clock::{Duration, now};
 use crate::wire::Fault;
 use crate::wire::write::Severity;
 
-pub use context::{CancelServer, Cancelling, Context, Global, LongText, SessionSettings, Who};
+pub use context::{CancelServer, Cancelling, Context, DescribeAll, Describing, Global, LongText, SessionSettings, Who};
 pub use control::{Control, Stop};
 pub use counters::{Count, Counters};
 pub use prepared::Texts;
+pub use shown::{Description, Doing};
 
 use block::Block;
 use client::Client;
@@ -57,6 +59,7 @@ use local::Refusal;
 use look::Looked;
 use prepared::PreparedSet;
 use relay::RelayEnd;
+use shown::Shown;
 use survey::Survey;
 
 /// How long a farewell may take to be written.
@@ -67,6 +70,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub struct Arrival {
     /// Its connection.
     pub stream: Stream,
+    /// Where it comes from.
+    pub peer: PeerAddr,
     /// The user.
     pub user: String,
     /// The database.
@@ -142,6 +147,8 @@ pub struct Session {
     /// The server connection of its last write (SESSIONS R4).
     last_server: u64,
     habits: Habits,
+    /// The sessions of all threads, for the statement at the front of the input that asks for them.
+    gathered: Option<Vec<Description>>,
     /// Bytes of a message that nobody wants and that have not come yet.
     discard: usize,
     skip: Skip,
@@ -167,10 +174,11 @@ impl Session {
         let options = arrival.options.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let base = Rc::new(Carried::from_options(options));
         let number = context.next_token();
+        let since = now();
         let mut session = Self {
             client,
+            control: Rc::new(Control::new(since, Shown::new(arrival.id, who.clone(), arrival.peer, since))),
             who,
-            control: Rc::new(Control::new(now())),
             id: arrival.id,
             number,
             settings: Carried::none(),
@@ -187,6 +195,7 @@ impl Session {
             ahead: None,
             last_server: 0,
             habits: Habits::default(),
+            gathered: None,
             discard: 0,
             skip: Skip::Nothing,
             base: base.clone(),
@@ -211,6 +220,13 @@ impl Session {
     async fn serve(&mut self) -> End {
         loop {
             let next = std::future::poll_fn(|cx| self.poll_next(cx)).await;
+            if self.asks_pgherd() && next.is_ok() {
+                match Box::pin(self.administer_at_rest()).await {
+                    Ok(false) => {}
+                    Ok(true) => continue,
+                    Err(end) => return end,
+                }
+            }
             let done = match (next, self.lease.take()) {
                 (Err(end), lease) => {
                     self.lease = lease;
@@ -222,6 +238,7 @@ impl Session {
             if let Err(end) = done {
                 return end;
             }
+            self.gathered = None;
             if self.lease.is_none() {
                 // A place that was reserved for a statement that came to nothing.
                 self.pin = None;
@@ -253,6 +270,7 @@ impl Session {
             match self.next_header() {
                 Ok(true) => {
                     self.control.busy();
+                    self.show(Doing::Active);
                     return Poll::Ready(Ok(()));
                 }
                 Ok(false) => {}
@@ -263,6 +281,7 @@ impl Session {
                 Poll::Ready(_) => return Poll::Ready(Err(End::Client)),
                 Poll::Pending => {
                     self.client.rest(&self.context.hub.buffers);
+                    self.show_rest();
                     if self.context.watches_idle() && matches!(self.block, Block::None) {
                         self.control.idle_from(now());
                     }

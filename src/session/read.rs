@@ -311,6 +311,7 @@ impl Session {
     /// A standby's error that the client does not see: the primary is asked instead.
     async fn hidden_failure(&mut self, mut lease: Leased, survey: &Survey, code: String) {
         self.context.counters.retries.add(1);
+        self.control.shown.retries.set(self.control.shown.retries.get().wrapping_add(1));
         self.corrected = survey.single().map(|looked| Box::new((looked.facts.fingerprint, code)));
         let mut undone = Vec::new();
         let drained = tokio::time::timeout(ASK, lease.server.drain(&self.context.hub.buffers, &mut undone)).await;

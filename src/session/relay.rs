@@ -79,7 +79,10 @@ impl Session {
             match self.poll_more(lease, cx, taken) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(end)) => return Poll::Ready(end),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.show_relay(lease);
+                    return Poll::Pending;
+                }
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Short words for what these tests do often. Must not contain tests.
 #![allow(unreachable_pub, reason = "shared by the modules of one test binary")]
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use pgherd::app::demo::cluster::{self, Cluster};
@@ -90,4 +91,51 @@ pub fn execute_named(client: &mut RawClient, name: &str, parameters: &[Option<&s
 /// Runs `sql` as one series of an unnamed statement.
 pub fn extended(client: &mut RawClient, sql: &str) -> Vec<Frame> {
     series(client, &[parse("", sql, &[]), bind("", "", &[]), execute("", 0)])
+}
+
+/// Rows by the names of their columns; NULL is left out.
+pub fn table(frames: &[Frame]) -> Vec<BTreeMap<String, String>> {
+    let described = frames.iter().find(|frame| frame.tag == b'T').unwrap_or_else(|| panic!("no columns: {frames:?}"));
+    let (mut names, mut rest) = (Vec::new(), &described.body[2..]);
+    while let Some(end) = rest.iter().position(|byte| *byte == 0) {
+        names.push(String::from_utf8_lossy(&rest[..end]).into_owned());
+        // Behind each name: table, column, type, length, modifier, format.
+        rest = &rest[end + 19..];
+    }
+    let row = |frame: &Frame| {
+        let cells = frame.columns().into_iter().zip(&names);
+        cells.filter_map(|(cell, name)| Some((name.clone(), cell?))).collect()
+    };
+    frames.iter().filter(|frame| frame.tag == b'D').map(row).collect()
+}
+
+/// What pgherd shows of the session whose application has that name.
+pub fn shown(observer: &mut RawClient, application: &str) -> BTreeMap<String, String> {
+    let all = table(&run(observer, "PGPOOL SHOW SESSIONS"));
+    let found = all.iter().find(|row| row.get("application_name").is_some_and(|name| name == application));
+    found.cloned().unwrap_or_else(|| panic!("no {application} in {all:?}"))
+}
+
+/// A counter of pgherd.
+pub fn counter(observer: &mut RawClient, name: &str) -> u64 {
+    let all = table(&run(observer, "PGPOOL SHOW COUNTERS"));
+    let found = all.iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("no {name} in {all:?}"));
+    found["value"].parse().expect("a number")
+}
+
+/// Where pgherd would send `sql` now (`primary` or `standby N`), and the name of the reason.
+pub fn route(client: &mut RawClient, sql: &str) -> (String, String) {
+    let rows = table(&run(client, &format!("PGPOOL SHOW ROUTE '{}'", sql.replace('\'', "''"))));
+    (rows[0]["target"].clone(), rows[0]["reason"].clone())
+}
+
+/// Waits until the functions and relations of the client's database are known to pgherd.
+pub fn wait_for_catalog(client: &mut RawClient) {
+    common::eventually("the catalog is known", || route(client, "SELECT 1 WHERE lower('A') = 'a'").1 != "no_catalog");
+}
+
+/// A session whose application has that name.
+pub fn named(port: u16, db: &str, application: &str) -> RawClient {
+    let parameters = [("user", "postgres"), ("database", db), ("application_name", application)];
+    RawClient::try_login_with(port, &parameters).expect("a login")
 }
