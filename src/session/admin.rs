@@ -35,7 +35,7 @@ impl Session {
 
     /// Where a statement would go now, and why.
     fn show_route(&mut self, text: &str) -> Answer {
-        let looked = self.look(text.as_bytes(), false);
+        let looked = self.look(text.as_bytes());
         let verdict = looked.verdict.verdict;
         let (target, reason) = if looked.standby_ok() {
             let survey = Survey::of_text(looked.clone());

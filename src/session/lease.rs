@@ -85,9 +85,16 @@ impl Leased {
         self.down.pass == 0 && self.down.left == 0
     }
 
-    /// A text behind an unanswered change of how texts are read cannot be read (SESSIONS R10).
-    pub(super) fn lexing_changed(&self) -> bool {
-        self.notes.flags.has(crate::sql::Flags::CHANGES_LEXING)
+    /// A text cannot be read before a change of how texts are read is answered (SESSIONS R10). The end of its transaction, or of a part
+    /// of it, changes that again.
+    pub(super) fn lexing_unsettled(&self) -> bool {
+        self.notes.flags.has(crate::sql::Flags::CHANGES_LEXING) && self.server.expected.len() > 0
+    }
+
+    /// What a message had to wait for is known.
+    pub(super) fn decided(&self) -> bool {
+        let expected = &self.server.expected;
+        !expected.undecided() && !expected.awaits_begin() && !self.lexing_unsettled()
     }
 
     /// Every statement on the server is parsed again from now on; the old ones are dropped with the end of the transaction.

@@ -152,7 +152,7 @@ impl Session {
 
     fn define_here(&mut self, body: &[u8]) {
         let Some(parse) = frames::parse(body) else { return };
-        let facts = self.look(parse.text, false).facts;
+        let facts = self.look(parse.text).facts;
         if parse.name.is_empty() {
             self.keep_unnamed(parse.tail, facts);
         } else {

@@ -59,11 +59,8 @@ pub(super) enum Where {
 }
 
 impl Session {
-    /// What a text is. `unreadable`: a change of how texts are read was not answered yet (SESSIONS R10).
-    pub(super) fn look(&mut self, text: &[u8], unreadable: bool) -> Looked {
-        if unreadable {
-            return self.judge(self.context.opaque.clone());
-        }
+    /// What a text is.
+    pub(super) fn look(&mut self, text: &[u8]) -> Looked {
         let scan = sql::fingerprint(text, self.lexing);
         if !scan.whole {
             return self.judge(self.context.opaque.clone());

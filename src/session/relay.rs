@@ -70,7 +70,7 @@ impl Session {
             let settled = lease.server.expected.is_empty() && lease.quiet() && self.client.output.is_empty();
             let waited = match taken {
                 Taken::Wait => settled,
-                Taken::Undecided => !lease.server.expected.undecided() && !lease.server.expected.awaits_begin(),
+                Taken::Undecided => lease.decided(),
                 Taken::Enough | Taken::Terminate => false,
             };
             if wrote || waited || (crowded && lease.server.flushed()) {

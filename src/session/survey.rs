@@ -88,7 +88,7 @@ impl Session {
         if tag == front::QUERY {
             let input = std::mem::take(&mut self.client.input);
             if let Some(text) = frames::query(&input.filled()[5..size]) {
-                survey.statements.push(self.look(text, false));
+                survey.statements.push(self.look(text));
                 survey.executes = 1;
                 survey.primary = false;
             }
@@ -123,7 +123,7 @@ impl Session {
             match header.tag {
                 front::PARSE => match frames::parse(body) {
                     Some(parse) => {
-                        let looked = self.look(parse.text, false);
+                        let looked = self.look(parse.text);
                         if parse.name.is_empty() {
                             unnamed = Some(looked.facts.clone());
                         } else {

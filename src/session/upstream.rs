@@ -26,6 +26,8 @@ pub(super) struct Upstream {
     pub(super) pass: usize,
     /// Bytes of the message under way that have not arrived yet.
     pub(super) left: usize,
+    /// The server was asked for the answers that it keeps back.
+    flushed: bool,
 }
 
 /// Why no more messages are taken for now.
@@ -35,7 +37,7 @@ pub(super) enum Taken {
     Enough,
     /// The message at the front must wait for replies that are owed.
     Wait,
-    /// The message at the front must wait until it is known what names stand for, or that its block has begun.
+    /// The message at the front must wait until it is known what names stand for, how its text is read, or that its block has begun.
     Undecided,
     /// The client says goodbye.
     Terminate,
@@ -81,8 +83,18 @@ impl Session {
             }
             let input = std::mem::take(&mut self.client.input);
             let body = &input.filled()[5..header.size];
-            let undecided = lease.server.expected.undecided() && names(header.tag, body);
-            let taken = if undecided { Some(Taken::Undecided) } else { self.take_message(lease, header, body) };
+            let unread = lease.lexing_unsettled() && matches!(header.tag, front::QUERY | front::PARSE);
+            let undecided = unread || (lease.server.expected.undecided() && names(header.tag, body));
+            let taken = if undecided {
+                if unread && lease.server.expected.in_series() && !lease.up.flushed {
+                    write::empty(&mut lease.server.output, front::FLUSH);
+                }
+                lease.up.flushed |= unread;
+                Some(Taken::Undecided)
+            } else {
+                lease.up.flushed = false;
+                self.take_message(lease, header, body)
+            };
             self.client.input = input;
             match taken {
                 None => self.client.input.consume(header.size),
@@ -224,7 +236,7 @@ impl Session {
         };
         let looked = match self.ahead.take() {
             Some(looked) => looked,
-            None => self.look(text, lease.lexing_changed()),
+            None => self.look(text),
         };
         if looked.is_local() && !lease.server.expected.in_series() {
             if !lease.server.expected.is_empty() || !lease.quiet() {
@@ -252,7 +264,7 @@ impl Session {
             push(&mut lease.server, front::PARSE, body, Expect::Parse { hide: false, undo: None });
             return;
         };
-        let looked = self.look(parse.text, lease.lexing_changed());
+        let looked = self.look(parse.text);
         hide_sequences(lease, &looked.facts);
         if parse.name.is_empty() {
             let token = self.keep_unnamed(parse.tail, looked.facts.clone());
