@@ -30,11 +30,13 @@ pub struct Options {
     pub max_connections: u32,
     /// Further lines for every server's `postgresql.conf`: name and value, the value quoted as SQL would be.
     pub settings: Vec<(String, String)>,
+    /// Where its folder is made; `None`: in the temporary folder.
+    pub parent: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { standbys: 2, max_connections: 100, settings: Vec::new() }
+        Self { standbys: 2, max_connections: 100, settings: Vec::new(), parent: None }
     }
 }
 
@@ -54,7 +56,8 @@ impl Cluster {
     /// [`Error::NoPostgres`], or what went wrong, with what the program in question said.
     pub fn start(options: &Options) -> Result<Self, Error> {
         let programs = Programs::find()?;
-        let folder = Folder::new(Owner::unprivileged()?)?;
+        let parent = options.parent.clone().unwrap_or_else(std::env::temp_dir);
+        let folder = Folder::new_in(&parent, Owner::unprivileged()?)?;
         let primary = create_primary(&programs, &folder, options)?;
         primary.start()?;
         let copies: Vec<Result<Server, Error>> = std::thread::scope(|scope| {

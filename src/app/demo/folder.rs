@@ -95,7 +95,15 @@ impl Folder {
     /// # Errors
     /// [`Error::File`] when it cannot be made, [`Error::Start`] when there is no shell.
     pub fn new(owner: Owner) -> Result<Self, Error> {
-        let path = fresh()?;
+        Self::new_in(&std::env::temp_dir(), owner)
+    }
+
+    /// Makes it in `parent` instead of the temporary folder.
+    ///
+    /// # Errors
+    /// Those of [`Folder::new`].
+    pub fn new_in(parent: &Path, owner: Owner) -> Result<Self, Error> {
+        let path = fresh(parent)?;
         owner.take(&path)?;
         let spawned = Command::new("/bin/sh")
             .args(["-c", SCRIPT, "pgherd-remover"])
@@ -130,10 +138,9 @@ impl Drop for Folder {
     }
 }
 
-/// Makes a folder under the temporary folder with a name that nobody had.
-fn fresh() -> Result<PathBuf, Error> {
+/// Makes a folder under `parent` with a name that nobody had.
+fn fresh(parent: &Path) -> Result<PathBuf, Error> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    let parent = std::env::temp_dir();
     for _ in 0..1000 {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = parent.join(format!("pgherd-{}-{number}", std::process::id()));
@@ -144,7 +151,7 @@ fn fresh() -> Result<PathBuf, Error> {
         }
     }
     let source = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
-    Err(Error::File { path: parent, source })
+    Err(Error::File { path: parent.to_owned(), source })
 }
 
 #[cfg(test)]
