@@ -4,6 +4,7 @@ PORT ?= 9999
 help:
 	@echo "make demo [PORT=9999]  a primary, two standbys and pgherd in front of them, to play with; Ctrl-C ends all"
 	@echo "make test [STRICT=1]   all tests that this machine can run; STRICT=1: a skip is a failure"
+	@echo "make fuzz              the parsers under libFuzzer, three minutes each"
 	@echo "make lint              formatting, clippy, documentation"
 	@echo "make bench             pgherd beside PgBouncer, as benches/README.md describes"
 	@echo "make sample            writes conf/pgherd.toml anew from the table of parameters"
@@ -13,6 +14,9 @@ demo: postgres
 
 test: postgres
 	STRICT=$(STRICT) tests/run.sh
+
+fuzz:
+	tests/fuzz/run.sh
 
 lint:
 	cargo fmt --check
@@ -30,4 +34,4 @@ sample:
 postgres:
 	@tests/postgres.sh
 
-.PHONY: help demo test lint bench sample postgres
+.PHONY: help demo test fuzz lint bench sample postgres
