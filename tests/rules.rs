@@ -8,12 +8,22 @@ mod common;
 mod blocks;
 #[path = "rules/cancels.rs"]
 mod cancels;
+#[path = "rules/encodings.rs"]
+mod encodings;
+#[path = "rules/fresh.rs"]
+mod fresh;
+#[path = "rules/known.rs"]
+mod known;
+#[path = "rules/long.rs"]
+mod long;
 #[path = "rules/loss.rs"]
 mod loss;
 #[path = "rules/pins.rs"]
 mod pins;
 #[path = "rules/prepared.rs"]
 mod prepared;
+#[path = "rules/primary.rs"]
+mod primary;
 #[path = "rules/resets.rs"]
 mod resets;
 #[path = "rules/state.rs"]

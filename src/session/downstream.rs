@@ -142,6 +142,9 @@ impl Session {
         let mut undone = Vec::new();
         let mut fate = lease.server.observe_at(at, header, &mut undone)?;
         self.undo_all(lease, undone);
+        if header.tag == back::READY {
+            self.before_ready(lease);
+        }
         if header.tag == back::READY && lease.ways.masked {
             let status = if lease.failed { TxStatus::Failed } else { TxStatus::InBlock };
             lease.server.input.filled_mut()[at + 5] = status.byte();

@@ -72,6 +72,7 @@ impl Session {
         let notes = std::mem::take(&mut lease.notes);
         let failed = std::mem::take(&mut lease.failed);
         lease.ways.unsettled = 0;
+        self.spread(notes.news);
         self.account(&notes, failed, lease.server.identity.id);
         let asks = notes.must_ask() || notes.unseen.forget_statements;
         if asks && let Err(lost) = Box::pin(self.ask_about(&mut lease, &notes)).await {
@@ -105,15 +106,34 @@ impl Session {
         }
         if notes.wrote() {
             self.last_server = server;
-            context.wrote(now());
             // Reads alone do not count: a session that reads on the primary for want of a fresh standby would never leave it.
             self.freshness.primary_at(now());
         }
-        if notes.flags.has(Flags::DDL) {
+    }
+
+    /// A transaction may be over, and its client is about to hear of it: what others must know comes first, since they may act on the
+    /// client's word at once (SESSIONS R6, R7, R9).
+    pub(super) fn before_ready(&mut self, lease: &mut Leased) {
+        let ended = lease.server.status == TxStatus::Idle || lease.notes.commits;
+        if ended && lease.notes.news != Flags::NONE {
+            self.spread(lease.notes.news);
+            // Of several requests under way only the last one's end is the end of all news.
+            if lease.server.expected.is_empty() {
+                lease.notes.news = Flags::NONE;
+            }
+        }
+    }
+
+    /// Tells other sessions, of this thread and others, what statements with these flags may have changed.
+    pub(super) fn spread(&self, news: Flags) {
+        if news.any(super::notes::WROTE) {
+            self.context.wrote(now());
+        }
+        if news.has(Flags::DDL) {
             self.who.known.changed();
         }
-        if notes.flags.has(Flags::LOGIN_DEFAULTS) {
-            (context.global.retire)();
+        if news.has(Flags::LOGIN_DEFAULTS) {
+            (self.context.global.retire)();
         }
     }
 

@@ -20,6 +20,8 @@ impl Session {
         if !matches!(lost, Lost::NotBegun { .. }) {
             self.report(node, Trouble::ConnectionLost);
         }
+        // It may have been committed: who looks for it must not look behind it (SESSIONS R7).
+        self.spread(lease.notes.news);
         if lease.down.left > 0 {
             // In the middle of a message to the client nothing else can be said.
             self.lose(lease.server);
@@ -45,9 +47,7 @@ impl Session {
         self.lose(lease.server);
         self.block = if in_block && !unknown { Block::Lost { told: owed > 0 || open } } else { Block::None };
         if lease.notes.wrote() {
-            // It may have been committed: who looks for it must not look behind it (SESSIONS R7).
             self.freshness.primary_at(now());
-            self.context.wrote(now());
         }
         let refusal = match lost {
             Lost::NotBegun { code, message } => Refusal::new(code, message),

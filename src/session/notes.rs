@@ -8,6 +8,8 @@ use crate::sql::{Effect, Facts, Flags};
 pub(super) struct Notes {
     /// Union of the flags of all texts.
     pub(super) flags: Flags,
+    /// Those of them that others were not told of yet.
+    pub(super) news: Flags,
     /// Settings whose values must be asked for, lower case.
     pub(super) touched: Vec<Box<str>>,
     /// A RESET or DISCARD among them: a setting may have gone back to its default.
@@ -82,6 +84,9 @@ pub(super) struct Unseen {
 /// Settings asked for after one transaction; beyond it the session keeps its connection.
 pub(super) const MOST_TOUCHED: usize = 1_000;
 
+/// Any of these may have written something that a later read should see.
+pub(super) const WROTE: Flags = Flags::WRITES.with(Flags::OPAQUE).with(Flags::DDL);
+
 /// Any of these makes or gives up state that a probe finds.
 const PROBED: Flags =
     Flags::OPAQUE.with(Flags::TEMP).with(Flags::ADVISORY_LOCK).with(Flags::ADVISORY_UNLOCK).with(Flags::MAY_UNPIN);
@@ -95,6 +100,7 @@ impl Notes {
             flags = flags.with(Flags::OPAQUE);
         }
         self.flags = self.flags.with(flags);
+        self.news = self.news.with(flags);
         self.probe |= flags.any(PROBED);
         for effect in &facts.effects {
             self.add_effect(effect);
@@ -119,7 +125,13 @@ impl Notes {
             }
             Effect::Prepare { .. } | Effect::Listen | Effect::Declare { hold: true } => self.probe = true,
             Effect::Deallocate { .. } | Effect::Unlisten | Effect::CloseCursor | Effect::Discard => self.probe = true,
-            Effect::Commit { .. } | Effect::TwoPhase => self.commits = true,
+            Effect::Commit { .. } => self.commits = true,
+            // What was prepared, in whatever session, becomes true with it.
+            Effect::TwoPhase => {
+                self.commits = true;
+                let all = Flags::WRITES.with(Flags::DDL);
+                (self.flags, self.news) = (self.flags.with(all), self.news.with(all));
+            }
             _ => {}
         }
     }
@@ -146,7 +158,7 @@ impl Notes {
 
     /// Something that a later read should see may have been written.
     pub(super) fn wrote(&self) -> bool {
-        self.flags.any(Flags::WRITES.with(Flags::OPAQUE).with(Flags::DDL))
+        self.flags.any(WROTE)
     }
 
     /// The server connection may hold something of the session's that only it can tell: settings, or what pins.

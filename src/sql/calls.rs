@@ -82,6 +82,9 @@ fn name(st: Statement<'_>, at: usize, parsed: Option<&Parsed>, draft: &mut Draft
                 call_set_config(st, at + 1, draft);
             }
             call(Name { schema: schema.unwrap_or_default(), name }, draft);
+        } else if !dotted && st.token(at) == Some(Token::Word) {
+            // CURRENT_TIMESTAMP(3): a precision.
+            draft.flags = draft.flags.with(special_word(&name));
         }
     } else if dotted {
         if let Some(builtin) = builtins::lookup_attribute(&name) {

@@ -116,6 +116,11 @@ impl Proxy {
         self.port
     }
 
+    /// Its process. Panics without a proxy in between.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("a proxy").id()
+    }
+
     /// Resident memory in bytes; `None` when there is no proxy in between.
     pub fn resident(&self) -> Option<u64> {
         let pid = self.process.as_ref()?.id();

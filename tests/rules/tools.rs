@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 use pgherd::app::demo::cluster::{self, Cluster};
 
 use crate::common::proxy::{Options, Proxy};
-use crate::common::raw::{Frame, RawClient, bind, execute, parse, sync};
+use crate::common::raw::{Frame, RawClient, bind, execute, parse, sync, values};
 use crate::common::{self, database};
 
 /// A proxy that uses the primary alone, with `size` connections, and a database of its own.
@@ -138,4 +138,33 @@ pub fn wait_for_catalog(client: &mut RawClient) {
 pub fn named(port: u16, db: &str, application: &str) -> RawClient {
     let parameters = [("user", "postgres"), ("database", db), ("application_name", application)];
     RawClient::try_login_with(port, &parameters).expect("a login")
+}
+
+/// A function that says on which server it runs, and that standbys may run: the port.
+pub const HERE: &str =
+    "CREATE FUNCTION here() RETURNS text LANGUAGE sql STABLE AS 'SELECT pg_catalog.inet_server_port()::text'";
+
+/// As [`on_standbys`] with [`HERE`] in the database and its catalog known; `None` also without a proxy in between.
+pub fn with_here(purpose: &str, routing: &str) -> Option<(Proxy, String)> {
+    if common::direct() {
+        return None;
+    }
+    let (proxy, db) = on_standbys(purpose, 10, &format!("read_only_functions = [\"here\"]\n{routing}"))?;
+    let mut client = RawClient::login(proxy.port(), &db);
+    run(&mut client, HERE);
+    common::cluster()?.wait_replayed(common::SOON).expect("standbys follow");
+    wait_for_catalog(&mut client);
+    Some((proxy, db))
+}
+
+/// Is that the port of a standby? Panics if it is none of the cluster's.
+pub fn is_standby(cluster: &Cluster, port: &str) -> bool {
+    let at = cluster.servers().iter().position(|server| server.port().to_string() == *port);
+    at.unwrap_or_else(|| panic!("a server's port, not {port:?}")) > 0
+}
+
+/// Runs a query whose first column is `here()`: does it run on a standby?
+pub fn ran_on_standby(cluster: &Cluster, client: &mut RawClient, sql: &str) -> bool {
+    let frames = run(client, sql);
+    is_standby(cluster, &values(&frames)[0])
 }

@@ -1,0 +1,249 @@
+//! Long texts and slow logins hold nobody up (SESSIONS R14): what a data thread reads itself, what its helpers do for it.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::common::proxy::{Options, Proxy};
+use crate::common::raw::{RawClient, query};
+use crate::common::{self, SOON, database, eventually};
+use crate::tools::{HERE, code, extended, is_standby, ran_on_standby, reading, run, wait_for_catalog, with_here};
+
+/// A read of about `size` bytes whose form nobody has sent before. The values of literals would not do: they are no part of a form.
+fn read_of(size: usize, unique: &str) -> String {
+    let mut text = format!("SELECT here(), 1 AS {unique} WHERE 1 IN (1");
+    let mut number = 0;
+    while text.len() < size {
+        write!(text, ", {number}").expect("memory");
+        number += 1;
+    }
+    text + ")"
+}
+
+#[test]
+fn r14_short_texts_go_to_a_standby_at_once() {
+    let Some((proxy, db)) = with_here("r14", "") else { return };
+    let cluster = common::cluster().expect("it runs");
+    for size in [50, 500, 1_000, 1_900] {
+        for by_series in [false, true] {
+            let mut client = RawClient::login(proxy.port(), &db);
+            let text = read_of(size, &format!("short{size}{by_series}"));
+            assert!(text.len() <= 2_048);
+            let frames = if by_series { extended(&mut client, &text) } else { run(&mut client, &text) };
+            assert!(is_standby(cluster, &crate::common::raw::values(&frames)[0]), "{size} bytes, the first time");
+        }
+    }
+}
+
+#[test]
+fn r14_longer_texts_go_there_once_the_helper_has_read_them() {
+    let Some((proxy, db)) = with_here("r14", "") else { return };
+    let cluster = common::cluster().expect("it runs");
+    for size in [2_500, 8_000, 31_000] {
+        for by_series in [false, true] {
+            let mut client = RawClient::login(proxy.port(), &db);
+            let text = read_of(size, &format!("longer{size}{by_series}"));
+            assert!(text.len() > 2_048 && text.len() <= 32_768);
+            let frames = if by_series { extended(&mut client, &text) } else { run(&mut client, &text) };
+            assert_eq!(code(&frames), None);
+            assert!(!is_standby(cluster, &crate::common::raw::values(&frames)[0]), "{size} bytes, the first time");
+            eventually("the helper has read it", || ran_on_standby(cluster, &mut client, &text));
+            assert!(ran_on_standby(cluster, &mut client, &text), "{size} bytes, from then on");
+        }
+    }
+}
+
+#[test]
+fn r14_very_long_texts_stay_on_the_primary() {
+    let Some((proxy, db)) = with_here("r14", "") else { return };
+    let cluster = common::cluster().expect("it runs");
+    let mut client = RawClient::login(proxy.port(), &db);
+    for size in [33_500, 60_000] {
+        let text = read_of(size, &format!("verylong{size}"));
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(1) {
+            assert!(!ran_on_standby(cluster, &mut client, &text), "{size} bytes are not parsed");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+#[test]
+fn r14_what_a_long_text_writes_is_known_without_the_parser() {
+    let Some((proxy, db)) = with_here("r14", "consistency = \"eventual\"") else { return };
+    let cluster = common::cluster().expect("it runs");
+    let mut client = RawClient::login(proxy.port(), &db);
+    run(&mut client, "CREATE TABLE t (n int); CREATE SEQUENCE s");
+    cluster.wait_replayed(SOON).expect("standbys follow");
+    wait_for_catalog(&mut client);
+    for size in [2_500, 20_000, 40_000] {
+        let writes = [" AND nextval('s') > 0", " AND pg_backend_pid() > 0", " FOR UPDATE"];
+        for (number, write) in writes.into_iter().enumerate() {
+            let text = format!("{}{write}", read_of(size, &format!("w{size}n{number}")));
+            for _ in 0..3 {
+                let mut fresh = RawClient::login(proxy.port(), &db);
+                let frames = fresh.query(&text);
+                assert_eq!(code(&frames), None, "{write}: {frames:?}");
+                let ports = crate::common::raw::values(&frames);
+                assert!(ports.iter().all(|port| !is_standby(cluster, port)), "{write}, {size} bytes");
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+    }
+}
+
+/// More waits for this machine's processors than two for each: latencies say nothing.
+fn loaded() -> bool {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let running: f64 = load.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0);
+    let loaded = running > 2.0 * std::thread::available_parallelism().map_or(1.0, |count| count.get() as f64);
+    if loaded {
+        println!("the load is {running}: latencies are not judged");
+    }
+    loaded
+}
+
+/// A proxy with one data thread.
+fn one_thread(purpose: &str, options: Options) -> Option<(Proxy, String)> {
+    if common::direct() {
+        return None;
+    }
+    let cluster = common::cluster()?;
+    let proxy = Proxy::start(cluster, &Options { listen: "threads = 1".to_owned(), ..options });
+    let db = database(cluster, purpose);
+    run(&mut RawClient::login(proxy.port(), &db), HERE);
+    cluster.wait_replayed(SOON).expect("standbys follow");
+    wait_for_catalog(&mut RawClient::login(proxy.port(), &db));
+    Some((proxy, db))
+}
+
+/// Processor time of the proxy's threads of that name so far.
+fn busy(proxy: &Proxy, name: &str) -> Duration {
+    let mut ticks = 0;
+    for task in std::fs::read_dir(format!("/proc/{}/task", proxy.pid())).expect("it runs").flatten() {
+        let Ok(stat) = std::fs::read_to_string(task.path().join("stat")) else { continue };
+        let Some((head, rest)) = stat.rsplit_once(") ") else { continue };
+        if head.ends_with(&format!("({name}")) {
+            let field = |at: usize| rest.split(' ').nth(at).and_then(|field| field.parse::<u32>().ok()).unwrap_or(0);
+            ticks += field(11) + field(12);
+        }
+    }
+    // Linux counts a hundred ticks to the second for everyone that looks.
+    Duration::from_millis(10) * ticks
+}
+
+/// Latencies of a client that asks little, sorted, until `over`. What pgherd answers itself needs nobody but its data thread.
+fn latencies(port: u16, db: &str, over: &AtomicBool) -> Vec<Duration> {
+    let mut client = RawClient::login(port, db);
+    let mut all = Vec::new();
+    while !over.load(Ordering::Relaxed) {
+        let begun = Instant::now();
+        run(&mut client, "SHOW POOL_VERSION");
+        all.push(begun.elapsed());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    all.sort_unstable();
+    all
+}
+
+#[test]
+fn r14_a_client_with_long_texts_does_not_hold_up_its_thread() {
+    let options = reading(6, "read_only_functions = [\"here\"]");
+    let Some((proxy, db)) = one_thread("r14", options) else { return };
+    let over = AtomicBool::new(false);
+    let before = (busy(&proxy, "data 0"), busy(&proxy, "parser"));
+    let (all, sent) = std::thread::scope(|scope| {
+        let watching = scope.spawn(|| latencies(proxy.port(), &db, &over));
+        let senders: Vec<_> = (0..2)
+            .map(|sender| {
+                let (port, db, over) = (proxy.port(), &db, &over);
+                scope.spawn(move || {
+                    let mut client = RawClient::login(port, db);
+                    let mut sent = 0;
+                    while !over.load(Ordering::Relaxed) {
+                        // Those that would take a parser longest; each is new.
+                        let text = read_of(30_000, &format!("s{sender}n{sent}"));
+                        client.send(&query(&text)).expect("sent");
+                        client.until_ready().expect("an answer");
+                        sent += 1;
+                    }
+                    sent
+                })
+            })
+            .collect();
+        std::thread::sleep(Duration::from_secs(6));
+        over.store(true, Ordering::Relaxed);
+        let sent: u32 = senders.into_iter().map(|sender| sender.join().expect("answered")).sum();
+        (watching.join().expect("answered"), sent)
+    });
+    let p99 = all[all.len() * 99 / 100];
+    let (data, parser) = (busy(&proxy, "data 0") - before.0, busy(&proxy, "parser") - before.1);
+    let median = all[all.len() / 2];
+    println!(
+        "{sent} long texts: the data thread {data:?}, the parser {parser:?}; {} short ones: {median:?}, p99 {p99:?}",
+        all.len()
+    );
+    assert!(sent > 10 && all.len() > 20, "{sent} long texts and {} short ones", all.len());
+    // Whatever else this machine does, the parser's work is not the data thread's.
+    assert!(parser > Duration::from_millis(3) * sent, "{sent} long texts took the parser {parser:?}");
+    // Without optimization the lexer takes twenty times as long.
+    let slow = if cfg!(debug_assertions) { 3 } else { 1 };
+    assert!(data / sent < Duration::from_millis(20) * slow, "{sent} long texts took the data thread {data:?}");
+    assert!(p99 < Duration::from_millis(50) * slow || loaded(), "p99 of the other client: {p99:?}");
+}
+
+/// Makes a role whose password takes a client `iterations` rounds to prove, and demands that proof.
+fn slow_role(name: &str, iterations: u32) {
+    let cluster = common::cluster().expect("it runs");
+    // The verifier of the password "slow" for a salt of sixteen zeros would have to be computed; let the server store what it cannot
+    // check: the exchange fails at its end, after all of the client's work.
+    let verifier = format!(
+        "SCRAM-SHA-256${iterations}:AAAAAAAAAAAAAAAAAAAAAA==${key}:{key}",
+        key = format!("{}=", "A".repeat(43))
+    );
+    let sql = format!("DROP ROLE IF EXISTS {name}; CREATE ROLE {name} LOGIN PASSWORD '{verifier}'");
+    cluster.primary().psql("postgres", &sql).expect("a role");
+}
+
+#[test]
+fn r14_deriving_keys_does_not_hold_up_the_data_thread() {
+    const ITERATIONS: u32 = 1_000_000;
+    if common::direct() || common::cluster().is_none() {
+        return;
+    }
+    let cluster = common::cluster().expect("it runs");
+    let names = ["r14_slow_a", "r14_slow_b", "r14_slow_c"];
+    names.iter().for_each(|name| slow_role(name, ITERATIONS));
+    let hba = cluster.primary().data().join("pg_hba.conf");
+    let old = std::fs::read_to_string(&hba).expect("it has one");
+    let lines: String = names.iter().map(|name| format!("host all {name} 127.0.0.1/32 scram-sha-256\n")).collect();
+    std::fs::write(&hba, format!("{lines}{old}")).expect("written");
+    cluster.primary().reload().expect("reloaded");
+    let users: String = names.iter().map(|name| format!("{name}:slow\n")).collect();
+    let options = Options { users, size: 4, weights: vec![1.0, 0.0, 0.0], ..Options::default() };
+    let Some((proxy, db)) = one_thread("r14", options) else { return };
+    let over = AtomicBool::new(false);
+    let (all, took) = std::thread::scope(|scope| {
+        let watching = scope.spawn(|| latencies(proxy.port(), &db, &over));
+        std::thread::sleep(Duration::from_millis(200));
+        let begun = Instant::now();
+        // One after the other. pgherd proves to know the password, and the server says that it is wrong.
+        for name in names {
+            let refused = RawClient::try_login(proxy.port(), name, &db).expect_err("no such password");
+            assert!(
+                refused.to_string().contains("28P01") || refused.to_string().contains("authentication"),
+                "{refused}"
+            );
+        }
+        let took = begun.elapsed();
+        over.store(true, Ordering::Relaxed);
+        (watching.join().expect("answered"), took)
+    });
+    std::fs::write(&hba, old).expect("written");
+    cluster.primary().reload().expect("reloaded");
+    let longest = *all.last().expect("some");
+    println!("{} logins in {took:?}; {} answers meanwhile, the slowest in {longest:?}", names.len(), all.len());
+    let each = took / u32::try_from(names.len()).expect("few");
+    assert!(each > Duration::from_millis(150), "the work must be long enough to be seen: {took:?}");
+    assert!(longest < each / 2, "somebody waited {longest:?} while a key was derived, which takes {each:?}");
+}
