@@ -211,7 +211,8 @@ impl Expected {
         }
     }
 
-    fn copy_ended(&self) -> bool {
+    /// The end of the copy data was sent.
+    pub fn copy_ended(&self) -> bool {
         self.queue.iter().any(|expect| matches!(expect, Expect::CopyEnd))
     }
 

@@ -10,7 +10,7 @@ use crate::cluster::{Epoch, NodeId};
 use crate::net::{DetachedStream, Stream};
 use crate::support::buffer::{Buffer, BufferPool, LARGE};
 use crate::support::clock::Instant;
-use crate::wire::{self, CancelKey, ErrorFields, Header, Reader, Side, TxStatus, back};
+use crate::wire::{self, CancelKey, ErrorFields, Header, Reader, Side, TxStatus, back, front};
 
 use super::carried::Carried;
 use super::expect::{Expect, Expected, Fate, Undo};
@@ -307,6 +307,18 @@ impl Server {
         Ok(())
     }
 
+    /// Ends what a client has left open in the protocol: copy data without an end, a series without its Sync.
+    pub fn end_messages(&mut self) {
+        if self.expected.copy_in() && !self.expected.copy_ended() {
+            wire::write::frame(&mut self.output, front::COPY_FAIL, |out| wire::write::cstr(out, b"client is gone"));
+            self.expected.push(Expect::CopyEnd);
+        }
+        if self.expected.in_series() {
+            wire::write::empty(&mut self.output, front::SYNC);
+            self.expected.push(Expect::Sync);
+        }
+    }
+
     /// Reads and drops everything that is still owed. `undone` receives what a failed series did not do. Not cancel safe: dropped in the middle, the connection must be closed.
     ///
     /// # Errors
@@ -322,11 +334,6 @@ impl Server {
         undone: &mut Vec<Undo>,
     ) -> Poll<Result<(), Lost>> {
         loop {
-            if !self.flushed()
-                && let Poll::Ready(result) = self.poll_flush(cx)
-            {
-                result?;
-            }
             while let Some(header) = self.header()? {
                 if self.input.len() < header.size && (header.size <= LARGE || !self.input.is_full()) {
                     let full = self.input.is_full();
@@ -340,8 +347,17 @@ impl Server {
                 }
                 self.observe(header, undone)?;
                 self.input.consume(header.size);
+                if matches!(header.tag, back::COPY_IN | back::COPY_BOTH) {
+                    // Nobody is there to send the data.
+                    self.end_messages();
+                }
             }
             while self.expected.pop_made().is_some() {}
+            if !self.flushed()
+                && let Poll::Ready(result) = self.poll_flush(cx)
+            {
+                result?;
+            }
             if self.expected.is_empty() && self.flushed() {
                 return Poll::Ready(Ok(()));
             }

@@ -7,7 +7,7 @@ use crate::backend::{Carried, Leftovers, Lost, Pool, Server};
 use crate::sql::Flags;
 use crate::support::buffer::BufferPool;
 use crate::support::clock::Duration;
-use crate::wire::{TxStatus, write};
+use crate::wire::TxStatus;
 
 use super::Session;
 use super::lease::Leased;
@@ -36,7 +36,7 @@ pub(super) fn abandon(session: &mut Session, mut lease: Leased) {
     if reads && !lease.server.expected.is_empty() {
         session.send_cancel(&lease.server);
     }
-    finish_messages(&mut lease.server);
+    lease.server.end_messages();
     lease.server.input.consume(std::mem::take(&mut lease.down.pass));
     let buffers = session.context.hub.buffers.clone();
     tokio::task::spawn_local(async move {
@@ -46,18 +46,6 @@ pub(super) fn abandon(session: &mut Session, mut lease: Leased) {
             Err(_) => pool.lost(server),
         }
     });
-}
-
-/// Ends what the client left open in the protocol.
-fn finish_messages(server: &mut Server) {
-    if server.expected.copy_in() {
-        write::frame(&mut server.output, b'f', |out| write::cstr(out, b"client is gone"));
-        server.expected.push(crate::backend::Expect::CopyEnd);
-    }
-    if server.expected.in_series() {
-        write::empty(&mut server.output, b'S');
-        server.expected.push(crate::backend::Expect::Sync);
-    }
 }
 
 async fn clean(server: &mut Server, buffers: &BufferPool) -> Result<(), Lost> {
