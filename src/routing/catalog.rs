@@ -8,6 +8,8 @@ pub mod queries;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::sql::Facts;
+
 /// What a function of the database may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Function {
@@ -58,6 +60,8 @@ pub struct Catalog {
     functions: FxHashMap<Box<str>, Function>,
     relations: FxHashMap<Box<str>, Relation>,
     attributes: FxHashSet<u32>,
+    /// Functions, and relations, that only read and ask for the time at which the block began.
+    clocks: [FxHashSet<Box<str>>; 2],
 }
 
 impl Catalog {
@@ -86,6 +90,15 @@ impl Catalog {
     /// Is any of these names behind a point (see [`crate::sql::Facts::attributes`]) a function that may do more than read?
     pub fn calls_by_attribute(&self, attributes: &[u32]) -> bool {
         !self.attributes.is_empty() && attributes.iter().any(|hash| self.attributes.contains(hash))
+    }
+
+    /// Does any function or relation that is named ask for the time at which the block began (SESSIONS R12)?
+    pub fn tells_time(&self, facts: &Facts) -> bool {
+        let [functions, relations] = &self.clocks;
+        let called = || facts.functions.iter().any(|name| functions.contains(&name.name));
+        let overloaded = || facts.builtins.iter().any(|name| functions.contains(*name));
+        (!functions.is_empty() && (called() || overloaded()))
+            || (!relations.is_empty() && facts.relations.iter().any(|name| relations.contains(&name.name)))
     }
 
     /// Number of functions and relations known.

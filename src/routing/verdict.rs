@@ -35,7 +35,9 @@ pub fn verdict(facts: &Facts, catalog: Option<&Catalog>, policy: &Policy) -> Ver
     let unknown = matches!(place, Err(Reason::NoCatalog | Reason::UnknownFunction | Reason::UnknownRelation));
     let class = match place {
         Err(_) => Class::Primary,
-        Ok(()) if facts.flags.has(Flags::NOW_LIKE) => Class::AnywhereOutsideBlock,
+        Ok(()) if facts.flags.has(Flags::NOW_LIKE) || catalog.is_some_and(|catalog| catalog.tells_time(facts)) => {
+            Class::AnywhereOutsideBlock
+        }
         Ok(()) => Class::Anywhere,
     };
     let (opaque, uncertain) = opaque(facts, catalog);

@@ -32,6 +32,24 @@ pub(super) fn bind(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((portal, statement, reader.rest()))
 }
 
+/// Is any value of a Bind message a word that date and time types take from the clock, or can that not be told? Such values mean the
+/// time at which the block began (SESSIONS R12).
+pub(super) fn says_now(body: &[u8]) -> bool {
+    let values = || {
+        let mut reader = Reader::new(bind(body)?.2);
+        let formats = usize::try_from(reader.i16()?).ok()?;
+        reader.bytes(formats * 2)?;
+        for _ in 0..reader.i16()? {
+            let length = reader.i32()?;
+            if length > 0 && crate::sql::begins_now(reader.bytes(usize::try_from(length).ok()?)?) {
+                return None;
+            }
+        }
+        Some(())
+    };
+    values().is_none()
+}
+
 /// Describe or Close: `S` or `P`, and the name.
 pub(super) fn target(body: &[u8]) -> Option<(u8, &[u8])> {
     let mut reader = Reader::new(body);
@@ -93,6 +111,19 @@ mod tests {
         }
         assert!(parse(b"\0\0\xff\xff").is_none());
         assert_eq!(query(b"a\0b\0"), None);
+    }
+
+    #[test]
+    fn r12_values_that_mean_the_present_are_seen() {
+        let message = |value: &[u8]| {
+            let length = u32::try_from(value.len()).expect("short").to_be_bytes();
+            [b"\0s\0\0\0\0\x02\xff\xff\xff\xff", &length[..], value, b"\0\0"].concat()
+        };
+        for (value, says) in [(&b"now"[..], true), (b" Yesterday", true), (b"no", false), (b"", false), (b"17", false)]
+        {
+            assert_eq!(says_now(&message(value)), says, "{value:?}");
+        }
+        assert!(says_now(b"\0s\0\0\0\0\x01\0\0\0\x09x"), "cut off");
     }
 
     #[test]

@@ -27,7 +27,7 @@ impl Looked {
 
     /// Inside a block it must run where the block's writes will (SESSIONS R12).
     pub(super) fn binds_block(&self) -> bool {
-        self.facts.flags.has(Flags::NOW_LIKE)
+        self.verdict.verdict.class == crate::routing::Class::AnywhereOutsideBlock
     }
 }
 

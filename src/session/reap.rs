@@ -23,6 +23,8 @@ const CANCELLING: Duration = Duration::from_secs(5);
 /// reads is cancelled.
 pub(super) fn abandon(session: &mut Session, mut lease: Leased) {
     session.pin = None;
+    // Whatever of it still comes true, nobody is told of any more.
+    session.spread(lease.notes.news);
     let Some(pool) = session.pool(lease.server.identity.node) else { return };
     if lease.up.left > 0 || lease.up.pass > 0 || lease.down.left > 0 {
         // In the middle of a message: the server sees the end of the connection and gives up.
@@ -39,9 +41,14 @@ pub(super) fn abandon(session: &mut Session, mut lease: Leased) {
     lease.server.end_messages();
     lease.server.input.consume(std::mem::take(&mut lease.down.pass));
     let buffers = session.context.hub.buffers.clone();
+    let known = lease.notes.flags.has(Flags::DDL).then(|| session.who.known.clone());
     tokio::task::spawn_local(async move {
         let mut server = lease.server;
-        match clean(&mut server, &buffers).await {
+        let cleaned = clean(&mut server, &buffers).await;
+        if let Some(known) = known {
+            known.changed();
+        }
+        match cleaned {
             Ok(()) => put(pool, server).await,
             Err(_) => pool.lost(server),
         }

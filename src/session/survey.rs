@@ -136,6 +136,8 @@ impl Session {
                 },
                 front::BIND => {
                     bound = true;
+                    let deferred = matches!(self.block, super::block::Block::Deferred(_));
+                    survey.primary |= deferred && frames::says_now(body);
                     let name = frames::bind(body).map(|(_, name, _)| name);
                     match name.and_then(|name| self.facts_of(name, unnamed.as_ref(), &parsed)) {
                         Some(looked) => survey.statements.push(looked),

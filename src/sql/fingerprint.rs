@@ -192,9 +192,15 @@ pub(super) fn is_now(literal: &[u8]) -> bool {
         },
         None => inside,
     };
+    begins_now(inside)
+}
+
+/// Does a value begin with a word that date and time types take from the clock?
+pub fn begins_now(value: &[u8]) -> bool {
+    let value = value.trim_ascii_start();
     [&b"now"[..], b"today", b"tomorrow", b"yesterday"]
         .iter()
-        .any(|word| inside.len() >= word.len() && inside[..word.len()].eq_ignore_ascii_case(word))
+        .any(|word| value.len() >= word.len() && value[..word.len()].eq_ignore_ascii_case(word))
 }
 
 const fn packed(word: &[u8]) -> u64 {

@@ -21,4 +21,4 @@ mod utility;
 pub use analyze::{HELPER_STACK, HELPER_TEXT, INLINE_TEXT, analyze, analyze_each, analyze_lexer_only};
 pub use cache::{Cache, Entry, VerdictKey};
 pub use facts::{Effect, Facts, Fingerprint, Flags, Isolation, Kind, LexMode, Modes, Name, name_hash};
-pub use fingerprint::{Scan, fingerprint};
+pub use fingerprint::{Scan, begins_now, fingerprint};

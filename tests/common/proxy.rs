@@ -62,7 +62,7 @@ pub struct Proxy {
     port: u16,
     log: PathBuf,
     _reservation: Option<PortLock>,
-    _folder: Option<Folder>,
+    folder: Option<Folder>,
 }
 
 impl Proxy {
@@ -70,7 +70,7 @@ impl Proxy {
     pub fn start(cluster: &Cluster, options: &Options) -> Self {
         if super::direct() {
             let port = cluster.primary().port();
-            return Self { process: None, port, log: PathBuf::new(), _reservation: None, _folder: None };
+            return Self { process: None, port, log: PathBuf::new(), _reservation: None, folder: None };
         }
         let folder = Folder::new(Owner::unprivileged().expect("an owner")).expect("a folder");
         let reservation = PortLock::any().expect("a free port");
@@ -91,7 +91,7 @@ impl Proxy {
         command.stdout(output.try_clone().expect("a second handle")).stderr(output);
         let process = Some(command.spawn().expect("the binary starts"));
         let port = reservation.port();
-        let mut proxy = Self { process, port, log, _reservation: Some(reservation), _folder: Some(folder) };
+        let mut proxy = Self { process, port, log, _reservation: Some(reservation), folder: Some(folder) };
         proxy.wait_ready();
         proxy
     }
@@ -128,6 +128,13 @@ impl Proxy {
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("it has memory");
         let kilobytes: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
         Some(kilobytes * 1024)
+    }
+
+    /// Gives it another configuration by SIGHUP, as `pgherd reload` does. It applies it a moment later.
+    pub fn reload(&self, cluster: &Cluster, options: &Options) {
+        let folder = self.folder.as_ref().expect("a proxy");
+        std::fs::write(folder.path().join("pgherd.toml"), configuration(cluster, options, self.port)).expect("written");
+        kill(Pid::from_raw(i32::try_from(self.pid()).expect("a pid")), Signal::SIGHUP).expect("it runs");
     }
 
     /// All that it has logged so far.

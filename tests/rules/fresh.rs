@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use pgherd::app::demo::cluster::{self, Cluster};
 
 use crate::common::proxy::Proxy;
-use crate::common::raw::{RawClient, bind, execute, parse, values};
+use crate::common::raw::{RawClient, bind, execute, parse, query, values};
 use crate::common::{self, Random, SOON, database, eventually};
 use crate::tools::{
-    HERE, breakable, code, counter, extended, is_standby, on_standbys, ran_on_standby, reading, run, series, table,
-    value, wait_for_catalog, with_here,
+    HERE, Over, breakable, code, counter, extended, is_standby, on_standbys, ran_on_standby, reading, run, series,
+    table, value, wait_for_catalog, with_here,
 };
 
 /// Writes a number and reads it at once, so often; how many reads did not see it.
@@ -110,6 +110,7 @@ fn goes_back(cluster: &Cluster, proxy: &Proxy, db: &str, stands_still: usize) ->
                 std::thread::sleep(Duration::from_millis(2));
             }
         });
+        let end = Over(&over);
         let (mut back, mut last, mut rounds, mut ports) = (0, 0, 0, Vec::new());
         let mut client = RawClient::login(proxy.port(), db);
         let begun = Instant::now();
@@ -134,7 +135,7 @@ fn goes_back(cluster: &Cluster, proxy: &Proxy, db: &str, stands_still: usize) ->
                 ports.push(port);
             }
         }
-        over.store(true, Ordering::Relaxed);
+        drop(end);
         (back, ports)
     });
     paused.psql("postgres", "SELECT pg_wal_replay_resume()").expect("resumed");
@@ -237,6 +238,29 @@ fn r07_proxy_consistency_shows_every_session_what_any_session_wrote() {
         // The reads come back to the standbys when nobody writes.
         let mut reader = RawClient::login(proxy.port(), &db);
         eventually("a standby has it all", || ran_on_standby(cluster, &mut reader, "SELECT here(), max(n) FROM t"));
+    }
+}
+
+#[test]
+fn r07_a_write_counts_before_anyone_hears_of_it() {
+    let Some((proxy, db)) = with_here("r07", "consistency = \"proxy\"") else { return };
+    let cluster = common::cluster().expect("it runs");
+    let mut writer = RawClient::login(proxy.port(), &db);
+    run(&mut writer, "CREATE TABLE t (n int)");
+    cluster.wait_replayed(SOON).expect("standbys follow");
+    wait_for_catalog(&mut writer);
+    let mut reader = RawClient::login(proxy.port(), &db);
+    for number in 1..=15 {
+        eventually("it reads on a standby", || ran_on_standby(cluster, &mut reader, "SELECT here(), max(n) FROM t"));
+        // The answer to the write comes while the writer's connection still has work to do.
+        let insert = query(&format!("INSERT INTO t VALUES ({number})"));
+        writer.send(&[insert, query("SELECT pg_sleep(0.2)")].concat()).expect("sent");
+        assert_eq!(code(&writer.until_ready().expect("an answer")), None);
+        let frames = run(&mut reader, "SELECT here(), max(n) FROM t");
+        let row = frames.iter().find(|frame| frame.tag == b'D').expect("a row").columns();
+        assert_eq!(row[1], Some(number.to_string()));
+        assert!(!is_standby(cluster, row[0].as_deref().unwrap_or_default()), "no sample can be as new");
+        writer.until_ready().expect("an answer");
     }
 }
 

@@ -3,8 +3,8 @@
 use crate::common::raw::{RawClient, query, values};
 use crate::common::{self, SOON, database, eventually};
 use crate::tools::{
-    HERE, code, extended, is_standby, named, on_primary, ran_on_standby, route, run, shown, value, wait_for_catalog,
-    with_here,
+    HERE, code, extended, is_standby, named, on_primary, ran_on_standby, reading, route, run, shown, value,
+    wait_for_catalog, with_here,
 };
 
 #[test]
@@ -313,4 +313,47 @@ fn r09_standard_conforming_strings_decide_what_a_text_is() {
     run(&mut off, "SET standard_conforming_strings = on");
     eventually("it reads on standbys again", || ran_on_standby(cluster, &mut off, BACKSLASH));
     assert_eq!(value(&mut off, "SELECT count(*) FROM t"), "4");
+}
+
+#[test]
+fn r09_another_policy_means_other_verdicts() {
+    let Some((proxy, db)) = with_here("r09", "") else { return };
+    let cluster = common::cluster().expect("it runs");
+    for (lists, reads) in [
+        ("write_functions = [\"here\"]", false),
+        ("read_only_functions = [\"here\"]", true),
+        ("read_only_functions = [\"other\"]", false),
+        ("read_only_functions = [\"public.here\"]", false),
+        ("read_only_functions = [\"here\"]\nload_balance = false", false),
+        ("read_only_functions = [\"here\"]", true),
+    ] {
+        proxy.reload(cluster, &reading(10, lists));
+        // Sessions of both data threads, which keep their verdicts apart.
+        let mut clients: Vec<RawClient> = (0..4).map(|_| RawClient::login(proxy.port(), &db)).collect();
+        eventually("everyone goes by the new lists", || {
+            clients.iter_mut().all(|client| ran_on_standby(cluster, client, "SELECT here()") == reads)
+        });
+    }
+}
+
+#[test]
+fn r09_a_change_counts_whose_client_did_not_wait_for_it() {
+    let Some((proxy, db)) = with_here("r09", "consistency = \"eventual\"") else { return };
+    let cluster = common::cluster().expect("it runs");
+    let mut user = RawClient::login(proxy.port(), &db);
+    run(&mut user, "CREATE FUNCTION f() RETURNS int LANGUAGE sql STABLE AS 'SELECT 1'");
+    for round in 0..5 {
+        eventually("it is a read", || ran_on_standby(cluster, &mut user, "SELECT here(), f()"));
+        let mut hasty = RawClient::login(proxy.port(), &db);
+        hasty.send(&query("DO 'BEGIN PERFORM pg_sleep(0.3); END'; ALTER FUNCTION f() VOLATILE")).expect("sent");
+        // It is gone while its statement runs, which PostgreSQL finishes all the same.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        drop(hasty);
+        let volatile = "SELECT provolatile FROM pg_proc WHERE proname = 'f'";
+        eventually("the change is there", || cluster.primary().psql(&db, volatile).is_ok_and(|kind| kind == "v"));
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        assert!(!ran_on_standby(cluster, &mut user, "SELECT here(), f()"), "round {round}");
+        run(&mut user, "ALTER FUNCTION f() STABLE");
+        cluster.wait_replayed(SOON).expect("standbys follow");
+    }
 }

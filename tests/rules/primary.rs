@@ -11,7 +11,9 @@ use pgherd::app::demo::server::Server;
 
 use crate::common::raw::{RawClient, values};
 use crate::common::{self, SOON, eventually};
-use crate::tools::{code, extended, is_standby, on_standbys, ran_on_standby, route, run, value, with_here};
+use crate::tools::{
+    code, execute_named, extended, is_standby, on_standbys, prepare, ran_on_standby, route, run, value, with_here,
+};
 
 /// Expressions whose answer differs between servers or sessions.
 const ABOUT: &[&str] = &[
@@ -137,7 +139,8 @@ fn r08_the_time_of_a_block_is_one() {
     let Some((proxy, db)) = with_here("r08", "") else { return };
     let cluster = common::cluster().expect("it runs");
     let mut setup = RawClient::login(proxy.port(), &db);
-    run(&mut setup, "CREATE TABLE t AS SELECT 1 AS n");
+    run(&mut setup, "CREATE TABLE t AS SELECT 1 AS n; CREATE VIEW clock AS SELECT now() AS at");
+    run(&mut setup, "CREATE FUNCTION clock() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT at FROM clock'");
     cluster.wait_replayed(SOON).expect("standbys follow");
     crate::tools::wait_for_catalog(&mut setup);
     for now in [
@@ -152,6 +155,8 @@ fn r08_the_time_of_a_block_is_one() {
         "timestamp 'now'",
         "now() - interval '1 day'",
         "age(timestamp '2000-01-01')",
+        "(SELECT at FROM clock)",
+        "clock()",
     ] {
         let mut client = RawClient::login(proxy.port(), &db);
         run(&mut client, "BEGIN");
@@ -166,6 +171,15 @@ fn r08_the_time_of_a_block_is_one() {
         let mut fresh = RawClient::login(proxy.port(), &db);
         assert!(ran_on_standby(cluster, &mut fresh, &format!("SELECT here(), {now}")), "{now} outside");
     }
+    // The value of a parameter may say so, too.
+    let mut client = RawClient::login(proxy.port(), &db);
+    prepare(&mut client, "at", "SELECT ($1::timestamptz)::text, here()");
+    run(&mut client, "BEGIN");
+    assert!(ran_on_standby(cluster, &mut client, "SELECT here(), n FROM t"));
+    let first = values(&execute_named(&mut client, "at", &[Some("now")]));
+    std::thread::sleep(Duration::from_millis(5));
+    assert_eq!(values(&execute_named(&mut client, "at", &[Some(" NOW")])), first, "a parameter");
+    run(&mut client, "COMMIT");
     let mut client = RawClient::login(proxy.port(), &db);
     run(&mut client, "BEGIN");
     assert!(ran_on_standby(cluster, &mut client, "SELECT here(), clock_timestamp(), statement_timestamp()"));

@@ -2,6 +2,7 @@
 #![allow(unreachable_pub, reason = "shared by the modules of one test binary")]
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use pgherd::app::demo::cluster::{self, Cluster};
@@ -167,4 +168,13 @@ pub fn is_standby(cluster: &Cluster, port: &str) -> bool {
 pub fn ran_on_standby(cluster: &Cluster, client: &mut RawClient, sql: &str) -> bool {
     let frames = run(client, sql);
     is_standby(cluster, &values(&frames)[0])
+}
+
+/// Says that it is over when it goes out of scope, also by a panic: other threads of a scope would be waited for for ever.
+pub struct Over<'a>(pub &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

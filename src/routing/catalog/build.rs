@@ -131,9 +131,28 @@ fn settle(catalog: &mut Catalog, mut functions: Vec<Pending>, mut views: Vec<Pen
             }
         }
         if functions.len() + views.len() == before {
+            return find_clocks(catalog, [functions, views]);
+        }
+    }
+}
+
+/// Enters what asks for the time of the block, by itself or through what it names. Each round but the last enters something.
+fn find_clocks(catalog: &mut Catalog, bodies: [Vec<Pending>; 2]) {
+    loop {
+        let mut found = false;
+        for (kind, bodies) in bodies.iter().enumerate() {
+            for body in bodies {
+                found |= asks_time(body, catalog) && catalog.clocks[kind].insert(body.name.clone());
+            }
+        }
+        if !found {
             return;
         }
     }
+}
+
+fn asks_time(body: &Pending, catalog: &Catalog) -> bool {
+    body.bodies.iter().any(|facts| facts.flags.has(Flags::NOW_LIKE) || catalog.tells_time(facts))
 }
 
 fn worsen(functions: &mut FxHashMap<Box<str>, Function>, name: Box<str>, function: Function) {

@@ -100,3 +100,35 @@ fn rows_that_cannot_be_read_leave_their_names_unknown() {
     let catalog = Catalog::build(1, &[vec![], vec![None; 9]], &[vec![Some("public".to_owned())]]);
     assert_eq!(catalog.size(), (0, 0));
 }
+
+#[test]
+fn r12_what_asks_for_the_time_of_its_block_is_known_through_all_that_names_it() {
+    let functions = [
+        function("clock", "s", "sql", "select now()"),
+        function("reads_clock", "s", "sql", "select clock()"),
+        function("reads_view", "s", "sql", "select * from v_on_v"),
+        function("plain", "s", "sql", "select 1"),
+        function("lower", "s", "sql", "select now()"),
+    ];
+    let relations = [
+        relation("t", "r", None),
+        relation("v", "v", Some("SELECT CURRENT_TIMESTAMP AS at FROM t")),
+        relation("v_on_v", "v", Some("SELECT at FROM v")),
+        relation("plain_v", "v", Some("SELECT plain() FROM t")),
+    ];
+    let catalog = Catalog::build(1, &functions, &relations);
+    let tells = |text: &str| catalog.tells_time(&crate::sql::analyze(text.as_bytes(), crate::sql::LexMode::default()));
+    for text in [
+        "select clock()",
+        "select reads_clock()",
+        "select reads_view()",
+        "table v",
+        "table v_on_v",
+        "select lower('a')",
+    ] {
+        assert!(tells(text), "{text}");
+    }
+    for text in ["select plain()", "table t", "table plain_v", "select upper('a')"] {
+        assert!(!tells(text), "{text}");
+    }
+}
