@@ -1,7 +1,7 @@
 //! Long texts and slow logins hold nobody up (SESSIONS R14): what a data thread reads itself, what its helpers do for it.
 
 use std::fmt::Write;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use pgherd::auth::scram::Verifier;
@@ -94,17 +94,6 @@ fn r14_what_a_long_text_writes_is_known_without_the_parser() {
     }
 }
 
-/// More waits for this machine's processors than two for each: latencies say nothing.
-fn loaded() -> bool {
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let running: f64 = load.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0);
-    let loaded = running > 2.0 * std::thread::available_parallelism().map_or(1.0, |count| count.get() as f64);
-    if loaded {
-        println!("the load is {running}: latencies are not judged");
-    }
-    loaded
-}
-
 /// A proxy with one data thread.
 fn one_thread(purpose: &str, options: Options) -> Option<(Proxy, String)> {
     if common::direct() {
@@ -119,19 +108,18 @@ fn one_thread(purpose: &str, options: Options) -> Option<(Proxy, String)> {
     Some((proxy, db))
 }
 
-/// Processor time of the proxy's threads of that name so far.
-fn busy(proxy: &Proxy, name: &str) -> Duration {
-    let mut ticks = 0;
+/// How long the proxy's threads of that name have run so far, and how long they have waited for a processor.
+fn busy(proxy: &Proxy, name: &str) -> (Duration, Duration) {
+    let (mut ran, mut waited) = (0, 0);
     for task in std::fs::read_dir(format!("/proc/{}/task", proxy.pid())).expect("it runs").flatten() {
-        let Ok(stat) = std::fs::read_to_string(task.path().join("stat")) else { continue };
-        let Some((head, rest)) = stat.rsplit_once(") ") else { continue };
-        if head.ends_with(&format!("({name}")) {
-            let field = |at: usize| rest.split(' ').nth(at).and_then(|field| field.parse::<u32>().ok()).unwrap_or(0);
-            ticks += field(11) + field(12);
+        let read = |file: &str| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
+        if read("comm").trim_end() == name {
+            let nanos: Vec<u64> = read("schedstat").split_whitespace().filter_map(|n| n.parse().ok()).collect();
+            ran += nanos.first().copied().unwrap_or(0);
+            waited += nanos.get(1).copied().unwrap_or(0);
         }
     }
-    // Linux counts a hundred ticks to the second for everyone that looks.
-    Duration::from_millis(10) * ticks
+    (Duration::from_nanos(ran), Duration::from_nanos(waited))
 }
 
 /// Latencies of a client that asks little, sorted, until `over`. What pgherd answers itself needs nobody but its data thread.
@@ -153,12 +141,13 @@ fn r14_a_client_with_long_texts_does_not_hold_up_its_thread() {
     let options = reading(6, "read_only_functions = [\"here\"]");
     let Some((proxy, db)) = one_thread("r14", options) else { return };
     let over = AtomicBool::new(false);
+    let enough = AtomicU32::new(0);
     let before = (busy(&proxy, "data 0"), busy(&proxy, "parser"));
     let (all, sent) = std::thread::scope(|scope| {
         let watching = scope.spawn(|| latencies(proxy.port(), &db, &over));
         let senders: Vec<_> = (0..2)
             .map(|sender| {
-                let (port, db, over) = (proxy.port(), &db, &over);
+                let (port, db, over, enough) = (proxy.port(), &db, &over, &enough);
                 scope.spawn(move || {
                     let mut client = RawClient::login(port, db);
                     let mut sent = 0;
@@ -168,30 +157,40 @@ fn r14_a_client_with_long_texts_does_not_hold_up_its_thread() {
                         client.send(&query(&text)).expect("sent");
                         client.until_ready().expect("an answer");
                         sent += 1;
+                        enough.fetch_add(1, Ordering::Relaxed);
                     }
                     sent
                 })
             })
             .collect();
-        std::thread::sleep(Duration::from_secs(6));
-        over.store(true, Ordering::Relaxed);
+        let (begun, end) = (Instant::now(), Over(&over));
+        while begun.elapsed() < Duration::from_secs(6)
+            || (enough.load(Ordering::Relaxed) < 30 && begun.elapsed() < SOON)
+        {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        drop(end);
         let sent: u32 = senders.into_iter().map(|sender| sender.join().expect("answered")).sum();
         (watching.join().expect("answered"), sent)
     });
     let p99 = all[all.len() * 99 / 100];
-    let (data, parser) = (busy(&proxy, "data 0") - before.0, busy(&proxy, "parser") - before.1);
+    let (data, starved) = busy(&proxy, "data 0");
+    let (data, starved) = (data - before.0.0, starved - before.0.1);
+    let parser = busy(&proxy, "parser").0 - before.1.0;
     let median = all[all.len() / 2];
     println!(
-        "{sent} long texts: the data thread {data:?}, the parser {parser:?}; {} short ones: {median:?}, p99 {p99:?}",
+        "{sent} long texts: the data thread {data:?} and {starved:?} without a processor, the parser {parser:?}; \
+         {} short ones: {median:?}, p99 {p99:?}",
         all.len()
     );
-    assert!(sent > 10 && all.len() > 20, "{sent} long texts and {} short ones", all.len());
+    assert!(sent > 5 && all.len() > 5, "{sent} long texts and {} short ones", all.len());
     // Whatever else this machine does, the parser's work is not the data thread's.
     assert!(parser > Duration::from_millis(3) * sent, "{sent} long texts took the parser {parser:?}");
     // Without optimization the lexer takes twenty times as long.
     let slow = if cfg!(debug_assertions) { 3 } else { 1 };
     assert!(data / sent < Duration::from_millis(20) * slow, "{sent} long texts took the data thread {data:?}");
-    assert!(p99 < Duration::from_millis(50) * slow || loaded(), "p99 of the other client: {p99:?}");
+    // Where the thread waits for a processor for longer than it works, its clients' waits say nothing about it.
+    assert!(p99 < Duration::from_millis(50) * slow || starved > data, "p99 of the other client: {p99:?}");
 }
 
 /// Makes a role with the password "slow", which takes `iterations` rounds to prove.
