@@ -124,6 +124,11 @@ impl Expected {
         self.queue.is_empty() && !self.in_series()
     }
 
+    /// A reply is owed now; a series that is open owes none before more of it is sent.
+    pub fn owes(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     /// How many replies are owed.
     pub fn len(&self) -> usize {
         self.queue.len()

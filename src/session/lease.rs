@@ -88,7 +88,7 @@ impl Leased {
     /// A text cannot be read before a change of how texts are read is answered (SESSIONS R10). The end of its transaction, or of a part
     /// of it, changes that again.
     pub(super) fn lexing_unsettled(&self) -> bool {
-        self.notes.flags.has(crate::sql::Flags::CHANGES_LEXING) && !self.server.expected.is_empty()
+        self.notes.flags.has(crate::sql::Flags::CHANGES_LEXING) && self.server.expected.owes()
     }
 
     /// What a message had to wait for is known.
