@@ -20,6 +20,8 @@ mod pools;
 mod protocol;
 #[path = "pg/protocol_more.rs"]
 mod protocol_more;
+#[path = "pg/random_protocol.rs"]
+mod random_protocol;
 #[path = "pg/replication.rs"]
 mod replication;
 #[path = "pg/routing.rs"]

@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 
 use crate::wire::back;
 
+use kinds::{Counted, changes_names, ends, fallible, undo_of};
+
 /// What to take back if a message is skipped because an earlier one of its series failed. Made and read by `session`.
 pub type Undo = Box<dyn std::any::Any>;
 
@@ -41,6 +43,11 @@ pub enum Expect {
         /// What to take back if it fails.
         undo: Undo,
     },
+    /// The refusal of a Parse of a name that exists.
+    Again {
+        /// The name, as the client knows it.
+        name: Box<[u8]>,
+    },
     /// BindComplete.
     Bind,
     /// ParameterDescription, then RowDescription or NoData.
@@ -62,6 +69,11 @@ pub enum Expect {
     Function,
     /// The end of the client's copy data; no reply of its own.
     CopyEnd,
+    /// No reply: what the message behind it does before it can fail.
+    Mark {
+        /// What to take back if that message is skipped.
+        undo: Undo,
+    },
     /// Messages that are made here and go out when their turn comes.
     Made {
         /// Whole frames.
@@ -104,9 +116,16 @@ pub struct Expected {
     copy_in: bool,
     /// A series was begun and its Sync was not sent yet.
     series: Series,
-    /// Changes of names in the queue, and how many of them belong to the series that is open.
-    changes: usize,
-    open_changes: usize,
+    /// Changes of names in the queue.
+    changes: Counted,
+    /// Messages in the queue that make all behind them be skipped if they fail.
+    fallible: Counted,
+    /// Replies in the queue that end with ReadyForQuery.
+    ends: usize,
+    /// How many series were ended by Sync.
+    number: u64,
+    /// How many replies were ever expected.
+    sent: u64,
 }
 
 /// Whether what was sent last leaves a series open. Its transaction is open until Sync, though nothing may be owed: a client
@@ -168,31 +187,69 @@ impl Expected {
         self.skipping || self.series == Series::Open
     }
 
-    /// A series that was ended by Sync has changed names and may still fail: what they stand for is not known.
-    pub fn undecided(&self) -> bool {
-        self.changes > self.open_changes
+    /// What is sent now may be skipped for an error that has not come yet.
+    pub fn exposed(&self) -> bool {
+        self.skipping || self.fallible.open > 0
     }
 
-    /// Takes the front off, and out of the count of changes.
+    /// A series that was ended by Sync has changed names and may still fail: what they stand for is not known.
+    pub fn undecided(&self) -> bool {
+        self.changes.all > self.changes.open
+    }
+
+    /// Something is owed that ends with ReadyForQuery: the transaction's state behind it is not known.
+    pub fn unsettled(&self) -> bool {
+        self.ends > 0
+    }
+
+    /// How many replies were ever expected.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// The number of the series that messages belong to now.
+    pub fn series(&self) -> u64 {
+        self.number
+    }
+
+    /// The name of the Parse whose refusal is to come next.
+    pub fn again(&self) -> Option<&[u8]> {
+        let front = self.queue.iter().find(|expect| !matches!(expect, Expect::CopyEnd | Expect::Mark { .. }))?;
+        if let Expect::Again { name } = front { Some(name) } else { None }
+    }
+
+    /// Nothing of what is owed will come: everything that it was to change, in order.
+    pub fn give_up(&mut self) -> Vec<Undo> {
+        let undone = self.queue.drain(..).filter_map(undo_of).collect();
+        *self = Self::default();
+        undone
+    }
+
+    /// Takes the front off, and out of the counts.
     fn pop(&mut self) -> Option<Expect> {
         let front = self.queue.pop_front()?;
+        self.ends -= usize::from(ends(&front));
         if changes_names(&front) {
-            if !self.undecided() {
-                self.open_changes = self.open_changes.saturating_sub(1);
-            }
-            self.changes = self.changes.saturating_sub(1);
+            self.changes.pop();
+        }
+        if fallible(&front) {
+            self.fallible.pop();
         }
         Some(front)
     }
 
     /// A message was (or is about to be) sent. Returns what must be taken back at once: the server will ignore it.
     pub fn push(&mut self, expect: Expect) -> Option<Undo> {
+        self.sent += 1;
         match expect {
             Expect::Sync if self.copy_in && !self.copy_ended() => None,
             Expect::Sync => {
                 self.skipping = false;
                 self.series = Series::Closed;
-                self.open_changes = 0;
+                self.changes.open = 0;
+                self.fallible.open = 0;
+                self.ends += 1;
+                self.number += 1;
                 self.queue.push_back(Expect::Sync);
                 None
             }
@@ -203,12 +260,15 @@ impl Expected {
                 match expect {
                     // A query in the middle of a series ends its transaction too.
                     Expect::Query { .. } | Expect::After | Expect::Function => self.series = Series::Closed,
-                    Expect::CopyEnd | Expect::Made { frames: Made::Frames(_), .. } => {}
+                    Expect::CopyEnd | Expect::Mark { .. } | Expect::Made { frames: Made::Frames(_), .. } => {}
                     _ => self.series = Series::Open,
                 }
+                self.ends += usize::from(ends(&expect));
                 if changes_names(&expect) {
-                    self.changes += 1;
-                    self.open_changes += 1;
+                    self.changes.push();
+                }
+                if fallible(&expect) {
+                    self.fallible.push();
                 }
                 self.queue.push_back(expect);
                 None
@@ -223,7 +283,7 @@ impl Expected {
 
     /// A message made here whose turn has come.
     pub fn pop_made(&mut self) -> Option<Made> {
-        self.pass_copy_end();
+        self.pass_silent();
         if !matches!(self.queue.front(), Some(Expect::Made { .. })) {
             return None;
         }
@@ -255,7 +315,7 @@ impl Expected {
         if matches!(tag, back::NOTICE | back::PARAMETER_STATUS) {
             return Ok(self.fate());
         }
-        self.pass_copy_end();
+        self.pass_silent();
         let Some(front) = self.queue.front() else {
             return if tag == back::ERROR { Ok(Fate::Forward) } else { Err(Unexpected(tag)) };
         };
@@ -284,7 +344,7 @@ impl Expected {
 
     /// The ReadyForQuery of what is at the front is given by what was injected behind it.
     fn ready_comes_later(&self) -> bool {
-        let behind = self.queue.iter().skip(1).find(|expect| !matches!(expect, Expect::CopyEnd));
+        let behind = self.queue.iter().skip(1).find(|expect| !matches!(expect, Expect::CopyEnd | Expect::Mark { .. }));
         matches!(behind, Some(Expect::After))
     }
 
@@ -319,7 +379,7 @@ impl Expected {
     fn done(&mut self) -> Fate {
         let fate = self.fate();
         self.pop();
-        self.pass_copy_end();
+        self.pass_silent();
         fate
     }
 
@@ -366,6 +426,7 @@ impl Expected {
         self.copy_in = true;
         while let Some(Expect::Sync) = self.queue.get(1) {
             self.queue.remove(1);
+            self.ends -= 1;
             if !self.queue.iter().any(|expect| matches!(expect, Expect::Sync)) {
                 self.series = Series::Open;
             }
@@ -389,27 +450,14 @@ impl Expected {
         fate
     }
 
-    fn pass_copy_end(&mut self) {
-        while let Some(Expect::CopyEnd) = self.queue.front() {
+    /// What has no reply is done with when all before it is.
+    fn pass_silent(&mut self) {
+        while let Some(Expect::CopyEnd | Expect::Mark { .. }) = self.queue.front() {
             self.queue.pop_front();
         }
     }
 }
 
-fn changes_names(expect: &Expect) -> bool {
-    matches!(
-        expect,
-        Expect::Parse { undo: Some(_), .. } | Expect::Close { undo: Some(_), .. } | Expect::Made { undo: Some(_), .. }
-    )
-}
-
-fn undo_of(expect: Expect) -> Option<Undo> {
-    match expect {
-        Expect::Parse { undo, .. } | Expect::Close { undo, .. } | Expect::Made { undo, .. } => undo,
-        Expect::Unnamed { undo, .. } => Some(undo),
-        _ => None,
-    }
-}
-
+mod kinds;
 #[cfg(test)]
 mod tests;

@@ -42,8 +42,8 @@ impl Statements {
         Some(entry.number)
     }
 
-    /// Notes that the server is given a statement. Returns its number, and the number of one to close for it.
-    pub fn insert(&mut self, key: StatementKey) -> (u32, Option<u32>) {
+    /// Notes that the server is given a statement. Returns its number, and the number and key of one to close for it.
+    pub fn insert(&mut self, key: StatementKey) -> (u32, Option<(u32, StatementKey)>) {
         let evicted = if self.map.len() >= self.most && !self.map.contains_key(&key) { self.evict() } else { None };
         self.tick += 1;
         self.next += 1;
@@ -51,11 +51,21 @@ impl Statements {
         (self.next, evicted)
     }
 
-    fn evict(&mut self) -> Option<u32> {
+    fn evict(&mut self) -> Option<(u32, StatementKey)> {
         let (&key, entry) = self.map.iter().min_by_key(|(_, entry)| entry.used)?;
         let number = entry.number;
         self.map.remove(&key);
-        Some(number)
+        Some((number, key))
+    }
+
+    /// The server has it still.
+    pub fn restore(&mut self, key: StatementKey, number: u32) {
+        self.map.insert(key, Entry { number, used: self.tick });
+    }
+
+    /// What a statement of that number is.
+    pub fn key_of(&self, number: u32) -> Option<StatementKey> {
+        self.map.iter().find(|(_, entry)| entry.number == number).map(|(key, _)| *key)
     }
 
     /// The server does not have it after all.
@@ -100,7 +110,7 @@ mod tests {
         assert_eq!(statements.insert(key(1)), (1, None));
         assert_eq!(statements.insert(key(2)), (2, None));
         assert_eq!(statements.find(key(1)), Some(1));
-        assert_eq!(statements.insert(key(3)), (3, Some(2)));
+        assert_eq!(statements.insert(key(3)), (3, Some((2, key(2)))));
         assert_eq!((statements.find(key(2)), statements.len()), (None, 2));
     }
 

@@ -4,9 +4,9 @@
 use crate::backend::Expect;
 use crate::cluster::{NodeId, Trouble};
 use crate::config::PoolMode;
-use crate::sql::{Effect, Kind};
+use crate::sql::Effect;
 use crate::support::clock::{Duration, now};
-use crate::wire::{front, sqlstate, write};
+use crate::wire::{TxStatus, front, sqlstate, write};
 
 use super::block::{self, Block, Deferred};
 use super::lease::{Leased, NoLease, Sequences, SetupError};
@@ -66,10 +66,13 @@ impl Session {
         if survey.is_housekeeping() {
             return Some(Ok(Answer::Empty));
         }
-        if survey.is_empty_query() {
+        if survey.is_empty_query()
+            && (!survey.series || (self.is_lone(survey) && self.block.shown() != TxStatus::Failed))
+        {
             return Some(Ok(Answer::Empty));
         }
         let looked = survey.single().filter(|_| survey.executes == 1).cloned();
+        let looked = looked.filter(|looked| !looked.facts.effects.is_empty() && self.is_lone(survey));
         let Some(looked) = looked else {
             return matches!(self.block, Block::Lost { .. }).then(|| Err(Refusal::failed_block()));
         };
@@ -82,16 +85,21 @@ impl Session {
         match (&self.block, &facts.effects[..]) {
             (Block::Lost { .. }, _) => Some(Err(Refusal::failed_block())),
             (Block::Failed(_), _) => None,
-            (Block::None, [Effect::DiscardAll]) if facts.kind == Kind::Session && facts.statements == 1 => {
+            (Block::None, [Effect::DiscardAll]) if facts.statements == 1 && self.settings == self.base => {
                 self.discard_all();
                 Some(Ok(Answer::Tag("DISCARD ALL")))
             }
             (Block::None, [Effect::Deallocate { name: None }]) if facts.statements == 1 => {
-                self.prepared = None;
                 Some(Ok(Answer::Tag("DEALLOCATE ALL")))
             }
             _ => self.local_answer(&looked),
         }
+    }
+
+    /// The request is one statement and nothing else, so that an answer to it is an answer to each of its messages.
+    fn is_lone(&self, survey: &Survey) -> bool {
+        let bytes = &self.client.input.filled()[..survey.size];
+        !survey.series || (!survey.primary && super::frames::lone(bytes))
     }
 
     /// BEGIN that can wait, and the end of a block that no server knows of (SESSIONS R12).

@@ -4,14 +4,13 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use crate::backend::{Fate, Lost, Made, Undo};
+use crate::backend::{Fate, Lost, Made};
 use crate::support::buffer::LARGE;
-use crate::wire::write::{self, Severity};
-use crate::wire::{ErrorFields, Header, TxStatus, back, sqlstate};
+use crate::wire::write;
+use crate::wire::{ErrorFields, Header, TxStatus, back};
 
 use super::Session;
 use super::lease::Leased;
-use super::prepared::Change;
 
 /// What of the server's input may be written to the client as it is.
 #[derive(Debug, Default)]
@@ -94,7 +93,7 @@ impl Session {
                 continue;
             }
             let Some(header) = lease.server.header_at(at)? else { return Ok(()) };
-            if there < header.size && looked_into(header.tag) && self.make_room(lease, header) {
+            if there < header.size && looked_into(lease, header.tag) && self.make_room(lease, header) {
                 return Ok(());
             }
             if !self.scan_message(lease, header, there)? {
@@ -139,9 +138,13 @@ impl Session {
             last_words(lease, header)?;
         }
         let replacement = if header.tag == back::ERROR { self.on_error(lease, header) } else { None };
+        if header.tag == back::COMPLETE && lease.may_have_forgotten() {
+            let tag = lease.server.input.filled().get(at + 5..at + header.size).unwrap_or_default().to_vec();
+            self.on_complete(lease, &tag);
+        }
         let mut undone = Vec::new();
         let mut fate = lease.server.observe_at(at, header, &mut undone)?;
-        self.undo_all(lease, undone);
+        self.undo_all(&mut lease.server, undone);
         if header.tag == back::READY {
             self.before_ready(lease);
         }
@@ -199,27 +202,33 @@ impl Session {
             b"25006" => self.report(lease.server.identity.node, crate::cluster::Trouble::NotPrimary),
             _ => {}
         }
-        let twice = fields.code == sqlstate::DUPLICATE_STATEMENT.as_bytes();
+        let replaced = self.renamed(lease, header);
         if stale {
             lease.forget_statements();
         }
-        if !twice {
-            return None;
-        }
-        // The server speaks of its own name for the statement.
-        let name = lease.duplicate.take()?;
-        let message = format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(&name));
-        let mut replaced = Vec::new();
-        write::error(&mut replaced, Severity::Error, sqlstate::DUPLICATE_STATEMENT, &message, None);
-        Some(replaced)
+        replaced
     }
 
-    pub(super) fn undo_all(&mut self, lease: &mut Leased, undone: Vec<Undo>) {
-        for undo in undone.into_iter().rev() {
-            if let Ok(change) = undo.downcast::<Change>() {
-                self.take_back(&mut lease.server, *change);
-            }
-        }
+    /// The error as the client is to see it, if its text speaks of a statement by the server's name.
+    fn renamed(&self, lease: &Leased, header: Header) -> Option<Vec<u8>> {
+        const OURS: &[u8] = b"\"pgherd_";
+        let at = lease.down.pass;
+        let body = lease.server.input.filled().get(at + 5..at + header.size)?;
+        let at = body.windows(OURS.len()).position(|window| window == OURS)?;
+        let digits = body[at + OURS.len()..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let end = at + OURS.len() + digits;
+        let number = std::str::from_utf8(&body[at + OURS.len()..end]).ok()?.parse().ok()?;
+        let name = match lease.server.expected.again() {
+            Some(name) => name,
+            None => self.name_of(lease, number)?,
+        };
+        let mut replaced = Vec::new();
+        write::frame(&mut replaced, back::ERROR, |out| {
+            out.extend_from_slice(&body[..at + 1]);
+            out.extend_from_slice(name);
+            out.extend_from_slice(&body[end..]);
+        });
+        Some(replaced)
     }
 
     /// Appends messages made here whose turn has come, behind what is cleared.
@@ -266,6 +275,10 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
 }
 
 /// Kinds whose bodies are read here.
-fn looked_into(tag: u8) -> bool {
-    matches!(tag, back::READY | back::ERROR | back::PARAMETER_STATUS)
+fn looked_into(lease: &Leased, tag: u8) -> bool {
+    match tag {
+        back::READY | back::ERROR | back::PARAMETER_STATUS => true,
+        back::COMPLETE => lease.may_have_forgotten(),
+        _ => false,
+    }
 }

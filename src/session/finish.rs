@@ -71,7 +71,7 @@ impl Session {
     pub(super) async fn finish(&mut self, mut lease: Leased) -> Result<Option<Leased>, End> {
         let notes = std::mem::take(&mut lease.notes);
         let failed = std::mem::take(&mut lease.failed);
-        lease.ways.unsettled = 0;
+        lease.settle();
         self.spread(notes.news);
         self.account(&notes, failed, lease.server.identity.id);
         let asks = notes.must_ask() || notes.unseen.forget_statements;
@@ -153,6 +153,10 @@ impl Session {
             return Ok(());
         }
         let outcome = self.probe(lease, &text).await?;
+        if notes.unseen.forget_statements && self.pin.is_none() {
+            // Those that were parsed since are gone with the others.
+            lease.server.statements.clear();
+        }
         if outcome.error.is_some() {
             // A setting of the session's own (a role without rights, a tiny statement_timeout) keeps us from asking.
             self.pin_because(lease, "its state could not be asked for".to_owned());
@@ -300,21 +304,11 @@ impl Session {
         }
     }
 
-    /// DEALLOCATE ALL and DISCARD ALL end the session's statements, unless they are certain to fail (SESSIONS R3). The server's own are
-    /// given up either way; it has others under other names from then on. Called when the statement itself has been found there.
-    pub(super) fn forget_statements(&mut self, lease: &mut Leased, facts: &Facts) {
-        let server = &mut lease.server;
-        let refused = server.status == TxStatus::Failed || server.expected.skipping();
-        for effect in &facts.effects {
-            let forgets = match effect {
-                Effect::DiscardAll => !refused && server.status == TxStatus::Idle,
-                Effect::Deallocate { name: None } => !refused,
-                _ => continue,
-            };
-            server.statements.clear();
-            if forgets {
-                self.prepared = None;
-            }
+    /// A statement was completed while names may be forgotten (SESSIONS R3).
+    pub(super) fn on_complete(&mut self, lease: &mut Leased, tag: &[u8]) {
+        if [&b"DEALLOCATE ALL\0"[..], b"DISCARD ALL\0"].contains(&tag) {
+            lease.server.statements.clear();
+            self.forget_names();
         }
     }
 
@@ -341,7 +335,6 @@ impl Session {
 
     /// DISCARD ALL while the session holds nothing: it is a new session from here on.
     pub(super) fn discard_all(&mut self) {
-        self.prepared = None;
         self.habits.uses_sequences = false;
         self.carry(self.base.clone());
         self.renumber();

@@ -97,6 +97,38 @@ pub(super) fn series(bytes: &[u8]) -> Option<usize> {
     None
 }
 
+/// Is a whole series nothing but one statement without parameters, executed once by the unnamed portal? What else it closes has no part
+/// in that.
+pub(super) fn lone(bytes: &[u8]) -> bool {
+    let (mut statement, mut bound, mut executed) = (None, false, false);
+    whole(bytes).all(|(header, body)| match header.tag {
+        front::PARSE => parse(body).is_some_and(|parse| {
+            parse.tail.len() == parse.text.len() + 3 && statement.replace(parse.name).is_none() && !bound
+        }),
+        front::DESCRIBE => match target(body) {
+            Some((b'S', name)) => !executed && *statement.get_or_insert(name) == name,
+            Some((_, name)) => name.is_empty() && bound && !executed,
+            None => false,
+        },
+        front::BIND => bind(body).is_some_and(|(portal, name, rest)| {
+            let first = !std::mem::replace(&mut bound, true) && *statement.get_or_insert(name) == name;
+            first && portal.is_empty() && without_parameters(rest)
+        }),
+        front::EXECUTE => bound && !std::mem::replace(&mut executed, true) && body == [0, 0, 0, 0, 0],
+        front::CLOSE => match target(body) {
+            Some((b'S', name)) => executed || statement.is_none_or(|used| used != name) && !(name.is_empty() && bound),
+            Some((b'P', _)) => executed,
+            _ => false,
+        },
+        _ => true,
+    })
+}
+
+/// The end of a Bind: no formats, no values, at most one format for all results.
+fn without_parameters(rest: &[u8]) -> bool {
+    matches!(rest, [0, 0, 0, 0, 0, 0] | [0, 0, 0, 0, 0, 1, _, _])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

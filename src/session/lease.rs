@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use crate::backend::{Carried, Expect, Lost, OpenError, Pool, Server, setup};
 use crate::cluster::NodeId;
+use crate::sql::{Effect, Facts, Kind};
 use crate::support::clock::Duration;
 use crate::wire::sqlstate;
 
@@ -33,8 +34,6 @@ pub(super) struct Leased {
     pub(super) up: Upstream,
     pub(super) down: Downstream,
     pub(super) notes: Notes,
-    /// A second Parse of this name was sent, to be refused.
-    pub(super) duplicate: Option<Box<[u8]>>,
     /// A statement of this transaction failed.
     pub(super) failed: bool,
     /// What happens to the server's answers on their way.
@@ -52,6 +51,8 @@ pub(super) struct Ways {
     pub(super) unsettled: u64,
     /// What becomes of a read that is lost.
     pub(super) resort: Resort,
+    /// Statements that make the session forget its names.
+    forgets: Forgets,
 }
 
 /// What a server connection remembers of sequences (SESSIONS R4).
@@ -67,6 +68,18 @@ pub(super) enum Sequences {
     Unwanted,
 }
 
+/// DEALLOCATE ALL and DISCARD ALL: whether they were carried out is known from their answers alone (SESSIONS R3).
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Forgets {
+    /// There is none in this transaction.
+    #[default]
+    No,
+    /// There is one, which is not under way.
+    Known,
+    /// Something was sent that may be it. Holds how many replies had been expected ever when they were last asked for.
+    Sent(u64),
+}
+
 impl Leased {
     pub(super) fn new(server: Box<Server>) -> Self {
         Self {
@@ -74,7 +87,6 @@ impl Leased {
             up: Upstream::default(),
             down: Downstream::default(),
             notes: Notes::default(),
-            duplicate: None,
             failed: false,
             ways: Ways::default(),
         }
@@ -95,6 +107,50 @@ impl Leased {
     pub(super) fn decided(&self) -> bool {
         let expected = &self.server.expected;
         !expected.undecided() && !expected.awaits_begin() && !self.lexing_unsettled()
+    }
+
+    /// A statement is about to be sent or bound that may make the session forget its names.
+    pub(super) fn may_forget(&mut self, facts: &Facts) {
+        let forgets = |effect: &Effect| matches!(effect, Effect::DiscardAll | Effect::Deallocate { name: None });
+        // What was not read may be anything.
+        let may = facts.kind == Kind::Opaque || facts.effects.iter().any(forgets);
+        if may && self.ways.forgets == Forgets::No {
+            self.ways.forgets = Forgets::Known;
+        }
+    }
+
+    /// A statement or portal is about to be executed.
+    pub(super) fn executes(&mut self) {
+        if self.ways.forgets != Forgets::No {
+            self.ways.forgets = Forgets::Sent(0);
+        }
+    }
+
+    /// The tags of completed statements tell whether names are to be forgotten.
+    pub(super) fn may_have_forgotten(&self) -> bool {
+        self.ways.forgets != Forgets::No
+    }
+
+    /// What is owed decides what the session's names stand for.
+    pub(super) fn names_unknown(&self) -> bool {
+        let expected = &self.server.expected;
+        let sent = matches!(self.ways.forgets, Forgets::Sent(_));
+        expected.undecided() || (sent && expected.owes())
+    }
+
+    /// A server keeps answers back until it is asked for them.
+    pub(super) fn ask_for_names(&mut self) {
+        let sent = self.server.expected.sent();
+        if matches!(self.ways.forgets, Forgets::Sent(asked) if asked != sent) {
+            self.ways.forgets = Forgets::Sent(sent);
+            crate::wire::write::empty(&mut self.server.output, crate::wire::front::FLUSH);
+        }
+    }
+
+    /// The transaction has ended, and its portals with it.
+    pub(super) fn settle(&mut self) {
+        self.ways.unsettled = 0;
+        self.ways.forgets = Forgets::No;
     }
 
     /// Every statement on the server is parsed again from now on; the old ones are dropped with the end of the transaction.

@@ -112,6 +112,8 @@ impl Session {
         if survey.series {
             self.answer_series(bytes, answer, status);
         } else {
+            self.forget_unnamed();
+            self.forget_for(answer);
             answer.simple(&mut self.client.output);
             write::ready(&mut self.client.output, status);
         }
@@ -134,12 +136,15 @@ impl Session {
                     }
                     answer.describe(&mut self.client.output);
                 }
-                front::EXECUTE => answer.execute(&mut self.client.output),
+                front::EXECUTE => {
+                    self.forget_for(answer);
+                    answer.execute(&mut self.client.output);
+                }
                 front::CLOSE => {
                     if let Some((b'S', name)) = frames::target(body) {
                         self.undefine(name);
-                        if let Some(set) = self.prepared.as_deref_mut().filter(|_| name.is_empty()) {
-                            set.unnamed = None;
+                        if name.is_empty() {
+                            self.forget_unnamed();
                         }
                     }
                     write::empty(&mut self.client.output, back::CLOSE_COMPLETE);
@@ -150,21 +155,31 @@ impl Session {
         }
     }
 
+    /// DEALLOCATE ALL and DISCARD ALL, answered here (SESSIONS R3).
+    fn forget_for(&mut self, answer: &Answer) {
+        if let Answer::Tag("DEALLOCATE ALL" | "DISCARD ALL") = answer {
+            self.forget_names();
+        }
+    }
+
     fn define_here(&mut self, body: &[u8]) {
         let Some(parse) = frames::parse(body) else { return };
         let facts = self.look(parse.text).facts;
         if parse.name.is_empty() {
-            self.keep_unnamed(parse.tail, facts);
+            self.forget_unnamed();
+            self.keep_unnamed(0, parse.tail, facts);
         } else {
-            let generation = self.who.known.changes();
-            let text = self.context.global.texts.intern(parse.tail);
-            self.define(parse.name, super::prepared::Prepared { text, facts, generation });
+            let prepared = self.prepared_now(0, parse.tail, facts);
+            self.define(parse.name, prepared);
         }
     }
 
     /// Fails the request at the front of the input. A block fails with it.
     pub(super) fn refuse(&mut self, survey: &Survey, refusal: &Refusal) {
         self.block.fail();
+        if !survey.series {
+            self.forget_unnamed();
+        }
         refusal.write(&mut self.client.output, Severity::Error);
         let status = self.shown_status();
         match survey.complete {

@@ -91,12 +91,11 @@ impl Session {
                 _ => {}
             }
         }
-        let tail: &[u8] = match name? {
-            b"" => &self.prepared.as_deref()?.unnamed.as_ref()?.tail,
-            name => &self.prepared_named(name)?.text.tail,
-        };
-        let end = tail.iter().position(|&byte| byte == 0)?;
-        Some(tail[..end].to_vec())
+        let text = |tail: &[u8]| Some(tail[..tail.iter().position(|&byte| byte == 0)?].to_vec());
+        match name? {
+            b"" => text(&self.unnamed()?.tail),
+            name => text(&self.prepared_named(name)?.text.tail),
+        }
     }
 
     /// The session's `default_transaction_isolation`.

@@ -15,7 +15,7 @@ use super::{End, Session, Skip};
 
 impl Session {
     /// A leased server is lost. The session lives on unless it had state there that nothing brings back.
-    pub(super) fn lose_lease(&mut self, lease: Leased, lost: &Lost) -> Result<(), End> {
+    pub(super) fn lose_lease(&mut self, mut lease: Leased, lost: &Lost) -> Result<(), End> {
         let node = lease.server.identity.node;
         if !matches!(lost, Lost::NotBegun { .. }) {
             self.report(node, Trouble::ConnectionLost);
@@ -42,6 +42,8 @@ impl Session {
         }
         let in_block = begins || lease.server.status != TxStatus::Idle;
         let unknown = lease.notes.commits || (!in_block && lease.notes.wrote());
+        let undone = lease.server.expected.give_up();
+        self.undo_all(&mut lease.server, undone);
         self.client.input.consume(lease.up.pass);
         self.discard = lease.up.left;
         self.lose(lease.server);

@@ -24,6 +24,7 @@ mod look;
 mod lost;
 mod names;
 mod notes;
+mod parse;
 mod place;
 mod prepared;
 mod read;

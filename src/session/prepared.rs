@@ -1,6 +1,7 @@
 //! Protocol-level prepared statements of a session, and their texts, held once per process (SESSIONS R3).
 //! Bookkeeping only; must not send anything.
 
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
@@ -9,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
 
+use crate::backend::StatementKey;
 use crate::sql::Facts;
 
 /// Named statements that one session may hold; PostgreSQL has no limit, a proxy shared by thousands needs one.
@@ -57,47 +59,119 @@ impl Texts {
 pub(super) struct Prepared {
     pub(super) text: Arc<Text>,
     pub(super) facts: Rc<Facts>,
-    /// The catalog generation at Parse: a statement parsed after a DDL is another one, so that a shared plan never
-    /// answers with the columns of before.
-    pub(super) generation: u64,
+    /// Under which servers hold it: text, settings and catalog generation at Parse. A statement parsed after a DDL is another one, so
+    /// that a shared plan never answers with the columns of before.
+    pub(super) key: StatementKey,
 }
 
-/// The unnamed statement.
+/// The unnamed statement, as a message of the client made it. Whether that message is carried out is known only from its answer; until
+/// then what was there before is kept.
 #[derive(Debug)]
 pub(super) struct Unnamed {
     /// Unique in this process; a server connection that has parsed it remembers the number.
     pub(super) token: u64,
-    pub(super) facts: Rc<Facts>,
+    /// None: the message left no unnamed statement behind.
+    pub(super) facts: Option<Rc<Facts>>,
     /// Everything of the Parse message behind the (empty) name; empty if it was too long to keep.
     pub(super) tail: Vec<u8>,
+    /// The series that the message belongs to.
+    series: u64,
+    /// The message was not carried out.
+    void: Cell<bool>,
+    before: RefCell<Option<Rc<Self>>>,
+}
+
+impl Unnamed {
+    /// A statement of that text.
+    pub(super) fn new(token: u64, series: u64, facts: Rc<Facts>, tail: Vec<u8>, before: Option<Rc<Self>>) -> Rc<Self> {
+        let (void, before) = (Cell::new(false), RefCell::new(before));
+        Rc::new(Self { token, facts: Some(facts), tail, series, void, before })
+    }
+
+    /// None.
+    pub(super) fn none(series: u64, before: Rc<Self>) -> Rc<Self> {
+        let (void, before) = (Cell::new(false), RefCell::new(Some(before)));
+        Rc::new(Self { token: 0, facts: None, tail: Vec::new(), series, void, before })
+    }
+
+    /// Its message was skipped, or failed.
+    pub(super) fn skipped(&self) {
+        self.void.set(true);
+    }
+}
+
+/// One reference is the session's (or a later statement's), one is the caller's; a change that may be taken back has another.
+fn is_certain(latest: &Rc<Unnamed>) -> bool {
+    Rc::strong_count(latest) <= 2
 }
 
 /// A session's statements.
 #[derive(Debug, Default)]
 pub(super) struct PreparedSet {
     pub(super) named: HashMap<Box<[u8]>, Prepared>,
-    pub(super) unnamed: Option<Unnamed>,
+    unnamed: Option<Rc<Unnamed>>,
 }
 
 impl PreparedSet {
     pub(super) fn is_empty(&self) -> bool {
         self.named.is_empty() && self.unnamed.is_none()
     }
+
+    /// What the latest message that is not known to have been skipped left.
+    fn latest(&self) -> Option<Rc<Unnamed>> {
+        let mut latest = self.unnamed.clone();
+        while let Some(unnamed) = latest.take_if(|unnamed| unnamed.void.get()) {
+            latest = unnamed.before.borrow().clone();
+        }
+        latest
+    }
+
+    /// The unnamed statement, if everything under way is carried out.
+    pub(super) fn unnamed(&self) -> Option<Rc<Unnamed>> {
+        self.latest().filter(|unnamed| unnamed.facts.is_some())
+    }
+
+    /// What is to be kept behind a message that may yet be skipped.
+    pub(super) fn pending(&self) -> Option<Rc<Unnamed>> {
+        let latest = self.latest();
+        if let Some(latest) = latest.as_ref().filter(|latest| is_certain(latest)) {
+            latest.before.take();
+        }
+        latest
+    }
+
+    /// A series before this one may still fail and decide what the unnamed statement is.
+    pub(super) fn unnamed_unknown(&self, series: u64) -> bool {
+        self.latest().is_some_and(|latest| latest.series != series && !is_certain(&latest))
+    }
+
+    pub(super) fn set_unnamed(&mut self, unnamed: Option<Rc<Unnamed>>) {
+        self.unnamed = unnamed;
+    }
 }
 
-/// As [`Change::unnamed`]: the server alone is without it.
-pub(super) const ON_SERVER: u64 = u64::MAX;
-
-/// How to take a change back if its message is skipped.
+/// How to take a change back if its message is skipped or fails.
 #[derive(Debug, Default)]
 pub(super) struct Change {
     /// The name, and what it stood for before.
     pub(super) name: Box<[u8]>,
     pub(super) before: Option<Prepared>,
     /// What the server was thought to get.
-    pub(super) key: Option<crate::backend::StatementKey>,
-    /// The number of the unnamed statement that it was; 0 for a named one.
-    pub(super) unnamed: u64,
+    pub(super) key: Option<StatementKey>,
+    /// What the server was thought to lose.
+    pub(super) closed: Option<(StatementKey, u32)>,
+    /// What happened to the unnamed statement.
+    pub(super) unnamed: Option<Rc<Unnamed>>,
+}
+
+impl Change {
+    pub(super) fn unnamed(unnamed: Rc<Unnamed>) -> Box<Self> {
+        Box::new(Self { unnamed: Some(unnamed), ..Self::default() })
+    }
+
+    pub(super) fn key(key: StatementKey) -> Box<Self> {
+        Box::new(Self { key: Some(key), ..Self::default() })
+    }
 }
 
 #[cfg(test)]

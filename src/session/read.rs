@@ -2,6 +2,7 @@
 //! that until then it can run elsewhere instead (SESSIONS R11, R19). One request per lease (R12). An answer that fits into the buffer
 //! is passed on when it has ended, so that a server may even be lost in the middle of it.
 
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use crate::backend::{Expect, Lost};
@@ -13,7 +14,7 @@ use super::block::Block;
 use super::downstream::Broken;
 use super::lease::{ASK, Leased, NoLease, SetupError};
 use super::local::Refusal;
-use super::prepared::Prepared;
+use super::prepared::{Prepared, Unnamed};
 use super::survey::Survey;
 use super::{End, Session, frames};
 
@@ -67,6 +68,12 @@ enum First {
     Lost(Lost),
     /// The client is gone.
     Gone,
+}
+
+/// What the names in a request stood for before it.
+struct Before {
+    named: Vec<(Box<[u8]>, Option<Prepared>)>,
+    unnamed: Option<Rc<Unnamed>>,
 }
 
 impl Session {
@@ -155,13 +162,13 @@ impl Session {
     }
 
     /// Queues the request, whose bytes stay in the input. Returns what its names stood for, to be restored if it runs again.
-    fn queue_read(&mut self, lease: &mut Leased, survey: &Survey) -> Vec<(Box<[u8]>, Option<Prepared>)> {
+    fn queue_read(&mut self, lease: &mut Leased, survey: &Survey) -> Before {
         let input = std::mem::take(&mut self.client.input);
-        let mut before = Vec::new();
+        let mut before = Before { named: Vec::new(), unnamed: self.unnamed() };
         if !survey.series {
             lease.server.output.extend_from_slice(&input.filled()[..survey.size]);
             lease.server.expected.push(Expect::Query { hide: false });
-            self.forget_unnamed(&mut lease.server);
+            self.drop_unnamed(lease);
             self.client.input = input;
             return before;
         }
@@ -172,7 +179,7 @@ impl Session {
                 _ => None,
             };
             if let Some(name) = name.filter(|name| !name.is_empty()) {
-                before.push((name.into(), self.prepared_named(name).cloned()));
+                before.named.push((name.into(), self.prepared_named(name).cloned()));
             }
             let taken = self.take_message(lease, header, body);
             debug_assert!(taken.is_none(), "a read is taken whole");
@@ -181,8 +188,13 @@ impl Session {
         before
     }
 
-    fn restore(&mut self, before: Vec<(Box<[u8]>, Option<Prepared>)>) {
-        for (name, prepared) in before.into_iter().rev() {
+    fn restore(&mut self, before: Before) {
+        match (before.unnamed, self.prepared.as_deref_mut()) {
+            (Some(unnamed), _) => self.prepared.get_or_insert_default().set_unnamed(Some(unnamed)),
+            (None, Some(set)) => set.set_unnamed(None),
+            (None, None) => {}
+        }
+        for (name, prepared) in before.named.into_iter().rev() {
             match prepared {
                 Some(prepared) => self.define(&name, prepared),
                 None => drop(self.undefine(&name)),
@@ -316,7 +328,7 @@ impl Session {
         let mut undone = Vec::new();
         let drained = tokio::time::timeout(ASK, lease.server.drain(&self.context.hub.buffers, &mut undone)).await;
         // What the standby did not parse it must not be thought to have.
-        self.undo_all(&mut lease, undone);
+        self.undo_all(&mut lease.server, undone);
         match drained {
             Ok(Ok(())) => self.give_back(lease.server),
             _ => self.lose(lease.server),

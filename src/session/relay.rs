@@ -70,7 +70,7 @@ impl Session {
             let settled = lease.server.expected.is_empty() && lease.quiet() && self.client.output.is_empty();
             let waited = match taken {
                 Taken::Wait => settled,
-                Taken::Undecided => lease.decided(),
+                Taken::Undecided => lease.decided() && !lease.names_unknown() && !self.unnamed_unknown(lease),
                 Taken::Enough | Taken::Terminate => false,
             };
             if wrote || waited || (crowded && lease.server.flushed()) {

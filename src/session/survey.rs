@@ -115,8 +115,7 @@ impl Session {
 
     fn survey_messages(&mut self, bytes: &[u8]) -> Survey {
         let mut survey = Survey { size: bytes.len(), complete: true, primary: false, ..unread(true) };
-        let mut unnamed =
-            self.prepared.as_deref().and_then(|set| set.unnamed.as_ref()).map(|unnamed| unnamed.facts.clone());
+        let mut unnamed = self.unnamed().and_then(|unnamed| unnamed.facts.clone());
         let mut parsed: Vec<(&[u8], Looked)> = Vec::new();
         let mut bound = false;
         for (header, body) in frames::whole(bytes) {

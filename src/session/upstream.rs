@@ -3,18 +3,17 @@
 
 use std::rc::Rc;
 
-use crate::backend::{Expect, Made, Server, StatementKey, is_statement_name, statement_name};
+use crate::backend::{Expect, Made, Server, is_statement_name};
 use crate::sql::Facts;
 use crate::support::buffer::LARGE;
 use crate::wire::{Fault, Header, TxStatus, back, front, write};
 
 use super::Session;
-use super::finish::hide_sequences;
 use super::frames;
 use super::lease::Leased;
 use super::local::Refusal;
 use super::notes::Notes;
-use super::prepared::{Change, ON_SERVER, Prepared};
+use super::prepared::Change;
 
 /// Bytes waiting for a server above which no more messages are taken from the client.
 pub(super) const ENOUGH: usize = LARGE;
@@ -43,15 +42,13 @@ pub(super) enum Taken {
     Terminate,
 }
 
-/// Does a message speak of a prepared statement's name?
-fn names(tag: u8, body: &[u8]) -> bool {
+/// The prepared statement that a message speaks of.
+fn name(tag: u8, body: &[u8]) -> Option<&[u8]> {
     match tag {
-        front::PARSE => body.first() != Some(&0),
-        front::BIND => frames::bind(body).is_some_and(|(_, name, _)| !name.is_empty()),
-        front::DESCRIBE | front::CLOSE => {
-            frames::target(body).is_some_and(|(kind, name)| kind == b'S' && !name.is_empty())
-        }
-        _ => false,
+        front::PARSE => body.split(|&byte| byte == 0).next(),
+        front::BIND => frames::bind(body).map(|(_, name, _)| name),
+        front::DESCRIBE | front::CLOSE => frames::target(body).filter(|(kind, _)| *kind == b'S').map(|(_, name)| name),
+        _ => None,
     }
 }
 
@@ -84,12 +81,17 @@ impl Session {
             let input = std::mem::take(&mut self.client.input);
             let body = &input.filled()[5..header.size];
             let unread = lease.lexing_unsettled() && matches!(header.tag, front::QUERY | front::PARSE);
-            let undecided = unread || (lease.server.expected.undecided() && names(header.tag, body));
-            let taken = if undecided {
+            let unknown = match name(header.tag, body) {
+                None => false,
+                Some(b"") => header.tag != front::PARSE && header.tag != front::CLOSE && self.unnamed_unknown(lease),
+                Some(_) => lease.names_unknown(),
+            };
+            let taken = if unread || unknown {
                 if unread && lease.server.expected.in_series() && !lease.up.flushed {
                     write::empty(&mut lease.server.output, front::FLUSH);
                 }
                 lease.up.flushed |= unread;
+                lease.ask_for_names();
                 Some(Taken::Undecided)
             } else {
                 lease.up.flushed = false;
@@ -148,7 +150,9 @@ impl Session {
         let mut used = 0;
         match header.tag {
             front::QUERY => {
-                self.forget_unnamed(&mut lease.server);
+                lease.may_forget(&self.context.opaque);
+                lease.executes();
+                self.drop_unnamed(lease);
                 lease.notes.unread();
                 lease.server.expected.push(Expect::Query { hide: false });
             }
@@ -166,18 +170,6 @@ impl Session {
         self.client.input = input;
     }
 
-    fn stream_parse(&mut self, lease: &mut Leased, body: &[u8]) {
-        lease.notes.unread();
-        if body.first() == Some(&0) {
-            // Its text is not kept: it is this server's alone.
-            lease.server.unnamed = self.keep_unnamed(&[], self.context.opaque.clone());
-        } else {
-            // Its text cannot be given to another server: the session stays here.
-            lease.notes.unseen.long_statement = true;
-        }
-        lease.server.expected.push(Expect::Parse { hide: false, undo: None });
-    }
-
     /// Returns how many bytes of the message its rewritten beginning stands for.
     fn stream_bind(&mut self, lease: &mut Leased, header: Header, body: &[u8]) -> usize {
         let Some((portal, name, rest)) = frames::bind(body) else {
@@ -188,7 +180,7 @@ impl Session {
         let facts = self.note_bind(lease, name);
         let renamed = self.establish(lease, name);
         if let Some(facts) = &facts {
-            self.forget_statements(lease, facts);
+            lease.may_forget(facts);
         }
         let renamed = renamed.as_deref().map_or(name, str::as_bytes);
         let out = &mut lease.server.output;
@@ -209,7 +201,10 @@ impl Session {
             front::BIND => self.take_bind(lease, body),
             front::DESCRIBE => self.take_describe(lease, body),
             front::CLOSE => self.take_close(lease, body),
-            front::EXECUTE => push(&mut lease.server, front::EXECUTE, body, Expect::Execute),
+            front::EXECUTE => {
+                lease.executes();
+                push(&mut lease.server, front::EXECUTE, body, Expect::Execute);
+            }
             front::SYNC => {
                 push(&mut lease.server, front::SYNC, body, Expect::Sync);
                 self.apply_base_again(lease, 1);
@@ -251,58 +246,12 @@ impl Session {
             return None;
         }
         self.before_statement(lease, &looked);
-        self.forget_statements(lease, &looked.facts);
-        self.forget_unnamed(&mut lease.server);
+        lease.may_forget(&looked.facts);
+        lease.executes();
+        self.drop_unnamed(lease);
         push(&mut lease.server, front::QUERY, body, Expect::Query { hide: false });
         self.apply_base_again(lease, looked.facts.statements);
         None
-    }
-
-    fn take_parse(&mut self, lease: &mut Leased, body: &[u8]) {
-        let Some(parse) = frames::parse(body) else {
-            lease.notes.unread();
-            push(&mut lease.server, front::PARSE, body, Expect::Parse { hide: false, undo: None });
-            return;
-        };
-        let looked = self.look(parse.text);
-        hide_sequences(lease, &looked.facts);
-        if parse.name.is_empty() {
-            let token = self.keep_unnamed(parse.tail, looked.facts.clone());
-            lease.server.unnamed = token;
-            let undo = Change { unnamed: token, ..Change::default() };
-            frame(&mut lease.server.output, front::PARSE, body);
-            lease.undo(Expect::Unnamed { hide: false, undo: Box::new(undo) }, self);
-            return;
-        }
-        if self.prepared_named(parse.name).is_some() {
-            return self.parse_twice(lease, parse.name);
-        }
-        let prepared = Prepared {
-            text: self.context.global.texts.intern(parse.tail),
-            facts: looked.facts.clone(),
-            generation: self.who.known.changes(),
-        };
-        let key = self.statement_key(lease, &prepared);
-        let known = lease.server.statements.find(key);
-        let change = Change { name: parse.name.into(), key: known.is_none().then_some(key), ..Change::default() };
-        self.define(parse.name, prepared);
-        if known.is_some() {
-            let frames = Made::Tag(back::PARSE_COMPLETE);
-            lease.undo(Expect::Made { frames, undo: Some(Box::new(change)) }, self);
-            return;
-        }
-        let number = insert_statement(&mut lease.server, key);
-        write_parse(&mut lease.server.output, &statement_name(number), parse.tail);
-        lease.undo(Expect::Parse { hide: false, undo: Some(Box::new(change)) }, self);
-    }
-
-    /// A name that the session has already: the server is made to refuse it, so that its block fails too (42P05).
-    fn parse_twice(&mut self, lease: &mut Leased, name: &[u8]) {
-        let Some(renamed) = self.establish(lease, name) else { return };
-        let Some(prepared) = self.prepared_named(name) else { return };
-        write_parse(&mut lease.server.output, &renamed, &prepared.text.tail);
-        lease.duplicate = Some(name.into());
-        lease.server.expected.push(Expect::Parse { hide: false, undo: None });
     }
 
     fn take_bind(&mut self, lease: &mut Leased, body: &[u8]) {
@@ -316,7 +265,7 @@ impl Session {
         let facts = self.note_bind(lease, name);
         let renamed = self.establish(lease, name);
         if let Some(facts) = &facts {
-            self.forget_statements(lease, facts);
+            lease.may_forget(facts);
         }
         match renamed {
             None => push(&mut lease.server, front::BIND, body, Expect::Bind),
@@ -333,11 +282,10 @@ impl Session {
 
     /// What the statement is that a portal is made of.
     fn facts_bound(&self, name: &[u8]) -> Option<Rc<Facts>> {
-        let set = self.prepared.as_deref()?;
-        if name.is_empty() {
-            return set.unnamed.as_ref().map(|unnamed| unnamed.facts.clone());
+        match name {
+            b"" => self.unnamed().and_then(|unnamed| unnamed.facts.clone()),
+            name => self.prepared_named(name).map(|prepared| prepared.facts.clone()),
         }
-        set.named.get(name).map(|prepared| prepared.facts.clone())
     }
 
     /// Notes the statement that a portal is made of.
@@ -377,7 +325,7 @@ impl Session {
                 return lease.undo(Expect::Made { frames, undo: Some(Box::new(change)) }, self);
             }
             if name.is_empty() {
-                self.forget_unnamed(&mut lease.server);
+                self.drop_unnamed(lease);
             }
             if is_statement_name(name) {
                 // Not this session's: to close what does not exist is no error.
@@ -386,57 +334,6 @@ impl Session {
             }
         }
         push(&mut lease.server, front::CLOSE, body, Expect::Close { hide: false, undo: None });
-    }
-
-    /// Sees to it that the server has the statement that the session knows as `name`; returns the server's name for it. `None`: the
-    /// client's own name is forwarded.
-    pub(super) fn establish(&mut self, lease: &mut Leased, name: &[u8]) -> Option<String> {
-        if name.is_empty() {
-            self.establish_unnamed(&mut lease.server);
-            return None;
-        }
-        let Some(prepared) = self.prepared_named(name).cloned() else {
-            // What another session prepared under a name of ours is nobody else's.
-            return is_statement_name(name).then(|| format!("{}?", String::from_utf8_lossy(name)));
-        };
-        let key = self.statement_key(lease, &prepared);
-        if let Some(number) = lease.server.statements.find(key) {
-            return Some(statement_name(number));
-        }
-        let number = insert_statement(&mut lease.server, key);
-        write_parse(&mut lease.server.output, &statement_name(number), &prepared.text.tail);
-        let change = Change { key: Some(key), ..Change::default() };
-        lease.undo(Expect::Parse { hide: true, undo: Some(Box::new(change)) }, self);
-        Some(statement_name(number))
-    }
-
-    /// The unnamed statement lives on the server that parsed it; another one parses it again.
-    fn establish_unnamed(&mut self, server: &mut Server) {
-        let unnamed = self.prepared.as_deref().and_then(|set| set.unnamed.as_ref());
-        if unnamed.is_some_and(|unnamed| server.unnamed == unnamed.token) {
-            return;
-        }
-        let Some(unnamed) = unnamed.filter(|unnamed| !unnamed.tail.is_empty()) else {
-            // What the server may have is another session's: this one is to hear that there is none.
-            write::close_statement(&mut server.output, "");
-            server.unnamed = 0;
-            server.expected.push(Expect::Close { hide: true, undo: None });
-            return;
-        };
-        write_parse(&mut server.output, "", &unnamed.tail);
-        server.unnamed = unnamed.token;
-        let undo = Change { unnamed: ON_SERVER, ..Change::default() };
-        if server.expected.push(Expect::Unnamed { hide: true, undo: Box::new(undo) }).is_some() {
-            server.unnamed = 0;
-        }
-    }
-
-    fn statement_key(&self, lease: &Leased, prepared: &Prepared) -> StatementKey {
-        // What is parsed while settings change within a transaction is found by that transaction alone.
-        let settings = self.digest
-            ^ prepared.generation.wrapping_mul(0x9E37_79B9_7F4A_7C15)
-            ^ lease.ways.unsettled.wrapping_mul(0xD6E8_FEB8_6659_FD93);
-        StatementKey { text: prepared.text.id, settings }
     }
 }
 
@@ -449,24 +346,7 @@ impl Notes {
     }
 }
 
-/// Notes a new statement on a server; one that must make room is closed first.
-fn insert_statement(server: &mut Server, key: StatementKey) -> u32 {
-    let (number, evicted) = server.statements.insert(key);
-    if let Some(old) = evicted {
-        write::close_statement(&mut server.output, &statement_name(old));
-        server.expected.push(Expect::Close { hide: true, undo: None });
-    }
-    number
-}
-
-fn write_parse(out: &mut Vec<u8>, name: &str, tail: &[u8]) {
-    write::frame(out, front::PARSE, |out| {
-        write::cstr(out, name.as_bytes());
-        out.extend_from_slice(tail);
-    });
-}
-
-fn frame(out: &mut Vec<u8>, tag: u8, body: &[u8]) {
+pub(super) fn frame(out: &mut Vec<u8>, tag: u8, body: &[u8]) {
     write::frame(out, tag, |out| out.extend_from_slice(body));
 }
 
