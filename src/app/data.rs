@@ -284,7 +284,7 @@ async fn admit(
     common: &Arc<Common>,
     stream: Stream,
     peer: PeerAddr,
-) -> Option<(Session, Vec<u8>)> {
+) -> Option<(Box<Session>, Vec<u8>)> {
     let door = common.door.load_full();
     let admission = if common.stopping.load(Ordering::Acquire) {
         Admission::Stopping
@@ -318,5 +318,5 @@ async fn admit(
         id,
         early: client.leftover,
     };
-    Some((Session::new(context.clone(), arrival), secret))
+    Some((Box::new(Session::new(context.clone(), arrival)), secret))
 }

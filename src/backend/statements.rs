@@ -42,6 +42,11 @@ impl Statements {
         Some(entry.number)
     }
 
+    /// Does the server have a statement?
+    pub fn has(&self, key: StatementKey) -> bool {
+        self.map.contains_key(&key)
+    }
+
     /// Notes that the server is given a statement. Returns its number, and the number and key of one to close for it.
     pub fn insert(&mut self, key: StatementKey) -> (u32, Option<(u32, StatementKey)>) {
         let evicted = if self.map.len() >= self.most && !self.map.contains_key(&key) { self.evict() } else { None };

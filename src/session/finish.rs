@@ -64,32 +64,47 @@ const PINS: [(&str, &str); 5] = [
 ];
 
 impl Session {
-    /// Deals with the end of a transaction. Returns the lease if the session keeps it.
+    /// Deals with the end of a transaction. The session may keep the lease.
     ///
     /// A connection that is lost before it has told what it holds takes that with it: the session ends, as nobody can say any more
     /// whether there was a lock, a temporary table or a setting (SESSIONS R20).
-    pub(super) async fn finish(&mut self, mut lease: Leased) -> Result<Option<Leased>, End> {
+    pub(super) async fn finish(&mut self, mut lease: Leased) -> Result<(), End> {
         let notes = std::mem::take(&mut lease.notes);
         let failed = std::mem::take(&mut lease.failed);
         lease.settle();
         self.spread(notes.news);
         self.account(&notes, failed, lease.server.identity.id);
-        let asks = notes.must_ask() || notes.unseen.forget_statements;
-        if asks && let Err(lost) = Box::pin(self.ask_about(&mut lease, &notes)).await {
+        match notes.must_ask() || notes.unseen.forget_statements {
+            true => Box::pin(self.ask_and_keep(lease, notes)).await,
+            false => {
+                self.keep(lease, &notes);
+                Ok(())
+            }
+        }
+    }
+
+    async fn ask_and_keep(&mut self, mut lease: Leased, notes: Notes) -> Result<(), End> {
+        if let Err(lost) = self.ask_about(&mut lease, &notes).await {
             self.report(lease.server.identity.node, Trouble::ConnectionLost);
             self.lose(lease.server);
             let pinned = self.pin.take().is_some_and(|pin| pin.settled);
-            return if notes.must_ask() || pinned { Err(End::Fatal(state_lost(&lost))) } else { Ok(None) };
+            return if notes.must_ask() || pinned { Err(End::Fatal(state_lost(&lost))) } else { Ok(()) };
         }
-        self.pin_for_texts(&lease, &notes);
+        self.keep(lease, &notes);
+        Ok(())
+    }
+
+    /// Keeps the server connection or gives it back.
+    fn keep(&mut self, mut lease: Leased, notes: &Notes) {
+        self.pin_for_texts(&lease, notes);
         // A place that was kept for a statement which has left nothing.
         self.pin.take_if(|pin| !pin.settled);
         lease.server.leftovers.dirty |= notes.is_opaque() || self.pin.is_some();
         if self.pin.is_some() || self.who.limits.mode == PoolMode::Session {
-            return Ok(Some(lease));
+            self.lease = Some(Box::new(lease));
+            return;
         }
         self.give_back(lease.server);
-        Ok(None)
     }
 
     /// Counts, and what others must know of this transaction.

@@ -253,6 +253,10 @@ impl Session {
         }
         server.leftovers.session = self.number();
         self.control.shown.holds(server);
+        if self.prepared.as_deref().is_some_and(|set| set.mixed) {
+            let provided = tokio::time::timeout(ASK, self.provide_old(server));
+            Box::pin(provided).await.unwrap_or(Err(Lost::Timeout)).map_err(SetupError::Lost)?;
+        }
         self.tell(server);
         Ok(())
     }
@@ -307,6 +311,9 @@ impl Session {
         self.digest = if settings.is_empty() { 0 } else { settings.digest(&self.context.global.hasher) };
         self.control.shown.carries(&settings);
         self.settings = settings;
+        if let Some(set) = self.prepared.as_deref_mut() {
+            set.mixed = set.named.values().any(|prepared| prepared.digest != self.digest);
+        }
     }
 }
 

@@ -207,7 +207,7 @@ impl Session {
     }
 
     /// Serves the client until it leaves.
-    pub async fn run(mut self, secret: Vec<u8>) {
+    pub async fn run(mut self: Box<Self>, secret: Vec<u8>) {
         let id = u64::from(self.id.unsigned_abs());
         self.context.enter(id, self.control.clone());
         let end = match Box::pin(self.greet(&secret)).await {
@@ -336,7 +336,7 @@ impl Session {
         self.ahead = None;
         match end {
             RelayEnd::Rest => {
-                self.lease = self.finish(lease).await?.map(Box::new);
+                self.finish(lease).await?;
                 Ok(())
             }
             RelayEnd::Gone => {
@@ -356,9 +356,9 @@ impl Session {
     }
 
     /// The last words, and what becomes of a lease that was kept.
-    async fn leave(mut self, end: End) {
+    async fn leave(&mut self, end: End) {
         if let Some(lease) = self.lease.take() {
-            reap::abandon(&mut self, *lease);
+            reap::abandon(self, *lease);
         }
         let refusal = match end {
             End::Client => None,

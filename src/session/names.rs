@@ -18,6 +18,7 @@ impl Session {
     pub(super) fn define(&mut self, name: &[u8], prepared: Prepared) {
         let set = self.prepared.get_or_insert_default();
         if set.named.len() < MOST_NAMES {
+            set.mixed |= prepared.digest != self.digest;
             set.named.insert(name.into(), prepared);
         }
     }

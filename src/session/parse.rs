@@ -1,7 +1,7 @@
 //! Parse on its way to a leased server, and statements that a server lacks: what the client calls a statement becomes the name of
 //! one that the server has or gets (SESSIONS R3). Must not read from the server.
 
-use crate::backend::{Expect, Made, StatementKey, is_statement_name, statement_name};
+use crate::backend::{Expect, Lost, Made, Server, StatementKey, is_statement_name, setup, statement_name};
 use crate::wire::{TxStatus, back, front, write};
 
 use super::Session;
@@ -10,6 +10,9 @@ use super::frames::{self, Parse};
 use super::lease::Leased;
 use super::prepared::{Change, Prepared};
 use super::upstream::frame;
+
+/// Statements under other settings that one lease is given ahead of its first message.
+const MOST_OLD: usize = 100;
 
 impl Session {
     /// A Parse that is longer than any buffer.
@@ -102,10 +105,47 @@ impl Session {
         if let Some(number) = lease.server.statements.find(key) {
             return number;
         }
+        // What is parsed under other settings must not be taken for this one, by nobody.
+        let settled = lease.ways.unsettled == 0 && self.digest == prepared.digest;
+        let token = if settled { 0 } else { self.context.next_token() };
+        let key = StatementKey { settings: key.settings ^ token.wrapping_mul(0xC2B2_AE3D_27D4_EB4F), ..key };
         let number = insert_statement(lease, self, key);
         write_parse(&mut lease.server.output, &statement_name(number), &prepared.text.tail);
         lease.undo(Expect::Parse { hide: true, undo: Some(Change::key(key)) }, self);
         number
+    }
+
+    /// Statements that the session parsed under other settings than it has now, as far as the server lacks them: they are parsed under
+    /// those, before any byte of the client's. A literal such as `'01/02/2024'::date` has its meaning from Parse on.
+    pub(super) async fn provide_old(&mut self, server: &mut Server) -> Result<(), Lost> {
+        let Some(set) = self.prepared.as_deref().filter(|set| set.mixed) else { return Ok(()) };
+        let lacks = |old: &&Prepared| old.digest != self.digest && !server.statements.has(old.key);
+        let missing: Vec<Prepared> = set.named.values().filter(lacks).take(MOST_OLD).cloned().collect();
+        for old in missing {
+            let there = setup(&self.settings, &old.under, false);
+            let buffers = self.context.hub.buffers.clone();
+            if server.ask(&there, &buffers).await?.error.is_some() {
+                // A setting that is refused now: the statement is parsed under those of now if it is asked for.
+                continue;
+            }
+            let (number, evicted) = server.statements.insert(old.key);
+            if let Some((evicted, _)) = evicted {
+                write::close_statement(&mut server.output, &statement_name(evicted));
+                server.expected.push(Expect::Close { hide: true, undo: None });
+            }
+            write_parse(&mut server.output, &statement_name(number), &old.text.tail);
+            server.expected.push(Expect::Parse { hide: true, undo: Some(Change::key(old.key)) });
+            write::empty(&mut server.output, front::SYNC);
+            server.expected.push(Expect::Sync);
+            let mut undone = Vec::new();
+            server.drain(&buffers, &mut undone).await?;
+            self.undo_all(server, undone);
+            let back = setup(&old.under, &self.settings, false);
+            if let Some((code, message)) = server.ask(&back, &buffers).await?.error {
+                return Err(Lost::Protocol(format!("the session's settings are refused: {code} {message}")));
+            }
+        }
+        Ok(())
     }
 
     /// The unnamed statement lives on the server that parsed it; another one parses it again.
@@ -134,7 +174,7 @@ impl Session {
             ^ self.who.known.changes().wrapping_mul(0x9E37_79B9_7F4A_7C15)
             ^ unsettled.wrapping_mul(0xD6E8_FEB8_6659_FD93);
         let key = StatementKey { text: text.id, settings };
-        Prepared { text, facts, key }
+        Prepared { text, facts, key, under: self.settings.clone(), digest: self.digest }
     }
 
     /// What the client calls the statement of that number on the server.

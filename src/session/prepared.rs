@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
 
-use crate::backend::StatementKey;
+use crate::backend::{Carried, StatementKey};
 use crate::sql::Facts;
 
 /// Named statements that one session may hold; PostgreSQL has no limit, a proxy shared by thousands needs one.
@@ -62,6 +62,9 @@ pub(super) struct Prepared {
     /// Under which servers hold it: text, settings and catalog generation at Parse. A statement parsed after a DDL is another one, so
     /// that a shared plan never answers with the columns of before.
     pub(super) key: StatementKey,
+    /// The settings at Parse, and their digest: servers that lack the statement parse it under these.
+    pub(super) under: Rc<Carried>,
+    pub(super) digest: u64,
 }
 
 /// The unnamed statement, as a message of the client made it. Whether that message is carried out is known only from its answer; until
@@ -109,6 +112,8 @@ fn is_certain(latest: &Rc<Unnamed>) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct PreparedSet {
     pub(super) named: HashMap<Box<[u8]>, Prepared>,
+    /// Some may have been parsed under other settings than those of now.
+    pub(super) mixed: bool,
     unnamed: Option<Rc<Unnamed>>,
 }
 

@@ -136,7 +136,7 @@ impl Session {
             First::Answer => {}
             First::Error(_) if lease.ways.resort != Resort::Standby => {}
             First::Error(code) => {
-                self.hidden_failure(lease, survey, code).await;
+                Box::pin(self.hidden_failure(lease, survey, code)).await;
                 self.restore(before);
                 return Ok(ReadEnd::Primary);
             }

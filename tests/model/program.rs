@@ -241,8 +241,9 @@ impl Writer {
         let client = self.client;
         let texts = [
             format!("SELECT count(*) FROM t{client} WHERE n >= $1::int"),
+            // No literal of a date: PostgreSQL itself reads it anew whenever anything makes it drop its plans.
             "SELECT 1 + $1::int".to_owned(),
-            "SELECT v, $1::int FROM public.shared".to_owned(),
+            "SELECT v, $1::int FROM shared".to_owned(),
             format!("INSERT INTO t{client} (n) VALUES ($1) RETURNING n"),
         ];
         let text = &texts[self.random.below(texts.len())];

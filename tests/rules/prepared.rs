@@ -252,3 +252,33 @@ fn r03_sql_prepare_keeps_its_connection_until_deallocate() {
     c.send(&sync()).expect("sent");
     assert_eq!(tags(&c.until_ready().expect("an answer")), "Z");
 }
+
+#[test]
+fn r03_a_statement_keeps_the_settings_of_its_parse() {
+    for reads in [false, true] {
+        let started = if reads { on_standbys("r03", 2, "") } else { on_primary("r03", 2, "") };
+        let Some((proxy, db)) = started else { return };
+        let mut a = RawClient::login(proxy.port(), &db);
+        let mut b = RawClient::login(proxy.port(), &db);
+        run(&mut b, "CREATE TABLE t (n int)");
+        run(&mut a, "SET DateStyle = 'ISO, DMY'");
+        prepare(&mut a, "day", DAY);
+        assert_eq!(named(&mut a, "day"), "31");
+        run(&mut a, "SET DateStyle = 'ISO, MDY'");
+        for _ in 0..3 {
+            // The other client holds the connection that has the statement, whichever it is.
+            run(&mut b, "BEGIN; INSERT INTO t VALUES (1)");
+            assert_eq!(named(&mut a, "day"), "31", "reads elsewhere: {reads}");
+            run(&mut a, "BEGIN; SET LOCAL app.mark = 'x'");
+            assert_eq!(named(&mut a, "day"), "31", "in a block, reads elsewhere: {reads}");
+            run(&mut a, "ROLLBACK");
+            run(&mut b, "ROLLBACK");
+        }
+        // Nobody else's statement of that text has become this one.
+        prepare(&mut b, "mine", DAY);
+        assert_eq!(named(&mut b, "mine"), "1");
+        prepare(&mut a, "now", DAY);
+        assert_eq!((named(&mut a, "now"), named(&mut a, "day")), ("1".to_owned(), "31".to_owned()));
+        assert_eq!(value(&mut a, "SHOW DateStyle"), "ISO, MDY");
+    }
+}
