@@ -112,6 +112,8 @@ pub struct Who {
     pub limits: PoolLimits,
     /// What is known of the database.
     pub known: Arc<Known<Catalog>>,
+    /// One of its sessions has asked for `currval` or `lastval`: others will, and must not see each other's (SESSIONS R4).
+    pub(super) uses_sequences: Cell<bool>,
     /// This thread's pools of the login, found once.
     pools: RefCell<Vec<(NodeId, Rc<Pool>)>>,
 }
@@ -206,6 +208,7 @@ impl Context {
             number,
             limits,
             known,
+            uses_sequences: Cell::new(false),
             pools: RefCell::default(),
         });
         let mut all = self.who.borrow_mut();

@@ -210,7 +210,7 @@ impl Session {
         };
         let sequences = match server.leftovers.session {
             last if last == 0 || last == self.number() => Sequences::Own,
-            _ if self.who.limits.mode == PoolMode::Session || self.habits.uses_sequences => Sequences::Unwanted,
+            _ if self.who.limits.mode == PoolMode::Session || self.who.uses_sequences.get() => Sequences::Unwanted,
             _ => Sequences::Foreign,
         };
         let prepared = match self.prepare(&mut server).await {

@@ -282,7 +282,10 @@ impl Session {
 
     /// Reasons that no probe can find.
     fn pin_for_texts(&mut self, lease: &Leased, notes: &Notes) {
-        self.habits.uses_sequences |= notes.flags.has(Flags::SEQUENCE_VALUE);
+        if notes.flags.has(Flags::SEQUENCE_VALUE) {
+            self.habits.uses_sequences = true;
+            self.who.uses_sequences.set(true);
+        }
         let reason = if notes.unseen.long_statement {
             "a prepared statement too long to move"
         } else if notes.flags.has(Flags::SETSEED) {

@@ -63,7 +63,7 @@ pub(super) enum Sequences {
     Own,
     /// Values of another session may be among it; they are discarded before anybody asks.
     Foreign,
-    /// The same, on a connection that the session will keep: they are discarded before its first statement, for later on nobody could
+    /// The same, on a connection that the session will keep or for a login that asks: they are discarded first, for later on nobody could
     /// tell them from its own.
     Unwanted,
 }

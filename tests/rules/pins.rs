@@ -329,3 +329,23 @@ fn r05_notifications_are_heard() {
         }
     }
 }
+
+#[test]
+fn r04_once_a_login_asks_for_lastval_no_write_shows_anothers() {
+    if common::direct() {
+        return;
+    }
+    let Some((proxy, db)) = on_primary("r04", 1, "") else { return };
+    let mut a = RawClient::login(proxy.port(), &db);
+    let mut b = RawClient::login(proxy.port(), &db);
+    run(&mut a, "CREATE TABLE plain (n int); CREATE SEQUENCE s; INSERT INTO plain VALUES (1)");
+    // Applications of this login use it.
+    run(&mut b, "SELECT currval('s') WHERE false");
+    drop(b);
+    run(&mut a, "SELECT nextval('s')");
+    let mut c = common::raw::RawClient::login(proxy.port(), &db);
+    run(&mut c, "BEGIN");
+    // A write that takes nothing from a sequence; the value on this connection is another session's.
+    run(&mut c, "UPDATE plain SET n = 2");
+    assert_eq!(code(&c.query("SELECT lastval()")).as_deref(), Some("55000"));
+}
