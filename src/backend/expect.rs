@@ -253,6 +253,11 @@ impl Expected {
                 self.queue.push_back(Expect::Sync);
                 None
             }
+            // The server takes it for a breach of the copy, whose error is all that answers it.
+            Expect::Query { .. } | Expect::Function if self.copy_in && !self.copy_ended() => {
+                self.queue.push_back(Expect::CopyEnd);
+                None
+            }
             // Copy data that nobody asked for is ignored by the server.
             Expect::CopyEnd if self.queue.is_empty() => None,
             expect if self.skipping => undo_of(expect),
@@ -389,7 +394,7 @@ impl Expected {
                 self.copy_in = false;
                 return Ok(self.done_and_ready());
             }
-            back::COPY_IN | back::COPY_BOTH => self.copy_in = true,
+            back::COPY_IN | back::COPY_BOTH => self.enter_copy_in(),
             back::ERROR | back::COMPLETE => self.copy_in = false,
             back::ROW_DESCRIPTION | back::DATA_ROW | back::EMPTY_QUERY | back::FUNCTION_RESULT => {}
             back::COPY_OUT | back::COPY_DATA | back::COPY_DONE => {}
@@ -421,15 +426,20 @@ impl Expected {
         Ok(if done { self.done() } else { self.fate() })
     }
 
-    /// The server has begun to read copy data: each Sync that was sent ahead of it is ignored.
+    /// The server has begun to read copy data: each Sync that was sent ahead of it is ignored, and a query breaks the copy.
     fn enter_copy_in(&mut self) {
         self.copy_in = true;
+        let simple = !matches!(self.queue.front(), Some(Expect::Execute));
         while let Some(Expect::Sync) = self.queue.get(1) {
             self.queue.remove(1);
             self.ends -= 1;
-            if !self.queue.iter().any(|expect| matches!(expect, Expect::Sync)) {
+            if !simple && !self.queue.iter().any(|expect| matches!(expect, Expect::Sync)) {
                 self.series = Series::Open;
             }
+        }
+        if let Some(next @ (Expect::Query { .. } | Expect::Function)) = self.queue.get_mut(1) {
+            *next = Expect::CopyEnd;
+            self.ends -= 1;
         }
     }
 

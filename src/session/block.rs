@@ -29,6 +29,8 @@ pub(super) struct Deferred {
     pub(super) begin: Rc<[u8]>,
     /// Reads may run on standbys: READ COMMITTED.
     pub(super) reads: bool,
+    /// One has: the modes of the transaction are fixed.
+    pub(super) has_read: bool,
 }
 
 impl Block {

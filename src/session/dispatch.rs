@@ -4,7 +4,7 @@
 use crate::backend::Expect;
 use crate::cluster::{NodeId, Trouble};
 use crate::config::PoolMode;
-use crate::sql::Effect;
+use crate::sql::{Effect, Facts, Kind};
 use crate::support::clock::{Duration, now};
 use crate::wire::{TxStatus, front, sqlstate, write};
 
@@ -110,7 +110,7 @@ impl Session {
                 let begin = self.text_of(survey)?;
                 let tag = block::begin_tag(&begin)?;
                 let reads = block::may_read_elsewhere(modes, self.default_isolation());
-                self.block = Block::Deferred(Deferred { begin: begin.into(), reads });
+                self.block = Block::Deferred(Deferred { begin: begin.into(), reads, has_read: false });
                 Some(Ok(Answer::Tag(tag)))
             }
             Block::Deferred(_) => {
@@ -158,7 +158,14 @@ impl Session {
             super::finish::hide_sequences(&mut lease, &looked.facts);
         }
         match std::mem::take(&mut self.block) {
-            Block::Deferred(deferred) => begin(&mut lease, &deferred.begin),
+            Block::Deferred(deferred) => {
+                begin(&mut lease, &deferred.begin);
+                if deferred.has_read && survey.statements.iter().any(|looked| sets_modes(&looked.facts)) {
+                    // The server is to say that it is too late for that (25001), as it would have behind the read.
+                    write::query(&mut lease.server.output, b"SELECT 1");
+                    lease.server.expected.push(Expect::Query { hide: true });
+                }
+            }
             Block::Failed(deferred) => {
                 begin(&mut lease, &deferred.begin);
                 fail_block(&mut lease.server);
@@ -309,6 +316,11 @@ impl Session {
         self.discard -= count;
         self.discard == 0
     }
+}
+
+/// SET TRANSACTION: what it changes can be changed before the first query only.
+fn sets_modes(facts: &Facts) -> bool {
+    facts.kind == Kind::Transaction && facts.effects.contains(&Effect::SetLocal)
 }
 
 /// Sends the BEGIN that was answered here.

@@ -281,6 +281,9 @@ impl Session {
                 }
                 match lease.ways.resort {
                     Resort::Standby => {
+                        if let Block::Deferred(deferred) = &mut self.block {
+                            deferred.has_read = true;
+                        }
                         self.freshness.read_on(node);
                         self.context.counters.reads_standby.add(1);
                     }

@@ -325,3 +325,21 @@ fn r11_a_refusal_is_remembered() {
     // One for each data thread that met it, at most; a few while the catalog was not known.
     assert!((1..=4).contains(&refusals()), "a standby was asked {} times", refusals());
 }
+
+#[test]
+fn r12_the_modes_of_a_block_are_fixed_by_its_first_read() {
+    let Some((proxy, db)) = on_standbys("r12", 2, "") else { return };
+    let mut client = RawClient::login(proxy.port(), &db);
+    run(&mut client, "CREATE TABLE t (n int)");
+    for mode in ["ISOLATION LEVEL REPEATABLE READ", "ISOLATION LEVEL SERIALIZABLE"] {
+        run(&mut client, "BEGIN");
+        run(&mut client, &format!("SET TRANSACTION {mode}"));
+        run(&mut client, "SELECT count(*) FROM t");
+        run(&mut client, "COMMIT");
+        run(&mut client, "BEGIN");
+        run(&mut client, "SELECT count(*) FROM t");
+        let frames = client.query(&format!("SET TRANSACTION {mode}"));
+        assert_eq!((code(&frames).as_deref(), state(&frames)), (Some("25001"), 'E'), "{mode}: {frames:?}");
+        run(&mut client, "ROLLBACK");
+    }
+}

@@ -149,3 +149,19 @@ fn what_nobody_asked_for_is_refused() {
     assert_eq!(expected.on(b'1', &mut Vec::new()), Err(Unexpected(b'1')));
     assert_eq!(expected.on(b'N', &mut Vec::new()), Ok(Fate::Forward));
 }
+
+#[test]
+fn a_query_in_the_middle_of_copy_data_is_answered_by_the_error_of_the_copy() {
+    // Sent before the server asked for data, and after.
+    let two = || vec![Expect::Query { hide: false }, Expect::Query { hide: false }];
+    let (expected, _) = run(two(), b"GEZ");
+    assert!(expected.is_empty() && !expected.copy_in());
+    let (mut expected, _) = run(vec![Expect::Query { hide: false }], b"G");
+    for expect in two() {
+        expected.push(expect);
+    }
+    for tag in *b"EZCZ" {
+        expected.on(tag, &mut Vec::new()).expect("expected");
+    }
+    assert!(expected.is_empty() && !expected.unsettled());
+}
