@@ -7,6 +7,10 @@ use crate::net::Stream;
 use crate::support::buffer::{Buffer, BufferPool};
 use crate::wire::{self, Fault, Header, Side};
 
+/// Memory for messages made here that a session keeps: enough for the answers that it gives again and again (to BEGIN, to Sync), not for
+/// a greeting.
+const KEPT: usize = 256;
+
 /// The client's end of a session.
 #[derive(Debug)]
 pub(super) struct Client {
@@ -35,7 +39,7 @@ impl Client {
             self.written += count;
         }
         self.written = 0;
-        if self.output.capacity() > 4096 {
+        if self.output.capacity() > KEPT {
             self.output = Vec::new();
         }
         self.output.clear();
