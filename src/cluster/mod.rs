@@ -8,9 +8,11 @@ mod samples;
 mod shared;
 mod view;
 mod words;
+mod writes;
 
 pub use knowledge::{Knowledge, Known, Reading};
 pub use samples::{MAX_SAMPLED_NODES, Sample, Samples, WANTED_FOR};
 pub use shared::Shared;
 pub use view::{ClusterView, NodeView, Position};
 pub use words::{Alone, Consensus, Epoch, FailoverRequest, Lsn, NodeId, Role, Status, Timeline, Trouble, Verdict};
+pub use writes::{Hold, Writes};

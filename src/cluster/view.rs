@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Epoch, Lsn, NodeId, Role, Sample, Status, Timeline};
+use super::{Epoch, Lsn, NodeId, Role, Sample, Status, Timeline, Writes};
 
 /// What the newest successful probe read from a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,18 +54,20 @@ impl NodeView {
 pub struct ClusterView {
     /// Grows with each promotion.
     pub epoch: Epoch,
-    /// Grows with each published view whose roles, status or weights differ from the one before.
+    /// Grows with each published view whose roles, status, weights or `writes` differ from the one before.
     pub generation: u64,
     /// All nodes, in the order of their numbers.
     pub nodes: Vec<NodeView>,
     /// Where writes go; none while no primary is known.
     pub primary: Option<NodeId>,
+    /// Whether statements that need the primary may go there; `failover` says so.
+    pub writes: Writes,
 }
 
 impl ClusterView {
     /// A view before anything is known.
     pub fn empty() -> Self {
-        Self { epoch: Epoch(0), generation: 0, nodes: Vec::new(), primary: None }
+        Self { epoch: Epoch(0), generation: 0, nodes: Vec::new(), primary: None, writes: Writes::Open }
     }
 
     /// The node with that number.

@@ -419,7 +419,13 @@ impl Engine {
         let reference = reference.and_then(|node| node.last.as_ref()).map(|seen| seen.reading.lsn);
         let nodes =
             self.nodes.iter().zip(judgements).map(|(node, judgement)| node_view(node, *judgement, reference, epoch));
-        ClusterView { epoch, generation: self.view.generation, nodes: nodes.collect(), primary }
+        ClusterView {
+            epoch,
+            generation: self.view.generation,
+            nodes: nodes.collect(),
+            primary,
+            writes: self.view.writes,
+        }
     }
 
     fn publish(&mut self, mut view: ClusterView, actions: &mut Vec<Action>) {
@@ -432,7 +438,7 @@ impl Engine {
             return;
         }
         let matters = |node: &NodeView| (node.id, node.role, node.status, node.weight.to_bits());
-        let same = (view.epoch, view.primary) == (self.view.epoch, self.view.primary)
+        let same = (view.epoch, view.primary, view.writes) == (self.view.epoch, self.view.primary, self.view.writes)
             && view.nodes.iter().map(matters).eq(self.view.nodes.iter().map(matters));
         view.generation += u64::from(!same);
         self.view = view.clone();

@@ -86,6 +86,7 @@ fn view() -> ClusterView {
             node(2, Role::Standby, 3.0, Some(10)),
         ],
         primary: Some(NodeId(0)),
+        writes: crate::cluster::Writes::Open,
     }
 }
 
