@@ -1,12 +1,13 @@
 //! A read, on a standby or on the primary: nothing of its answer reaches the client before it is certain that the server will have it, so
-//! that until then it can run elsewhere instead (SESSIONS R11, R19). One request per lease (R12). An answer that fits into the buffer
-//! is passed on when it has ended, so that a server may even be lost in the middle of it.
+//! that until then it can run elsewhere instead (SESSIONS R11, R19). One request per lease (R12). An answer that fits into a small
+//! buffer is passed on when it has ended, so that a server may even be lost in the middle of it.
 
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use crate::backend::{Expect, Lost};
 use crate::cluster::{NodeId, Trouble};
+use crate::support::buffer::SMALL;
 use crate::support::clock::{Duration, now};
 use crate::wire::{ErrorFields, back, sqlstate};
 
@@ -223,7 +224,9 @@ impl Session {
                 Err(lost) => return Poll::Ready(First::Lost(lost)),
             };
             let input = &mut lease.server.input;
-            if input.is_full() && (matches!(seen, Seen::Rows) || !self.context.hub.buffers.enlarge(input)) {
+            // No longer than a server itself keeps rows back: a slow query's first ones must not wait for a larger buffer.
+            let begun = matches!(seen, Seen::Rows) && input.len() >= SMALL;
+            if begun || (input.is_full() && !self.context.hub.buffers.enlarge(input)) {
                 return Poll::Ready(First::Answer);
             }
             match lease.server.poll_fill(cx, &self.context.hub.buffers) {
