@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use common::proxy::{Options, Proxy};
 use common::raw::{Frame, RawClient, bind, copy_data, describe, execute, parse, query, sync, values};
 use common::{Random, database, eventually};
+use pgherd::app::demo::Error;
 use pgherd::app::demo::cluster::{self, Cluster};
 
 /// Clients at a time; the first `PINNING` of them make what pins.
@@ -258,14 +259,17 @@ fn connections(cluster: &Cluster, db: &str, condition: &str) -> Vec<u32> {
 
 #[test]
 fn mixed_load_with_killed_clients_and_servers() {
-    if common::direct() || common::cluster().is_none() {
+    if common::direct() {
         return;
     }
     let seconds = std::env::var("SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
     // A cluster of its own: its servers start again in between.
     let settings = vec![("wal_keep_size".to_owned(), "256MB".to_owned())];
     let options = cluster::Options { max_connections: 100, settings, ..cluster::Options::default() };
-    let cluster = Cluster::start(&options).expect("a cluster");
+    let cluster = match Cluster::start(&options) {
+        Err(Error::NoPostgres) => return common::skip("the soak test", "no PostgreSQL programs"),
+        started => started.expect("a cluster"),
+    };
     // A client that comes back with another session still must find what it wrote.
     let routing = "consistency = \"proxy\"".to_owned();
     let pool = format!("max_pinned = {}", 2 * PINNING);

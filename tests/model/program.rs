@@ -106,6 +106,19 @@ impl Writer {
         ])
     }
 
+    fn one_of(&mut self, all: &[String]) -> Step {
+        let at = self.random.below(all.len());
+        simple(all[at].clone())
+    }
+
+    /// One to three of them, in any order and as often as it comes.
+    fn some_of(&mut self, all: &[String], steps: &mut Vec<Step>) {
+        for _ in 0..1 + self.random.below(3) {
+            let step = self.one_of(all);
+            steps.push(step);
+        }
+    }
+
     fn mark(&mut self) -> String {
         self.count += 1;
         format!("c{}m{}", self.client, self.count)
@@ -151,8 +164,7 @@ impl Writer {
             "SET standard_conforming_strings = off".to_owned(),
             "SET standard_conforming_strings = on".to_owned(),
         ];
-        let at = self.random.below(all.len());
-        simple(all[at].clone())
+        self.one_of(&all)
     }
 
     fn read(&mut self) -> Step {
@@ -173,8 +185,7 @@ impl Writer {
             String::new(),
             " ; -- nothing".to_owned(),
         ];
-        let at = self.random.below(all.len());
-        simple(all[at].clone())
+        self.one_of(&all)
     }
 
     fn plain(&mut self) -> Step {
@@ -195,8 +206,7 @@ impl Writer {
             format!("DO $$ BEGIN INSERT INTO t{client} (v) VALUES ('{mark}'); END $$"),
             format!("TRUNCATE log{client}"),
         ];
-        let at = self.random.below(all.len());
-        simple(all[at].clone())
+        self.one_of(&all)
     }
 
     fn block(&mut self, steps: &mut Vec<Step>) {
@@ -319,10 +329,7 @@ impl Writer {
             "DISCARD TEMP".to_owned(),
             "SELECT v FROM shared".to_owned(),
         ];
-        for _ in 0..1 + self.random.below(3) {
-            let at = self.random.below(all.len());
-            steps.push(simple(all[at].clone()));
-        }
+        self.some_of(&all, steps);
     }
 
     fn held(&mut self, steps: &mut Vec<Step>) {
@@ -342,10 +349,7 @@ impl Writer {
             "DEALLOCATE sqlp".to_owned(),
             "DEALLOCATE ALL".to_owned(),
         ];
-        for _ in 0..1 + self.random.below(3) {
-            let at = self.random.below(all.len());
-            steps.push(simple(all[at].clone()));
-        }
+        self.some_of(&all, steps);
     }
 
     fn heard(&mut self, steps: &mut Vec<Step>) {
@@ -356,9 +360,6 @@ impl Writer {
             "UNLISTEN *".to_owned(),
             "SELECT * FROM pg_listening_channels()".to_owned(),
         ];
-        for _ in 0..1 + self.random.below(3) {
-            let at = self.random.below(all.len());
-            steps.push(simple(all[at].clone()));
-        }
+        self.some_of(&all, steps);
     }
 }

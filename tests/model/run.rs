@@ -120,7 +120,6 @@ fn follow(port: u16, database: &str, program: &[Step]) -> Seen {
         }
         seen.push(lines);
     }
-    // The programs' databases have other names.
     (seen, reported)
 }
 
