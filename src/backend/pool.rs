@@ -142,11 +142,12 @@ impl Pool {
         }
     }
 
-    /// The idle connection `id`, if it is here and `session` was its last (SESSIONS R4).
+    /// The idle connection `id`, if it is here and what sequences gave it is the session's (SESSIONS R4).
     pub fn try_lease_same(&self, id: u64, session: u64) -> Option<Box<Server>> {
         let mut server = {
             let mut idle = self.idle.borrow_mut();
-            let at = idle.iter().position(|server| server.identity.id == id && server.leftovers.session == session)?;
+            let at =
+                idle.iter().position(|server| server.identity.id == id && server.leftovers.sequences == session)?;
             idle.remove(at)
         };
         self.publish_idle();

@@ -68,6 +68,8 @@ pub struct Identity {
 pub struct Leftovers {
     /// The session that used it last; 0 for none.
     pub session: u64,
+    /// The session that `currval` and `lastval` would answer for; 0 for none (SESSIONS R4). Who takes none has no part in it.
+    pub sequences: u64,
     /// State that text does not show may be there: clean before another session gets it (SESSIONS R1).
     pub dirty: bool,
 }
@@ -135,7 +137,7 @@ impl Server {
             reported: Rc::default(),
             statements: Statements::new(most_statements),
             unnamed: 0,
-            leftovers: Leftovers { session: 0, dirty: false },
+            leftovers: Leftovers { session: 0, sequences: 0, dirty: false },
             cancels: Rc::default(),
             identity,
             idle_since: opened,

@@ -48,6 +48,8 @@ pub struct Relation {
     pub reading: Reading,
     /// Writing to it runs code of users: triggers, rules, defaults, constraints, policies, indexes (SESSIONS R1).
     pub active: bool,
+    /// A column's default takes a value from a sequence, or might: an identity, `nextval`, anything behind a view (SESSIONS R4).
+    pub serial: bool,
 }
 
 /// A row as text, in the column order of its query; `None` is NULL.

@@ -50,7 +50,8 @@ fn catalog() -> Catalog {
         row(&["public", "unlogged", "r", "f", "u", "f", ""]),
         row(&["public", "far", "f", "f", "f", "f", ""]),
         row(&["public", "s", "S", "f", "p", "f", ""]),
-        row(&["public", "v", "v", "f", "p", "t", "select * from t"]),
+        row(&["public", "serial", "r", "f", "p", "f", "", "t"]),
+        row(&["public", "v", "v", "f", "p", "t", "select * from t", "t"]),
         row(&["public", "v_vol", "v", "f", "p", "t", "select vol()"]),
     ];
     Catalog::build(1, &functions, &relations)
@@ -93,7 +94,8 @@ fn view() -> ClusterView {
 const SESSION: SessionView<'static> =
     SessionView { block: Block::Outside, pinned: false, allowed: Allowed::Any, preferred: Some(NodeId(1)) };
 
-const READ: Verdict = Verdict { class: Class::Anywhere, reason: Reason::Read, opaque: false, needs_catalog: false };
+const READ: Verdict =
+    Verdict { class: Class::Anywhere, reason: Reason::Read, opaque: false, takes: false, needs_catalog: false };
 
 #[test]
 fn r08_r09_verdicts_by_catalog() {
@@ -189,6 +191,37 @@ fn r01_what_may_change_the_session_unseen_is_opaque() {
         assert_eq!(judge(text, Some(&catalog), &policy).opaque, opaque, "{text}");
     }
     assert!(judge("insert into t values (1)", None, &policy).opaque, "not known yet, so not trusted");
+}
+
+#[test]
+fn r04_what_may_take_a_value_from_a_sequence() {
+    let (catalog, policy) = (catalog(), policy(|_| {}));
+    for (text, takes) in [
+        ("select a from t", false),
+        ("select currval('s')", false),
+        ("insert into t values (1)", false),
+        ("update serial set a = 1", false),
+        ("delete from serial", false),
+        ("copy serial to stdout", false),
+        ("begin", false),
+        ("insert into serial values (1)", true),
+        ("insert into v values (1)", true),
+        ("update serial set a = default", true),
+        ("with x as (insert into serial values (1) returning a) select * from x", true),
+        ("copy serial from stdin", true),
+        ("select nextval('s')", true),
+        ("insert into t values (nextval('s'))", true),
+        ("alter table t add column b serial", true),
+        ("create table x as select * from t", true),
+        ("execute x", true),
+        ("select vol()", true),
+        ("insert into nobody values (1)", true),
+        ("select 1; insert into serial values (1)", true),
+        ("explain analyze insert into serial values (1)", true),
+    ] {
+        assert_eq!(judge(text, Some(&catalog), &policy).takes, takes, "{text}");
+    }
+    assert!(judge("insert into t values (1)", None, &policy).takes, "not known yet, so not trusted");
 }
 
 #[test]

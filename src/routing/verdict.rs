@@ -3,7 +3,7 @@
 
 use super::catalog::{Catalog, Function, Reading};
 use super::{Policy, Reason};
-use crate::sql::{Facts, Flags, Kind, Name};
+use crate::sql::{Effect, Facts, Flags, Kind, Name};
 
 /// Where a statement could run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,6 +25,8 @@ pub struct Verdict {
     pub reason: Reason,
     /// It may change the session unseen: probe after its transaction (SESSIONS R1).
     pub opaque: bool,
+    /// It may take a value from a sequence, which `currval` and `lastval` then answer (SESSIONS R4).
+    pub takes: bool,
     /// It names something that is not known: the catalog should be read again soon.
     pub needs_catalog: bool,
 }
@@ -41,7 +43,8 @@ pub fn verdict(facts: &Facts, catalog: Option<&Catalog>, policy: &Policy) -> Ver
         Ok(()) => Class::Anywhere,
     };
     let (opaque, uncertain) = opaque(facts, catalog);
-    Verdict { class, reason: place.err().unwrap_or(Reason::Read), opaque, needs_catalog: unknown || uncertain }
+    let takes = opaque || takes(facts, catalog);
+    Verdict { class, reason: place.err().unwrap_or(Reason::Read), opaque, takes, needs_catalog: unknown || uncertain }
 }
 
 /// May it leave the primary? If not, why.
@@ -81,7 +84,7 @@ fn by_text(facts: &Facts) -> Result<(), Reason> {
         Kind::Admin => Reason::Admin,
         Kind::Opaque => Reason::Opaque,
         Kind::Transaction => Reason::Transaction,
-        _ if facts.effects.iter().any(|effect| matches!(effect, crate::sql::Effect::Lock)) => Reason::Lock,
+        _ if facts.effects.iter().any(|effect| matches!(effect, Effect::Lock)) => Reason::Lock,
         Kind::Session => Reason::Session,
         Kind::Select if !facts.effects.is_empty() => Reason::Session,
         Kind::Select if facts.flags.has(Flags::LOCKS_OR_WRITES) => Reason::Lock,
@@ -157,6 +160,16 @@ fn opaque(facts: &Facts, catalog: Option<&Catalog>) -> (bool, bool) {
     let unknown = facts.functions.iter().any(|name| catalog.function(&name.name).is_none())
         || facts.relations.iter().any(|name| (writes_rows || of_users(name)) && catalog.relation(&name.name).is_none());
     (calls || fires || opens || catalog.calls_by_attribute(&facts.attributes), unknown)
+}
+
+/// May it take a value from a sequence, by what its text and the defaults of its relations say?
+fn takes(facts: &Facts, catalog: Option<&Catalog>) -> bool {
+    let elsewhere = |effect: &Effect| matches!(effect, Effect::Execute { .. });
+    let serial = |name: &Name| catalog.and_then(|known| known.relation(&name.name)).is_none_or(|it| it.serial);
+    facts.flags.any(Flags::SEQUENCE_WRITE.with(Flags::DDL))
+        || (facts.kind == Kind::Utility && facts.flags.has(Flags::WRITES))
+        || facts.effects.iter().any(elsewhere)
+        || (facts.flags.has(Flags::DEFAULTS) && facts.relations.iter().any(serial))
 }
 
 /// Not one of the relations that PostgreSQL brings along, which no catalog lists and whose views are harmless.

@@ -11,7 +11,7 @@ use crate::backend::{Hub, Pool, PoolKey, Registry, Reported, Sizes, Times};
 use crate::cluster::{FailoverRequest, Knowledge, Known, NodeId, Shared, Trouble};
 use crate::config::{OpaquePolicy, PoolLimits};
 use crate::routing::{self, Catalog, Class, Memory, Policy, Reason};
-use crate::sql::{self, Cache, Facts, Fingerprint, Isolation, LexMode, VerdictKey};
+use crate::sql::{self, Cache, Facts, Fingerprint, Flags, Isolation, LexMode, VerdictKey};
 use crate::support::clock::{Duration, Instant, now};
 
 use super::control::{Control, Stop};
@@ -30,6 +30,15 @@ pub(super) struct Judged {
     pub(super) verdict: routing::Verdict,
     pub(super) standby_ok: bool,
     pub(super) opaque: bool,
+}
+
+impl Judged {
+    /// What the verdict says of a text beyond its own flags.
+    pub(super) fn flags(&self) -> Flags {
+        let opaque = if self.opaque { Flags::OPAQUE } else { Flags::NONE };
+        let takes = if self.verdict.takes { Flags::SEQUENCE_WRITE } else { Flags::NONE };
+        opaque.with(takes)
+    }
 }
 
 /// Settings of the data path, replaced as a whole by a reload.
@@ -112,8 +121,6 @@ pub struct Who {
     pub limits: PoolLimits,
     /// What is known of the database.
     pub known: Arc<Known<Catalog>>,
-    /// One of its sessions has asked for `currval` or `lastval`: others will, and must not see each other's (SESSIONS R4).
-    pub(super) uses_sequences: Cell<bool>,
     /// This thread's pools of the login, found once.
     pools: RefCell<Vec<(NodeId, Rc<Pool>)>>,
 }
@@ -208,7 +215,6 @@ impl Context {
             number,
             limits,
             known,
-            uses_sequences: Cell::new(false),
             pools: RefCell::default(),
         });
         let mut all = self.who.borrow_mut();

@@ -9,7 +9,7 @@ use crate::support::clock::{Duration, now};
 use crate::wire::{TxStatus, front, sqlstate, write};
 
 use super::block::{self, Block, Deferred};
-use super::lease::{Leased, NoLease, Sequences, SetupError};
+use super::lease::{Leased, NoLease, SetupError};
 use super::local::{Answer, Refusal, fail_block};
 use super::look::Where;
 use super::read::ReadEnd;
@@ -155,7 +155,7 @@ impl Session {
     async fn on_primary(&mut self, survey: Survey) -> Result<(), End> {
         let Some(mut lease) = self.lease_primary_or_refuse(&survey).await? else { return Ok(()) };
         for looked in survey.statements.iter() {
-            super::finish::hide_sequences(&mut lease, &looked.facts);
+            super::finish::hide_sequences(&mut lease, looked);
         }
         match std::mem::take(&mut self.block) {
             Block::Deferred(deferred) => {
@@ -215,11 +215,6 @@ impl Session {
             Some(server) => server,
             None => self.lease(node).await?,
         };
-        let sequences = match server.leftovers.session {
-            last if last == 0 || last == self.number() => Sequences::Own,
-            _ if self.who.limits.mode == PoolMode::Session || self.who.uses_sequences.get() => Sequences::Unwanted,
-            _ => Sequences::Foreign,
-        };
         let prepared = match self.prepare(&mut server).await {
             Err(SetupError::Refused(_)) if self.gives_up(survey) => self.prepare(&mut server).await,
             done => done,
@@ -230,11 +225,7 @@ impl Session {
                 self.give_back(server);
                 Err(NoLease::Refused(Refusal::cancelled()))
             }
-            Ok(()) => {
-                let mut lease = Leased::new(server);
-                lease.ways.sequences = sequences;
-                Ok(lease)
-            }
+            Ok(()) => Ok(Leased::new(server)),
             Err(SetupError::Refused(refusal)) => {
                 self.give_back(server);
                 Err(NoLease::Refused(refusal))

@@ -5,14 +5,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::backend::{Expect, Lost, Outcome, SharedPool, set_statement};
+use crate::backend::{Expect, Lost, Outcome, Server, SharedPool, set_statement};
 use crate::cluster::Trouble;
 use crate::config::{OpaquePolicy, PoolMode};
 use crate::sql::{Effect, Facts, Flags, Kind};
 use crate::support::clock::now;
 use crate::wire::{TxStatus, sqlstate, write};
 
-use super::lease::{ASK, Leased, Sequences};
+use super::lease::{ASK, Leased};
 use super::look::Looked;
 use super::lost::state_lost;
 use super::notes::{MOST_TOUCHED, Notes};
@@ -73,7 +73,7 @@ impl Session {
         let failed = std::mem::take(&mut lease.failed);
         lease.settle();
         self.spread(notes.news);
-        self.account(&notes, failed, lease.server.identity.id);
+        self.account(&notes, failed, &mut lease.server);
         match notes.must_ask() || notes.unseen.forget_statements {
             true => Box::pin(self.ask_and_keep(lease, notes)).await,
             false => {
@@ -108,7 +108,7 @@ impl Session {
     }
 
     /// Counts, and what others must know of this transaction.
-    fn account(&mut self, notes: &Notes, failed: bool, server: u64) {
+    fn account(&mut self, notes: &Notes, failed: bool, server: &mut Server) {
         let context = &self.context;
         context.counters.transactions.add(1);
         if notes.is_opaque() {
@@ -119,8 +119,11 @@ impl Session {
         {
             context.remember(&self.who, corrected.0, &corrected.1);
         }
+        if notes.took() {
+            self.last_server = server.identity.id;
+            server.leftovers.sequences = self.number();
+        }
         if notes.wrote() {
-            self.last_server = server;
             // Reads alone do not count: a session that reads on the primary for want of a fresh standby would never leave it.
             self.freshness.primary_at(now());
         }
@@ -284,7 +287,6 @@ impl Session {
     fn pin_for_texts(&mut self, lease: &Leased, notes: &Notes) {
         if notes.flags.has(Flags::SEQUENCE_VALUE) {
             self.habits.uses_sequences = true;
-            self.who.uses_sequences.set(true);
         }
         let reason = if notes.unseen.long_statement {
             "a prepared statement too long to move"
@@ -315,8 +317,8 @@ impl Session {
     /// Notes a statement that is about to be sent, and sends ahead of it what it needs.
     pub(super) fn before_statement(&mut self, lease: &mut Leased, looked: &Looked) {
         let facts = &looked.facts;
-        hide_sequences(lease, facts);
-        lease.notes.add(facts, looked.verdict.opaque);
+        hide_sequences(lease, looked);
+        lease.notes.add(facts, looked.verdict.flags());
         if lease.ways.unsettled == 0 && changes_settings(facts) {
             lease.ways.unsettled = self.context.next_token();
         }
@@ -359,18 +361,17 @@ impl Session {
     }
 }
 
-/// Another session's value must not be seen; without one PostgreSQL says 55000 (SESSIONS R4). What may pin the session is another
-/// reason to discard it: its own values must be all that a kept connection has.
-pub(super) fn hide_sequences(lease: &mut Leased, facts: &Facts) {
-    const ASKS_OR_PINS: Flags = Flags::SEQUENCE_VALUE.with(Flags::TEMP).with(Flags::ADVISORY_LOCK);
-    let discard = match lease.ways.sequences {
-        Sequences::Own => false,
-        Sequences::Foreign => facts.flags.any(ASKS_OR_PINS) && !lease.notes.wrote(),
-        Sequences::Unwanted => true,
-    };
-    if discard && !lease.server.expected.in_series() {
+/// Another session's values are gone before one asks for a value, where PostgreSQL says 55000 without any, and before it takes one
+/// itself, after which nobody could tell them from its own (SESSIONS R4).
+pub(super) fn hide_sequences(lease: &mut Leased, looked: &Looked) {
+    let left = &lease.server.leftovers;
+    let foreign = left.sequences != 0 && left.sequences != left.session;
+    let concerned = looked.verdict.verdict.takes || looked.facts.flags.has(Flags::SEQUENCE_VALUE);
+    // A failed block would refuse it, and lets nobody ask.
+    let accepted = !lease.server.expected.in_series() && lease.server.status != TxStatus::Failed;
+    if foreign && concerned && accepted && !lease.notes.took() {
         inject(lease, b"DISCARD SEQUENCES");
-        lease.ways.sequences = Sequences::Own;
+        lease.server.leftovers.sequences = 0;
     }
 }
 

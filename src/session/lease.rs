@@ -45,27 +45,12 @@ pub(super) struct Leased {
 pub(super) struct Ways {
     /// ReadyForQuery is shown as in a block: the lease is for one read of a deferred block (SESSIONS R12).
     pub(super) masked: bool,
-    /// Whose values `currval` and `lastval` would show.
-    pub(super) sequences: Sequences,
     /// A number of this transaction's own once it has changed settings, which only its end makes the session's; else 0.
     pub(super) unsettled: u64,
     /// What becomes of a read that is lost.
     pub(super) resort: Resort,
     /// Statements that make the session forget its names.
     forgets: Forgets,
-}
-
-/// What a server connection remembers of sequences (SESSIONS R4).
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sequences {
-    /// Nothing but what this session took.
-    #[default]
-    Own,
-    /// Values of another session may be among it; they are discarded before anybody asks.
-    Foreign,
-    /// The same, on a connection that the session will keep or for a login that asks: they are discarded first, for later on nobody could
-    /// tell them from its own.
-    Unwanted,
 }
 
 /// DEALLOCATE ALL and DISCARD ALL: whether they were carried out is known from their answers alone (SESSIONS R3).
@@ -249,7 +234,10 @@ impl Session {
                 Box::pin(self.run_setup(server, &text)).await?;
             }
             server.applied = self.settings.clone();
-            server.leftovers.dirty &= !dirty;
+            if dirty {
+                server.leftovers.dirty = false;
+                server.leftovers.sequences = 0;
+            }
         }
         server.leftovers.session = self.number();
         self.control.shown.holds(server);

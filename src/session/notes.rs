@@ -92,13 +92,10 @@ const PROBED: Flags =
     Flags::OPAQUE.with(Flags::TEMP).with(Flags::ADVISORY_LOCK).with(Flags::ADVISORY_UNLOCK).with(Flags::MAY_UNPIN);
 
 impl Notes {
-    /// Takes a text's facts over. `opaque` is the verdict's word, which knows the catalog.
-    pub(super) fn add(&mut self, facts: &Facts, opaque: bool) {
+    /// Takes a text's facts over. `judged` are the verdict's words on it, which knows the catalog.
+    pub(super) fn add(&mut self, facts: &Facts, judged: Flags) {
         self.statements += 1;
-        let mut flags = facts.flags.without(Flags::OPAQUE);
-        if opaque {
-            flags = flags.with(Flags::OPAQUE);
-        }
+        let flags = facts.flags.without(Flags::OPAQUE).with(judged);
         self.flags = self.flags.with(flags);
         self.news = self.news.with(flags);
         self.probe |= flags.any(PROBED);
@@ -159,6 +156,11 @@ impl Notes {
     /// Something that a later read should see may have been written.
     pub(super) fn wrote(&self) -> bool {
         self.flags.any(WROTE)
+    }
+
+    /// A value may have been taken from a sequence.
+    pub(super) fn took(&self) -> bool {
+        self.flags.any(Flags::SEQUENCE_WRITE.with(Flags::OPAQUE))
     }
 
     /// The server connection may hold something of the session's that only it can tell: settings, or what pins.

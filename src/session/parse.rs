@@ -35,7 +35,7 @@ impl Session {
             return;
         };
         let looked = self.look(parse.text);
-        hide_sequences(lease, &looked.facts);
+        hide_sequences(lease, &looked);
         if parse.name.is_empty() {
             self.expect_unnamed(lease, parse.tail, looked.facts);
             return frame(&mut lease.server.output, front::PARSE, body);
@@ -122,6 +122,7 @@ impl Session {
         let lacks = |old: &&Prepared| old.digest != self.digest && !server.statements.has(old.key);
         let missing: Vec<Prepared> = set.named.values().filter(lacks).take(MOST_OLD).cloned().collect();
         for old in missing {
+            self.context.counters.setups.add(1);
             let there = setup(&self.settings, &old.under, false);
             let buffers = self.context.hub.buffers.clone();
             if server.ask(&there, &buffers).await?.error.is_some() {

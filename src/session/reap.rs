@@ -63,7 +63,7 @@ async fn clean(server: &mut Server, buffers: &BufferPool) -> Result<(), Lost> {
     ask(server, b"DISCARD ALL", buffers).await?;
     server.statements.clear();
     server.applied = Carried::none();
-    server.leftovers = Leftovers { session: 0, dirty: false };
+    server.leftovers = Leftovers { session: 0, sequences: 0, dirty: false };
     Ok(())
 }
 

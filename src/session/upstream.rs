@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use crate::backend::{Expect, Made, Server, is_statement_name};
-use crate::sql::Facts;
+use crate::sql::{Facts, Flags};
 use crate::support::buffer::LARGE;
 use crate::wire::{Fault, Header, TxStatus, back, front, write};
 
@@ -340,7 +340,7 @@ impl Session {
 impl Notes {
     /// A text that was not read.
     pub(super) fn unread(&mut self) {
-        self.add(&crate::sql::Facts::opaque(), true);
+        self.add(&Facts::opaque(), Flags::OPAQUE);
         // There may be a COMMIT in it.
         self.commits = true;
     }

@@ -93,6 +93,9 @@ fn look_inside(st: Statement<'_>, deep: bool, draft: &mut Draft) {
     let parsed = if deep { parse::parse(inner) } else { None };
     calls::collect(inner, parsed.as_ref(), draft);
     calls::targets(inner, draft);
+    if draft.flags.has(Flags::WRITES) && inner.has_any(&["insert", "default"]) {
+        draft.flags = draft.flags.with(Flags::DEFAULTS);
+    }
     let agreed = parsed.as_ref().is_some_and(|parsed| parsed.read);
     for relation in parsed.into_iter().flat_map(|parsed| parsed.relations) {
         if is_system(&relation) {
@@ -165,6 +168,7 @@ fn copy(st: Statement<'_>) -> Draft {
     // PostgreSQL takes STDIN and STDOUT for each other.
     let client = st.any(behind + 1, &["stdin", "stdout"]);
     let mut draft = if st.is(behind, "from") {
+        let writes = writes.with(Flags::DEFAULTS);
         Draft::new(Kind::Dml, if client { writes.with(Flags::COPY_IN) } else { writes })
     } else if st.is(behind, "to") && !client {
         Draft::new(Kind::Utility, writes)

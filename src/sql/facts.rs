@@ -100,6 +100,9 @@ impl Flags {
     /// [`Flags::OPAQUE`] only because of [`Facts::functions`]: knowledge of the catalog may lift it.
     pub const OPAQUE_BY_NAME: Self = Self(1 << 19);
 
+    /// Writes rows whose columns may take their defaults: a writing text with INSERT, COPY FROM or DEFAULT in it.
+    pub const DEFAULTS: Self = Self(1 << 20);
+
     /// All bits of `other` are set.
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0

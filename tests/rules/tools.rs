@@ -126,8 +126,17 @@ pub fn counter(observer: &mut RawClient, name: &str) -> u64 {
 
 /// Where pgherd would send `sql` now (`primary` or `standby N`), and the name of the reason.
 pub fn route(client: &mut RawClient, sql: &str) -> (String, String) {
-    let rows = table(&run(client, &format!("PGPOOL SHOW ROUTE '{}'", sql.replace('\'', "''"))));
-    (rows[0]["target"].clone(), rows[0]["reason"].clone())
+    let row = show_route(client, sql);
+    (row["target"].clone(), row["reason"].clone())
+}
+
+/// Could `sql` change the session unseen, for all that pgherd knows?
+pub fn is_opaque(client: &mut RawClient, sql: &str) -> bool {
+    show_route(client, sql)["opaque"] == "yes"
+}
+
+fn show_route(client: &mut RawClient, sql: &str) -> BTreeMap<String, String> {
+    table(&run(client, &format!("PGPOOL SHOW ROUTE '{}'", sql.replace('\'', "''")))).remove(0)
 }
 
 /// Waits until the functions and relations of the client's database are known to pgherd.

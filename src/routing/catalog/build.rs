@@ -109,10 +109,11 @@ fn add_relation(row: &Row, catalog: &mut Catalog, pending: &mut Vec<Pending>) {
         _ if flag(row, 3) => Reading::RowSecurity,
         _ => Reading::Anywhere,
     };
-    let relation = Relation { reading, active: flag(row, 5) };
+    let relation = Relation { reading, active: flag(row, 5), serial: flag(row, 7) };
     let entry = catalog.relations.entry(name.into()).or_insert(relation);
     entry.reading = entry.reading.max(relation.reading);
     entry.active |= relation.active;
+    entry.serial |= relation.serial;
 }
 
 /// Takes back what rests on something unsafe. Each round but the last settles at least one body, so it ends.

@@ -31,7 +31,7 @@ const FUNCTIONS_13: &str = functions!("NULL::text");
 
 /// Rows of relations: schema, name, kind (`r`, `p`, `v`, `m`, `f`, `S`), whether row security is on (`t`, `f`), the worst
 /// persistence and kind among itself and its descendants (`u` unlogged, `f` foreign, `p` neither), whether writing to it runs
-/// code of users (`t`, `f`), the definition of a view.
+/// code of users (`t`, `f`), the definition of a view, whether a default of its columns takes a value from a sequence (`t`, `f`).
 ///
 /// Code of users: triggers; rules; defaults, constraints, policies and indexes that call a function that is not built in; each
 /// also where it is a partition's or child's, or a table's that a foreign key's action writes to.
@@ -68,10 +68,17 @@ WITH RECURSIVE code AS (
     WHERE relkind = 'f' OR relpersistence = 'u'
     UNION
     SELECT i.inhparent, special.what FROM special JOIN pg_catalog.pg_inherits i ON i.inhrelid = special.oid
+), serial(oid) AS (
+    SELECT attrelid FROM pg_catalog.pg_attribute WHERE attidentity <> ''
+    UNION SELECT adrelid FROM pg_catalog.pg_attrdef WHERE pg_catalog.pg_get_expr(adbin, adrelid) LIKE '%val(%'
+    UNION SELECT a.attrelid FROM pg_catalog.pg_type t JOIN pg_catalog.pg_attribute a ON a.atttypid = t.oid
+        WHERE t.typdefault LIKE '%val(%'
+    UNION SELECT oid FROM pg_catalog.pg_class WHERE relkind = 'v'
 )
 SELECT n.nspname, c.relname, c.relkind, c.relrowsecurity,
     COALESCE((SELECT max(what) FROM special WHERE special.oid = c.oid), 'p'),
     c.oid IN (SELECT oid FROM active),
-    CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) END
+    CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) END,
+    c.oid IN (SELECT oid FROM serial)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't'";
