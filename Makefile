@@ -6,7 +6,8 @@ help:
 	@echo "make test [STRICT=1]   all tests that this machine can run; STRICT=1: a skip is a failure"
 	@echo "make fuzz              the parsers under libFuzzer, three minutes each"
 	@echo "make lint              formatting, clippy, documentation"
-	@echo "make bench             pgherd beside PgBouncer, as benches/README.md describes"
+	@echo "make bench             micro benchmarks of what each statement passes through"
+	@echo "make compare           pgherd beside PgBouncer and pgpool-II: ONLY=simple CLIENTS=16,64 for a part of it"
 	@echo "make sample            writes conf/pgherd.toml anew from the table of parameters"
 
 demo: postgres
@@ -23,9 +24,17 @@ lint:
 	cargo clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 
-bench: postgres
+bench:
+	cargo bench --bench micro
+
+# What the comparison measures; empty: everything, for about an hour. More options: benches/compare/run.py --help
+ONLY ?=
+CLIENTS ?=
+compare: postgres
+	benches/compare/install.sh
 	cargo build --release
-	benches/compare/run.py --pgherd target/release/pgherd
+	benches/compare/run.py --pgherd target/release/pgherd --json target/compare.json --svg target/compare.svg \
+	    $(if $(ONLY),--only $(ONLY)) $(if $(CLIENTS),--clients $(CLIENTS)) $(COMPARE)
 
 sample:
 	PGHERD_REWRITE=1 cargo test --quiet --test config
@@ -34,4 +43,4 @@ sample:
 postgres:
 	@tests/postgres.sh
 
-.PHONY: help demo test fuzz lint bench sample postgres
+.PHONY: help demo test fuzz lint bench compare sample postgres

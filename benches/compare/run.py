@@ -1,357 +1,393 @@
 #!/usr/bin/env python3
-"""pgherd beside PgBouncer, side by side on one machine in one run.
+"""pgherd beside PgBouncer and pgpool-II, on one machine in one run.
 
-Starts a private primary with two standbys, PgBouncer on the primary and pgherd on all three; then for each case several
-interleaved rounds of pgbench through each. Prints tables in Markdown: throughput, latency, and the proxy's CPU time per
-transaction, which is the figure that noise disturbs least; and the memory of idle clients.
+Starts a private primary with two standbys and the proxies in front of them, and measures them in turn, several rounds, the order
+changing from round to round. Prints Markdown: throughput, mean and 99th percentile, the CPU time of the proxy per transaction
+(the figure that noise disturbs least), memory, and which of the design's numbers hold.
 
-    benches/compare/run.py --pgherd target/release/pgherd
+    benches/compare/run.py                                            everything, about an hour
+    benches/compare/run.py --only simple --clients 16,64 --rounds 1 --seconds 3
 
-Needs PostgreSQL's server programs, pgbench and pgbouncer (Debian: apt-get install postgresql pgbouncer). As root the servers
-run as `nobody`. Uses a temporary folder and free ports of 127.0.0.1, and leaves nothing behind.
+Needs PostgreSQL's server programs, pgbench, openssl; PgBouncer and pgpool-II are left out if they are missing
+(benches/compare/install.sh installs them). Uses a temporary folder and free ports of 127.0.0.1, and leaves nothing behind.
 """
 
 import argparse
-import glob
 import json
 import os
 import platform
-import pwd
 import re
 import resource
-import select
-import shutil
 import signal
-import socket
-import statistics
-import struct
 import subprocess
 import sys
-import tempfile
 import time
 
-USER = "postgres"
-TICK = os.sysconf("SC_CLK_TCK")
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.dont_write_bytecode = True
+
+import load  # noqa: E402
+import report  # noqa: E402
+from stage import MOST_PER_NODE, Stage, Target, fail, program  # noqa: E402
+
+SECTIONS = {
+    "simple": "The simple protocol",
+    "extended": "The extended protocol",
+    "prepared": "Prepared statements",
+    "equal": "The simple protocol at equal total numbers of server connections",
+    "reconnect": "A connection for each transaction, trust",
+    "reconnect-scram": "A connection for each transaction, SCRAM",
+    "tls": "TLS to the client, simple protocol",
+    "bulk": "Large results and COPY",
+    "pinned": "One client, everything pinned to one CPU",
+    "scale": "One and two data threads; one, two and three servers",
+    "storm": "All clients connect at the same moment",
+    "memory": "Memory",
+}
 
 
-def fail(text):
-    sys.exit(f"run.py: {text}")
-
-
-def as_owner(command):
-    """PostgreSQL and PgBouncer refuse to run as root."""
-    if os.geteuid() != 0:
-        return command
-    return ["setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups", "--", *command]
-
-
-def run(command, **options):
-    done = subprocess.run(command, capture_output=True, text=True, **options)
-    if done.returncode != 0:
-        fail(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
-    return done.stdout
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_for(what, condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return
-        time.sleep(0.05)
-    fail(f"{what}: not within {seconds} s")
-
-
-class Process:
-    """A program in the background; its output goes to a file beside its data."""
-
-    def __init__(self, name, command, folder, owned):
-        self.name, self.log = name, os.path.join(folder, name + ".log")
-        with open(self.log, "w") as log:
-            command = as_owner(command) if owned else command
-            self.child = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True)
-
-    def check(self):
-        if self.child.poll() is not None:
-            with open(self.log) as log:
-                fail(f"{self.name} ended:\n{log.read()[-3000:]}")
-
-    def cpu(self):
-        """User and system time of all its threads, in seconds."""
-        with open(f"/proc/{self.child.pid}/stat") as stat:
-            fields = stat.read().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICK
-
-    def resident(self):
-        """Resident memory in bytes."""
-        with open(f"/proc/{self.child.pid}/status") as status:
-            return int(re.search(r"VmRSS:\s+(\d+) kB", status.read())[1]) * 1024
-
-    def stop(self, how):
-        if self.child.poll() is None:
-            self.child.send_signal(how)
-            try:
-                self.child.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(self.child.pid, signal.SIGKILL)
-                self.child.wait()
-
-
-class Bench:
-    """The private cluster and both proxies."""
-
+class Comparison:
     def __init__(self, options):
-        self.options, self.processes = options, []
-        self.folder = tempfile.mkdtemp(prefix="pgherd-compare-")
-        if os.geteuid() == 0:
-            nobody = pwd.getpwnam("nobody")
-            os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
-        versions = sorted(glob.glob("/usr/lib/postgresql/*/bin"), key=lambda p: int(p.split("/")[4]))
-        self.bin = options.bin or (versions[-1] if versions else None) or fail("no PostgreSQL server programs found")
+        self.options, self.stage, self.results, self.notes = options, Stage(options), {}, []
+        self.running = {}
 
-    def program(self, name):
-        found = os.path.join(self.bin, name)
-        return found if os.path.exists(found) else shutil.which(name) or fail(f"{name} not found")
+    # What there is to measure.
 
-    def start(self, name, command, owned=True):
-        process = Process(name, command, self.folder, owned)
-        self.processes.append(process)
-        return process
+    def labelled(self, kind, label, **more):
+        return Target(label, kind, self.options.pool, **more)
 
-    def psql(self, port, sql):
-        return run([self.program("psql"), "-XAtq", "-h", "127.0.0.1", "-p", str(port), "-U", USER, "-d", "postgres", "-c", sql]).strip()
+    def peers(self, session=True, **more):
+        """Everyone, in transaction mode; pgherd in session mode as well."""
+        options = self.options
+        found = [self.labelled("direct", "direct", tls=more.get("tls", False))]
+        if options.pgbouncer:
+            found.append(self.labelled("pgbouncer", f"PgBouncer {options.pgbouncer_text}", **more))
+        if options.pgpool:
+            found.append(self.labelled("pgpool", f"pgpool-II {options.pgpool_text}", **more))
+        if options.pgherd:
+            found.append(self.labelled("pgherd", "pgherd", **more))
+            if session:
+                found.append(self.labelled("pgherd", "pgherd, session mode", mode="session", **more))
+        return found
 
-    def answers(self, port, process):
-        process.check()
-        ready = [self.program("psql"), "-XAtq", "-h", "127.0.0.1", "-p", str(port), "-U", USER, "-d", "postgres", "-c", "SELECT 1"]
-        return subprocess.run(ready, capture_output=True, check=False).returncode == 0
-
-    def server(self, name, data, port):
-        with open(os.path.join(data, "postgresql.auto.conf"), "a") as conf:
-            conf.write(f"\nlisten_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = ''\nmax_connections = 200\n"
-                       "shared_buffers = '256MB'\nfsync = off\nwal_keep_size = '512MB'\nmax_wal_senders = 10\n")
-        process = self.start(name, [self.program("postgres"), "-D", data])
-        wait_for(name, lambda: self.answers(port, process))
-
-    def cluster(self):
-        data = os.path.join(self.folder, "primary")
-        run(as_owner([self.program("initdb"), "-U", USER, "-A", "trust", "-N", "--locale=C", "-E", "UTF8", "-D", data]), cwd=self.folder)
-        self.ports = [free_port() for _ in range(3)]
-        self.server("primary", data, self.ports[0])
-        run([self.program("pgbench"), "-i", "-q", "-s", str(self.options.scale), "-h", "127.0.0.1", "-p", str(self.ports[0]),
-             "-U", USER, "postgres"])
-        for number, port in enumerate(self.ports[1:], 1):
-            data = os.path.join(self.folder, f"standby{number}")
-            run(as_owner([self.program("pg_basebackup"), "-R", "-N", "-c", "fast", "-h", "127.0.0.1", "-p", str(self.ports[0]),
-                          "-U", USER, "-D", data]), cwd=self.folder)
-            self.server(f"standby{number}", data, port)
-
-    def write(self, name, text):
-        path = os.path.join(self.folder, name)
-        with open(path, "w") as file:
-            file.write(text)
-        os.chmod(path, 0o644)
-        return path
-
-    def pgbouncer(self):
-        port, most = free_port(), self.options.idle + 2000
-        users = self.write("users.txt", f'"{USER}" ""\n')
-        config = self.write("pgbouncer.ini", (
-            f"[databases]\npostgres = host=127.0.0.1 port={self.ports[0]}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
-            f"listen_port = {port}\nunix_socket_dir =\nauth_type = trust\nauth_file = {users}\npool_mode = transaction\n"
-            f"default_pool_size = {self.options.pool}\nmax_client_conn = {most}\nlog_connections = 0\nlog_disconnections = 0\n"
-            "ignore_startup_parameters = extra_float_digits\n" + self.options.pgbouncer_extra.replace(";", "\n") + "\n"))
-        program = self.options.pgbouncer or shutil.which("pgbouncer") or fail("pgbouncer not found")
-        version = run([program, "--version"]).split()[1]
-        process = self.start("pgbouncer", [program, config])
-        wait_for("pgbouncer", lambda: self.answers(port, process))
-        return Target(f"PgBouncer {version}", port, process, tuple(map(int, version.split(".")[:2])) >= (1, 21))
-
-    def pgherd(self):
-        port, most = free_port(), self.options.idle + 2000
-        hba = self.write("pgherd_hba.conf", "host all all 127.0.0.1/32 trust\n")
-        nodes = "".join(f'[[node]]\nid = {n}\nname = "node{n}"\nhost = "127.0.0.1"\nport = {p}\nsslmode = "disable"\nmax_connections = 150\n'
-                        for n, p in enumerate(self.ports))
-        config = self.write("pgherd.toml", (
-            f'pid_file = "{self.folder}/pgherd.pid"\n'
-            f'[listen]\naddresses = ["127.0.0.1"]\nport = {port}\nunix_socket_directories = []\nmax_clients = {most}\n'
-            f'[pool]\nsize = {self.options.pool}\nmin_size = 0\n[auth]\nhba_file = "{hba}"\n'
-            f'[monitor]\nuser = "{USER}"\ndatabase = "postgres"\n[pcp]\naddresses = []\n{nodes}'))
-        process = self.start("pgherd", [os.path.abspath(self.options.pgherd), "run", "--config", config], owned=False)
-        wait_for("pgherd", lambda: self.answers(port, process))
-        return Target("pgherd", port, process, True)
-
-    def close(self):
-        for process in reversed(self.processes):
-            process.stop(signal.SIGINT if process.name.startswith(("primary", "standby")) else signal.SIGTERM)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-class Target:
-    def __init__(self, name, port, process, prepared):
-        self.name, self.port, self.process, self.prepared = name, port, process, prepared
-
-
-def percentile(values, share):
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))] if values else float("nan")
-
-
-def measure(bench, target, protocol, clients, seconds):
-    """One pgbench run; None if this proxy does not support the case."""
-    if protocol == "prepared" and not target.prepared:
-        return None
-    prefix = os.path.join(bench.folder, "latency")
-    mode = ["-C", "-M", "simple"] if protocol == "connect" else ["-M", protocol]
-    command = [bench.program("pgbench"), "-h", "127.0.0.1", "-p", str(target.port), "-U", USER, "-S", "-n", *mode, "-c", str(clients),
-               "-j", str(min(clients, 2)), "-T", str(seconds), "-l", "--sampling-rate=0.2", f"--log-prefix={prefix}", "postgres"]
-    before = target.process.cpu() if target.process else 0
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    used = target.process.cpu() - before if target.process else 0
-    latencies = []
-    for path in glob.glob(prefix + "*"):
-        with open(path) as log:
-            latencies += [int(line.split()[2]) for line in log if not line.split()[2].startswith(("f", "s"))]
-        os.remove(path)
-    count = re.search(r"transactions actually processed: (\d+)", done.stdout)
-    tps = re.search(r"tps = ([\d.]+)", done.stdout)
-    mean = re.search(r"latency average = ([\d.]+)", done.stdout)
-    if done.returncode != 0 or not (count and tps and mean):
-        print(f"  {target.name}: {done.stderr.strip()[-500:]}", file=sys.stderr)
-        return None
-    return {"tps": float(tps[1]), "cost": used / max(1, int(count[1])) * 1e6, "mean": float(mean[1]),
-            "p99": percentile(latencies, 0.99) / 1000}
-
-
-def compare(bench, targets):
-    results = {}
-    for protocol in bench.options.protocols.split(","):
-        for clients in map(int, bench.options.clients.split(",")):
-            rounds = {target.name: [] for target in targets}
-            for number in range(bench.options.rounds):
-                # The order changes from round to round: what warms up or cools down meets each of them.
-                for target in targets[number % len(targets):] + targets[:number % len(targets)]:
-                    rounds[target.name].append(measure(bench, target, protocol, clients, bench.options.seconds))
+    def for_prepared(self):
+        """PgBouncer before 1.21 has no prepared statements in transaction mode."""
+        targets = self.peers()
+        if self.options.pgbouncer and not self.options.prepares:
             for target in targets:
-                good = [value for value in rounds[target.name] if value]
-                whole = good and len(good) == bench.options.rounds
-                middle = {key: statistics.median(value[key] for value in good) for key in good[0]} if whole else None
-                results[protocol, clients, target.name] = middle
-            print(f"  {protocol}, {clients} clients: done", file=sys.stderr)
-    return results
+                if target.kind == "pgbouncer":
+                    target.mode, target.label = "session", target.label + ", session mode"
+            self.note(f"PgBouncer {self.options.pgbouncer_text} has no prepared statements in transaction mode: it is measured in session "
+                      "mode there, with a server connection for each client, which is less work.")
+        return targets
+
+    def for_equal(self):
+        pool = self.options.pool
+        found = []
+        if self.options.pgbouncer:
+            text = self.options.pgbouncer_text
+            found += [Target(f"PgBouncer {text}, 1 × {pool}", "pgbouncer", pool), Target(f"PgBouncer {text}, 1 × {3 * pool}", "pgbouncer", 3 * pool)]
+        if self.options.pgherd:
+            found += [Target(f"pgherd, 3 × {pool // 3}", "pgherd", pool // 3), Target(f"pgherd, 3 × {pool}", "pgherd", pool)]
+        return found
+
+    def note(self, text):
+        if text not in self.notes:
+            self.notes.append(text)
+
+    # Starting and stopping.
+
+    def fitted(self, target, clients):
+        """The target with a pool that lets so many clients work; None if it cannot."""
+        most = target.clients()
+        if most is not None and clients > most:
+            return None
+        if target.one_to_one():
+            return target.again(pool=max(target.pool, clients))
+        return target
+
+    def brought(self, target):
+        """Running: a shared pool stays up while its section lasts, the others are started for one case."""
+        if target.one_to_one():
+            return self.stage.bring(target)
+        key = id(target)
+        if key not in self.running:
+            self.running[key] = self.stage.bring(target)
+        return self.running[key]
+
+    def released(self, target):
+        if target.one_to_one():
+            self.stage.take_away(target)
+
+    def stop_all(self):
+        for target in self.running.values():
+            self.stage.take_away(target)
+        self.running.clear()
+
+    # Measuring.
+
+    def rounds(self, section, case, targets, measure, clients=1):
+        """Runs `measure` on each target in turn, round after round, and keeps what came out."""
+        cells = {target.label: [] for target in targets}
+        for number in range(self.options.rounds):
+            turn = number % len(targets)
+            for target in targets[turn:] + targets[:turn]:
+                fitted = self.fitted(target, clients)
+                if fitted is None or cells[target.label] is None:
+                    cells[target.label] = None
+                    continue
+                running = self.brought(fitted)
+                try:
+                    value = measure(running)
+                finally:
+                    self.released(running)
+                # A case that failed once is no case: what is missing must not look like a result.
+                cells[target.label] = None if value is None else cells[target.label] + [value]
+        for label, cell in cells.items():
+            self.results[section, case, label] = cell
+        print(f"  {section}, {case}: done after {time.monotonic() - self.begun:.0f} s", file=sys.stderr, flush=True)
+
+    def loads(self, section, targets, protocol, most=None):
+        for clients in self.options.clients:
+            if most and clients > most:
+                continue
+            self.rounds(section, f"{clients} client{'s' if clients > 1 else ''}", targets,
+                        lambda target, c=clients: load.pgbench(self.stage, target, protocol, c, self.options.seconds), clients)
+
+    def run_section(self, section):
+        stage, options = self.stage, self.options
+        if section in ("simple", "extended"):
+            self.loads(section, self.peers(), section)
+        elif section == "prepared":
+            self.loads(section, self.for_prepared(), section)
+        elif section == "equal":
+            self.loads(section, self.for_equal(), "simple", 500)
+        elif section.startswith("reconnect"):
+            scram = section.endswith("scram")
+            targets = [target for target in self.peers(False, scram=scram) if not (scram and target.kind == "direct")]
+            for clients in (16,):
+                self.rounds(section, f"{clients} clients", targets,
+                            lambda target: load.pgbench(stage, target, "connect", clients, options.seconds, 1.0), clients)
+        elif section == "tls":
+            self.loads(section, self.peers(False, tls=True), "simple", 64)
+        elif section == "bulk":
+            self.bulk()
+        elif section == "pinned":
+            self.pinned()
+        elif section == "scale":
+            self.scale()
+        elif section == "storm":
+            self.storm()
+        elif section == "memory":
+            self.memory()
+        self.stop_all()
+
+    def bulk(self):
+        size = int(self.options.gigabytes * 1e9)
+        for kind in ("rows", "value", "copy out", "copy in"):
+            self.rounds("bulk", kind, self.peers(), lambda target: load.bulk(self.stage, target, kind, size))
+
+    def pinned(self):
+        """The servers, the proxies and pgbench share one CPU; the others are left to the rest of the machine."""
+        all_cpus = os.sched_getaffinity(0)
+        one = {min(all_cpus)}
+        targets = self.peers(False)
+        try:
+            os.sched_setaffinity(0, one)
+            for process in self.stage.servers:
+                process.pin(one)
+
+            def measure(target):
+                if target.process:
+                    target.process.pin(one)
+                return load.pgbench(self.stage, target, "simple", 1, self.options.seconds)
+
+            self.rounds("pinned", "1 client", targets, measure)
+        finally:
+            os.sched_setaffinity(0, all_cpus)
+            for process in self.stage.servers:
+                process.pin(all_cpus)
+
+    def scale(self):
+        if not self.options.pgherd:
+            return
+        for threads in (1, 2):
+            target = Target("pgherd", "pgherd", self.options.pool, threads=threads)
+            self.rounds("scale", f"{threads} data thread{'s' if threads > 1 else ''}", [target],
+                        lambda running: load.pgbench(self.stage, running, "simple", 64, self.options.seconds), 64)
+        for nodes in (1, 2, 3):
+            target = Target("pgherd", "pgherd", self.options.pool, nodes=nodes)
+            self.rounds("scale", f"{nodes} server{'s' if nodes > 1 else ''}", [target],
+                        lambda running: load.pgbench(self.stage, running, "simple", 64, self.options.seconds), 64)
+
+    def storm(self):
+        """Proxies without any server connection open, so that opening them is part of it."""
+        for count in self.options.storm:
+            targets = [target for target in self.peers(False) if target.kind in ("pgbouncer", "pgherd")]
+
+            def measure(target):
+                fresh = self.stage.bring(target.again())
+                try:
+                    result = load.storm(fresh, count)
+                    result["burst"] = self.opened_at_once()
+                finally:
+                    self.stage.take_away(fresh)
+                return result
+
+            self.rounds("storm", f"{count:,}", targets, measure)
+            self.stop_all()
+
+    def opened_at_once(self):
+        """The most server connections to one server that began within 10 ms of each other."""
+        most = 0
+        for port in self.stage.ports:
+            sql = ("SELECT coalesce(max(n), 0) FROM (SELECT count(*) OVER (ORDER BY backend_start RANGE BETWEEN CURRENT ROW AND "
+                   "'10 ms' FOLLOWING) AS n FROM pg_stat_activity WHERE datname = 'bench') AS w")
+            most = max(most, int(self.stage.psql(port, sql)))
+        return most
+
+    def memory(self):
+        shared = [target for target in self.peers(False) if target.kind in ("pgbouncer", "pgherd")]
+        for count in self.options.idle:
+            self.rounds("memory", f"{count:,} idle clients", shared, lambda target: self.fresh(target, lambda t: load.idle(t, count)))
+        if self.options.idle:
+            count = min(2000, max(self.options.idle))
+            secure = [target.again(tls=True) for target in shared]
+            self.rounds("memory", f"{count:,} idle clients, TLS", secure,
+                        lambda target: self.fresh(target, lambda t: load.idle(t, count, True)))
+        if self.options.pgpool and self.options.idle:
+            count = min(200, *self.options.idle)
+            target = self.labelled("pgpool", f"pgpool-II {self.options.pgpool_text}")
+            self.rounds("memory", f"{count:,} idle clients", [target], lambda running: load.idle(running, count), count)
+            self.note(f"pgpool-II has a process and three server connections for each client, so {count} idle clients stand for more. Its "
+                      "processes exist before the clients come; its memory is the sum of their proportional shares (PSS).")
+        load_after = [target for target in self.peers(False) if target.process is None and target.kind != "direct"]
+
+        def loaded(target):
+            before = target.process.resident()
+            if load.pgbench(self.stage, target, "simple", 64, self.options.seconds) is None:
+                return None
+            return {"before": before, "after": target.process.resident()}
+
+        self.rounds("memory", "after 64 clients at work", load_after,
+                    lambda target: loaded(target) if target.one_to_one() else self.fresh(target, loaded), 64)
+
+    def fresh(self, target, measure):
+        """Measures a target that was just started and has seen nothing."""
+        fresh = self.stage.bring(target.again())
+        try:
+            return measure(fresh)
+        finally:
+            self.stage.take_away(fresh)
+
+    # Telling.
+
+    def head(self):
+        postgres = self.stage.psql(self.stage.ports[0], "SHOW server_version").split()[0]
+        with open("/proc/cpuinfo") as file:
+            model = re.search(r"model name\s*: (.*)", file.read())
+        names = [f"PgBouncer {self.options.pgbouncer_text}"] * bool(self.options.pgbouncer) + \
+                [f"pgpool-II {self.options.pgpool_text}"] * bool(self.options.pgpool) + ["pgherd"] * bool(self.options.pgherd)
+        return (f"{os.cpu_count()} cores ({model[1].strip() if model else platform.machine()}), {platform.system()} {platform.release()}, "
+                f"PostgreSQL {postgres}, {', '.join(names)}. pgbench -S at scale {self.options.scale}; pools of {self.options.pool} server "
+                f"connections per server; medians of {self.options.rounds} interleaved rounds of {self.options.seconds} s, lowest and "
+                f"highest in brackets. Load of the machine before the run: {self.load:.1f}.")
+
+    def everything(self):
+        self.begun, self.load = time.monotonic(), os.getloadavg()[0]
+        self.stage.cluster()
+        print(self.head(), flush=True)
+        self.note("Session mode and pgpool-II need a server connection for each client: their pools are as large as there are clients, and "
+                  f"above {MOST_PER_NODE} clients they are left out. A dash: this case is not possible, or a client got an error.")
+        for section in self.options.only:
+            self.run_section(section)
+            kind = section if section in report.TABLES else "load"
+            text = report.TABLES.get(kind, report.load_table)(self.results, section)
+            print(f"\n## {SECTIONS[section]}\n\n{text}", flush=True)
+        print("\n## Numbers to hold\n\n" + report.Bars(self.results).text())
+        print("\n" + "\n".join(f"- {note}" for note in self.notes), flush=True)
+        self.keep()
+
+    def keep(self):
+        if self.options.json:
+            rows = [{"section": s, "case": c, "through": t, "rounds": cell} for (s, c, t), cell in self.results.items()]
+            with open(self.options.json, "w") as file:
+                json.dump({"head": self.head(), "notes": self.notes, "results": rows}, file, indent=1, ensure_ascii=False)
+        drawn = report.chart(self.results, f"{os.cpu_count()} cores, medians of {self.options.rounds} rounds of {self.options.seconds} s")
+        if self.options.svg and drawn:
+            with open(self.options.svg, "w") as file:
+                file.write(drawn)
 
 
-def cells(value, straight):
-    if value is None:
-        return ["–", "–", "–", "–"]
-    cost = "" if straight else f"{value['cost']:.1f}"
-    return [f"{value['tps']:,.0f}", cost, f"{value['mean']:.2f}", f"{value['p99']:.2f}"]
+def numbers(text):
+    return [int(part) for part in text.split(",") if part]
 
 
-def table(results, targets):
-    head = ["case"] + [f"{t.name}: {what}" for t in targets for what in ("tps", "µs/tx", "mean ms", "p99 ms")]
-    proxies = [t for t in targets if t.process]
-    if len(proxies) == 2:
-        head.append("cost ratio")
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
-    for protocol, clients in dict.fromkeys(key[:2] for key in results):
-        row = [f"{protocol}, {clients}"]
-        for target in targets:
-            row += cells(results[protocol, clients, target.name], target.process is None)
-        if len(proxies) == 2:
-            base, ours = (results[protocol, clients, proxy.name] for proxy in proxies)
-            row.append(f"{ours['cost'] / base['cost']:.2f}" if base and ours and base["cost"] else "–")
-        lines.append(row)
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def log_in(port):
-    """A raw client that logs in and then says nothing."""
-    client = socket.create_connection(("127.0.0.1", port), timeout=30)
-    body = struct.pack("!i", 196608) + b"".join(
-        part.encode() + b"\0" for part in ("user", USER, "database", "postgres")) + b"\0"
-    client.sendall(struct.pack("!i", len(body) + 4) + body)
-    received = b""
-    # ReadyForQuery is the last message of a login: Z, length 5, I.
-    while not received.endswith(b"Z\0\0\0\x05I"):
-        chunk = client.recv(4096)
-        if not chunk or received[:1] == b"E":
-            fail(f"an idle client was not let in: {received!r}")
-        received += chunk
-    return client
-
-
-def idle(targets, count):
-    """Memory of an idle client: (resident at `count` clients − resident at none) / `count`."""
-    lines = [["proxy", f"idle clients", "kB each"], ["---", "---:", "---:"]]
-    for target in [target for target in targets if target.process]:
-        log_in(target.port).close()
-        time.sleep(1)
-        before = target.process.resident()
-        clients = [log_in(target.port) for _ in range(count)]
-        time.sleep(3)
-        each = (target.process.resident() - before) / count / 1000
-        closed, _, _ = select.select(clients[:500], [], [], 0)
-        if closed:
-            fail(f"{target.name} does not keep idle clients")
-        for client in clients:
-            client.close()
-        lines.append([target.name, f"{count:,}", f"{each:.2f}"])
-        time.sleep(1)
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def version(path, argument="--version"):
+    done = subprocess.run([path, argument], capture_output=True, text=True, check=False)
+    return re.search(r"(\d+)\.(\d+)[.\d]*", done.stdout + done.stderr) or fail(f"{path} does not tell its version")
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pgherd", help="the binary, a release build; without it PgBouncer alone is measured")
-    parser.add_argument("--pgbouncer", help="the binary; from the PATH by default")
+    parser.add_argument("--pgherd", default="target/release/pgherd", help="the binary, a release build; empty: without it")
+    parser.add_argument("--pgbouncer", help="the binary; from the PATH by default; empty: without it")
     parser.add_argument("--pgbouncer-extra", default="", help="further lines of pgbouncer.ini, divided by ;")
+    parser.add_argument("--pgpool", help="the binary; from the PATH by default; empty: without it")
     parser.add_argument("--bin", help="folder of PostgreSQL's programs; the newest of /usr/lib/postgresql by default")
+    parser.add_argument("--only", default=",".join(SECTIONS), help="of " + ", ".join(SECTIONS))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=8, help="of one round of one case")
-    parser.add_argument("--clients", default="1,16,64,500")
-    parser.add_argument("--protocols", default="simple,prepared", help="simple, extended, prepared, connect (reconnect each time)")
-    parser.add_argument("--pool", type=int, default=20, help="server connections of a pool; pgherd has one pool per server")
+    parser.add_argument("--seconds", type=int, default=6, help="of one round of one case")
+    parser.add_argument("--clients", default="1,16,64,500,5000", type=numbers)
+    parser.add_argument("--pool", type=int, default=20, help="connections of a pool to one server")
     parser.add_argument("--scale", type=int, default=10)
-    parser.add_argument("--idle", type=int, default=10000, help="idle clients; 0 leaves this part out")
-    parser.add_argument("--straight", action="store_true", help="measure pgbench straight on the primary, too (up to 150 clients)")
-    parser.add_argument("--json", help="write all medians there")
+    parser.add_argument("--idle", default="2000,10000", type=numbers, help="numbers of idle clients")
+    parser.add_argument("--storm", default="5000", type=numbers, help="numbers of clients that connect at once")
+    parser.add_argument("--gigabytes", type=float, default=1.0, help="of each large result")
+    parser.add_argument("--json", help="write all results there")
+    parser.add_argument("--svg", help="draw the chart there")
     return parser.parse_args()
 
 
-def main():
+def prepared_options():
+    """What was said, made into what is meant."""
     options = arguments()
+    options.only = [name for name in options.only.split(",") if name]
+    for name in options.only:
+        if name not in SECTIONS:
+            fail(f"{name} is none of {', '.join(SECTIONS)}")
     if options.pgherd and not os.access(options.pgherd, os.X_OK):
-        fail(f"{options.pgherd} is not a program")
+        fail(f"{options.pgherd} is not a program: cargo build --release, or --pgherd PATH")
+    options.pgbouncer = program("pgbouncer") if options.pgbouncer is None else options.pgbouncer
+    options.pgpool = program("pgpool") if options.pgpool is None else options.pgpool
+    for name, there in (("PgBouncer", options.pgbouncer), ("pgpool-II", options.pgpool)):
+        if not there:
+            print(f"  without {name}", file=sys.stderr)
+    if options.pgbouncer:
+        found = version(options.pgbouncer)
+        options.pgbouncer_text, options.prepares = found[0], (int(found[1]), int(found[2])) >= (1, 21)
+        if options.prepares and "max_prepared_statements" not in options.pgbouncer_extra:
+            options.pgbouncer_extra += ";max_prepared_statements = 200"
+    if options.pgpool:
+        found = version(options.pgpool)
+        options.pgpool_text, options.pgpool_version = found[0], (int(found[1]), int(found[2]))
+    options.most_clients = max([*options.idle, *options.storm, *options.clients, 0]) + 2000
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if hard != resource.RLIM_INFINITY and hard < options.idle + 4000:
-        fail(f"the limit of open files is {hard}: raise it or pass --idle {max(0, hard - 4000)}")
-    bench = Bench(options)
+    if hard != resource.RLIM_INFINITY and hard < options.most_clients + 1000:
+        fail(f"the limit of open files is {hard}: raise it above {options.most_clients + 1000}, or ask for fewer idle clients")
+    return options
+
+
+def main():
+    # Ended from outside, everything is still taken away.
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, lambda *_: sys.exit(1))
+    comparison = Comparison(prepared_options())
     try:
-        bench.cluster()
-        targets = [Target("straight", bench.ports[0], None, True)] if options.straight else []
-        targets.append(bench.pgbouncer())
-        if options.pgherd:
-            targets.append(bench.pgherd())
-        cpus, postgres = os.cpu_count(), bench.psql(bench.ports[0], "SHOW server_version")
-        load = os.getloadavg()[0]
-        print(f"{cpus} cores, {platform.system()} {platform.release()}, PostgreSQL {postgres.split()[0]}; pools of {options.pool}; "
-              f"pgbench -S, scale {options.scale}; medians of {options.rounds} interleaved rounds of {options.seconds} s; "
-              f"load before the run {load:.1f}\n", flush=True)
-        results = compare(bench, targets)
-        print(table(results, targets), flush=True)
-        if options.idle:
-            print("\n" + idle(targets, options.idle), flush=True)
-        if options.json:
-            with open(options.json, "w") as file:
-                json.dump([{"protocol": p, "clients": c, "target": t, **(v or {})} for (p, c, t), v in results.items()], file, indent=1)
+        comparison.everything()
     finally:
-        bench.close()
+        comparison.stage.close()
 
 
 if __name__ == "__main__":
