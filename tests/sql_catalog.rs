@@ -6,7 +6,7 @@ use pgherd::app::demo::Error;
 use pgherd::app::demo::cluster::{Cluster, Options};
 use pgherd::config::{Consistency, Routing};
 use pgherd::routing::catalog::{Row, queries};
-use pgherd::routing::{Catalog, Class, Policy, Reason, verdict};
+use pgherd::routing::{Catalog, Class, Policy, Reason, Traces, verdict};
 use pgherd::sql::{Flags, LexMode, analyze};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
@@ -147,7 +147,11 @@ async fn r01_r08_the_catalog_of_a_real_database() {
         ("by_text", true),
         ("v", true),
     ] {
-        assert_eq!(judge(&format!("insert into {relation} values (default)")).takes, takes, "{relation}");
+        assert_eq!(
+            judge(&format!("insert into {relation} values (default)")).traces != Traces::None,
+            takes,
+            "{relation}"
+        );
     }
     for (relation, opaque) in [
         ("t", false),
@@ -163,7 +167,7 @@ async fn r01_r08_the_catalog_of_a_real_database() {
         ("of_domain", true),
         ("v", true),
     ] {
-        assert_eq!(judge(&format!("delete from {relation}")).opaque, opaque, "{relation}");
+        assert_eq!(judge(&format!("delete from {relation}")).traces == Traces::Opaque, opaque, "{relation}");
     }
 }
 

@@ -9,7 +9,7 @@ use pgherd::app::demo::Error;
 use pgherd::app::demo::cluster::{Cluster, Options};
 use pgherd::config::{Consistency, Routing};
 use pgherd::routing::catalog::{Row, queries};
-use pgherd::routing::{Catalog, Class, Policy, Reason, Verdict, verdict};
+use pgherd::routing::{Catalog, Class, Policy, Reason, Traces, Verdict, verdict};
 use pgherd::sql::{Effect, Facts, Flags, Kind, LexMode, analyze};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
@@ -181,9 +181,9 @@ impl Session {
     async fn on_primary(&mut self, text: &str, facts: &Facts, judged: Verdict) {
         let ran = run(&self.primary, text).await;
         self.behind = true;
-        self.stale |= facts.flags.any(Flags::DDL.with(Flags::OPAQUE)) || judged.opaque;
-        self.bound.pinned |=
-            facts.flags.any(Flags::TEMP.with(Flags::SETSEED)) || (judged.opaque && self.has_temporary().await);
+        self.stale |= facts.flags.any(Flags::DDL.with(Flags::OPAQUE)) || judged.traces == Traces::Opaque;
+        self.bound.pinned |= facts.flags.any(Flags::TEMP.with(Flags::SETSEED))
+            || (judged.traces == Traces::Opaque && self.has_temporary().await);
         for effect in &facts.effects {
             match effect {
                 Effect::Begin(_) => self.bound.block = true,

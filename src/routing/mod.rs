@@ -17,7 +17,7 @@ pub use memory::Memory;
 pub use pick::pick_standby;
 pub use policy::{Policy, PolicyError};
 pub use reason::Reason;
-pub use verdict::{Class, Verdict, verdict};
+pub use verdict::{Class, Traces, Verdict, verdict};
 
 #[cfg(test)]
 mod tests;

@@ -16,6 +16,17 @@ pub enum Class {
     Primary,
 }
 
+/// What a statement may leave in its session that its text does not show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Traces {
+    /// Nothing.
+    None,
+    /// A value taken from a sequence, which `currval` and `lastval` then answer (SESSIONS R4).
+    Sequence,
+    /// Anything: probe after its transaction (SESSIONS R1).
+    Opaque,
+}
+
 /// What may be kept of a decision, for as long as facts, catalog and policy are the same (SESSIONS R9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Verdict {
@@ -23,10 +34,8 @@ pub struct Verdict {
     pub class: Class,
     /// [`Reason::Read`], or why it is for the primary.
     pub reason: Reason,
-    /// It may change the session unseen: probe after its transaction (SESSIONS R1).
-    pub opaque: bool,
-    /// It may take a value from a sequence, which `currval` and `lastval` then answer (SESSIONS R4).
-    pub takes: bool,
+    /// What it may leave in its session.
+    pub traces: Traces,
     /// It names something that is not known: the catalog should be read again soon.
     pub needs_catalog: bool,
 }
@@ -43,8 +52,12 @@ pub fn verdict(facts: &Facts, catalog: Option<&Catalog>, policy: &Policy) -> Ver
         Ok(()) => Class::Anywhere,
     };
     let (opaque, uncertain) = opaque(facts, catalog);
-    let takes = opaque || takes(facts, catalog);
-    Verdict { class, reason: place.err().unwrap_or(Reason::Read), opaque, takes, needs_catalog: unknown || uncertain }
+    let traces = match (opaque, takes(facts, catalog)) {
+        (true, _) => Traces::Opaque,
+        (false, true) => Traces::Sequence,
+        (false, false) => Traces::None,
+    };
+    Verdict { class, reason: place.err().unwrap_or(Reason::Read), traces, needs_catalog: unknown || uncertain }
 }
 
 /// May it leave the primary? If not, why.

@@ -1,5 +1,6 @@
 //! Statements about pgherd itself on the client port. Reads what is published; must not change anything.
 
+use crate::routing::Traces;
 use crate::sql::Effect;
 use crate::support::clock::{Instant, now};
 use crate::wire::{front, sqlstate};
@@ -47,7 +48,7 @@ impl Session {
         } else {
             ("primary".to_owned(), verdict.reason)
         };
-        let opaque = if looked.verdict.opaque { "yes" } else { "no" };
+        let opaque = if looked.verdict.verdict.traces == Traces::Opaque { "yes" } else { "no" };
         let row = [target.as_str(), reason.name(), Context::sentence(reason), opaque].map(|cell| Some(cell.to_owned()));
         rows(vec!["target", "reason", "explanation", "opaque"], vec![row.to_vec()])
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::backend::{Hub, Pool, PoolKey, Registry, Reported, Sizes, Times};
 use crate::cluster::{FailoverRequest, Knowledge, Known, NodeId, Shared, Trouble};
 use crate::config::{OpaquePolicy, PoolLimits};
-use crate::routing::{self, Catalog, Class, Memory, Policy, Reason};
+use crate::routing::{self, Catalog, Class, Memory, Policy, Reason, Traces};
 use crate::sql::{self, Cache, Facts, Fingerprint, Flags, Isolation, LexMode, VerdictKey};
 use crate::support::clock::{Duration, Instant, now};
 
@@ -29,15 +29,16 @@ const REFUSALS: (usize, Duration) = (1_000, Duration::from_secs(600));
 pub(super) struct Judged {
     pub(super) verdict: routing::Verdict,
     pub(super) standby_ok: bool,
-    pub(super) opaque: bool,
 }
 
 impl Judged {
     /// What the verdict says of a text beyond its own flags.
     pub(super) fn flags(&self) -> Flags {
-        let opaque = if self.opaque { Flags::OPAQUE } else { Flags::NONE };
-        let takes = if self.verdict.takes { Flags::SEQUENCE_WRITE } else { Flags::NONE };
-        opaque.with(takes)
+        match self.verdict.traces {
+            Traces::None => Flags::NONE,
+            Traces::Sequence => Flags::SEQUENCE_WRITE,
+            Traces::Opaque => Flags::OPAQUE,
+        }
     }
 }
 
@@ -325,7 +326,7 @@ impl Context {
         if verdict.needs_catalog && who.known.want() {
             (self.global.want_catalog)(&who.known);
         }
-        let judged = Judged { verdict, standby_ok: verdict.class != Class::Primary, opaque: verdict.opaque };
+        let judged = Judged { verdict, standby_ok: verdict.class != Class::Primary };
         if let Some(entry) = self.facts.borrow_mut().get(facts.fingerprint) {
             entry.set_verdict(key, judged);
         }

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use crate::backend::{Expect, Lost, Outcome, Server, SharedPool, set_statement};
 use crate::cluster::Trouble;
 use crate::config::{OpaquePolicy, PoolMode};
+use crate::routing::Traces;
 use crate::sql::{Effect, Facts, Flags, Kind};
 use crate::support::clock::now;
 use crate::wire::{TxStatus, sqlstate, write};
@@ -366,7 +367,7 @@ impl Session {
 pub(super) fn hide_sequences(lease: &mut Leased, looked: &Looked) {
     let left = &lease.server.leftovers;
     let foreign = left.sequences != 0 && left.sequences != left.session;
-    let concerned = looked.verdict.verdict.takes || looked.facts.flags.has(Flags::SEQUENCE_VALUE);
+    let concerned = looked.verdict.verdict.traces != Traces::None || looked.facts.flags.has(Flags::SEQUENCE_VALUE);
     // A failed block would refuse it, and lets nobody ask.
     let accepted = !lease.server.expected.in_series() && lease.server.status != TxStatus::Failed;
     if foreign && concerned && accepted && !lease.notes.took() {
