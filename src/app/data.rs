@@ -20,6 +20,7 @@ use crate::sql::{Facts, Fingerprint};
 use crate::support::clock::{Duration, now};
 use crate::wire::CancelKey;
 
+use super::passthrough::Passing;
 use super::servers::{self, Servers};
 
 /// Messages that may wait for a thread; a sender that finds it full keeps what it has.
@@ -198,6 +199,7 @@ fn context(
 }
 
 async fn serve(context: &Rc<Context>, common: &Arc<Common>, mut inbox: mpsc::Receiver<ThreadMail>) {
+    let passing = Rc::new(Passing::default());
     let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
     housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut stopping = false;
@@ -211,8 +213,9 @@ async fn serve(context: &Rc<Context>, common: &Arc<Common>, mut inbox: mpsc::Rec
                         last_call = last_call.or_else(|| Some(now() + LAST_CALL));
                     }
                     context.stop(stop);
+                    passing.stop();
                 }
-                Some(mail) => receive(context, common, mail),
+                Some(mail) => receive(context, common, &passing, mail),
                 None => return,
             },
             _ = housekeeping.tick() => {
@@ -224,7 +227,7 @@ async fn serve(context: &Rc<Context>, common: &Arc<Common>, mut inbox: mpsc::Rec
             tracing::warn!(sessions = context.sessions(), "sessions that would not end are cut off");
             return;
         }
-        if stopping && context.sessions() == 0 {
+        if stopping && context.sessions() + passing.count() == 0 {
             // Reapers and farewells under way get a moment.
             tokio::time::sleep(Duration::from_millis(20)).await;
             return;
@@ -232,13 +235,17 @@ async fn serve(context: &Rc<Context>, common: &Arc<Common>, mut inbox: mpsc::Rec
     }
 }
 
-fn receive(context: &Rc<Context>, common: &Arc<Common>, mail: ThreadMail) {
+fn receive(context: &Rc<Context>, common: &Arc<Common>, passing: &Rc<Passing>, mail: ThreadMail) {
     match mail {
         ThreadMail::Client(stream, peer) => {
-            tokio::task::spawn_local(welcome(context.clone(), common.clone(), stream, peer));
+            tokio::task::spawn_local(welcome(context.clone(), common.clone(), passing.clone(), stream, peer));
         }
         ThreadMail::Pool(mail) => context.hub.receive(mail),
-        ThreadMail::Cancel(id) => context.cancel(id),
+        ThreadMail::Cancel(id) => {
+            if !passing.cancel(id, &common.servers) {
+                context.cancel(id);
+            }
+        }
         ThreadMail::Facts(fingerprint, facts) => context.learn(fingerprint, Rc::from(facts)),
         ThreadMail::Retire => {
             context.hub.retire();
@@ -266,14 +273,20 @@ impl Drop for Present {
 }
 
 /// One connection from its first byte to its end.
-async fn welcome(context: Rc<Context>, common: Arc<Common>, stream: DetachedStream, peer: PeerAddr) {
+async fn welcome(
+    context: Rc<Context>,
+    common: Arc<Common>,
+    passing: Rc<Passing>,
+    stream: DetachedStream,
+    peer: PeerAddr,
+) {
     let present = Present { common: common.clone(), thread: context.hub.thread };
     let Ok(stream) = stream.attach() else { return };
     // Without TCP_NODELAY the second of two small writes waits for the client's delayed acknowledgement: 40 ms per login.
     if stream.set_options(&CLIENT_SOCKET).is_err() {
         return;
     }
-    let Some((session, secret)) = Box::pin(admit(&context, &common, stream, peer)).await else { return };
+    let Some((session, secret)) = Box::pin(admit(&context, &common, &passing, stream, peer)).await else { return };
     session.run(secret).await;
     drop(present);
 }
@@ -282,6 +295,7 @@ async fn welcome(context: Rc<Context>, common: Arc<Common>, stream: DetachedStre
 async fn admit(
     context: &Rc<Context>,
     common: &Arc<Common>,
+    passing: &Passing,
     stream: Stream,
     peer: PeerAddr,
 ) -> Option<(Box<Session>, Vec<u8>)> {
@@ -306,7 +320,7 @@ async fn admit(
     }
     let (id, secret) = common.secrets.issue(context.hub.thread, common.mail.len(), client.protocol_minor);
     if client.replication != Replication::No {
-        super::passthrough::run(&common.servers, &common.global.cluster, *client).await;
+        passing.run(context, &common.servers, *client, (id, secret)).await;
         return None;
     }
     let arrival = Arrival {

@@ -15,7 +15,11 @@ use crate::support::clock::{Duration, Instant, now};
 use super::pool::Pool;
 use super::reported::Interner;
 use super::server::{DetachedServer, Server};
-use super::shared::{Permit, PoolKey, Registry, SharedPool};
+use super::shared::{Permit, Place, PoolKey, Registry, SharedPool};
+
+/// How often, and how long in between, room at a full node is asked for.
+const ROOM_TRIES: u32 = 20;
+const ROOM_PAUSE: Duration = Duration::from_millis(50);
 
 /// Between the pools of two threads.
 #[derive(Debug)]
@@ -181,6 +185,22 @@ impl Hub {
         };
         pool.1.close_longest_idle();
         true
+    }
+
+    /// A place for a connection that belongs to no pool. At the node's limit, `most`, idle connections of pools are closed for it; waits a
+    /// second at the most.
+    pub async fn place(&self, node: NodeId, most: u32) -> Option<Place> {
+        let counts = self.registry.node(node, most);
+        for _ in 0..ROOM_TRIES {
+            if let Some(place) = counts.place() {
+                return Some(place);
+            }
+            if !self.evict(node, None) {
+                self.ask_for_room(node);
+            }
+            tokio::time::sleep(ROOM_PAUSE).await;
+        }
+        None
     }
 
     /// Asks the other threads to make room at `node`.

@@ -57,16 +57,28 @@ pub struct SharedPool {
     origin: Instant,
 }
 
+/// A place among a node's connections. Given back when dropped.
+#[derive(Debug)]
+pub struct Place {
+    node: Arc<SharedNode>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.node.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// A place among a pool's and a node's connections. Given back when dropped.
 #[derive(Debug)]
 pub struct Permit {
     pool: Arc<SharedPool>,
+    _place: Place,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         self.pool.open.fetch_sub(1, Ordering::AcqRel);
-        self.pool.node.open.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -79,6 +91,13 @@ pub enum Full {
     Node,
 }
 
+impl SharedNode {
+    /// A place for one more connection, of whatever kind; none if the node has its most.
+    pub fn place(self: &Arc<Self>) -> Option<Place> {
+        take(&self.open, self.most.load(Ordering::Relaxed)).map(|_| Place { node: self.clone() })
+    }
+}
+
 impl SharedPool {
     /// A place for one more connection.
     ///
@@ -86,11 +105,13 @@ impl SharedPool {
     /// Which limit is reached.
     pub fn permit(self: &Arc<Self>) -> Result<Permit, Full> {
         take(&self.open, self.size.load(Ordering::Relaxed)).ok_or(Full::Pool)?;
-        if take(&self.node.open, self.node.most.load(Ordering::Relaxed)).is_none() {
-            self.open.fetch_sub(1, Ordering::AcqRel);
-            return Err(Full::Node);
+        match self.node.place() {
+            Some(place) => Ok(Permit { pool: self.clone(), _place: place }),
+            None => {
+                self.open.fetch_sub(1, Ordering::AcqRel);
+                Err(Full::Node)
+            }
         }
-        Ok(Permit { pool: self.clone() })
     }
 
     /// Connections open or being opened.

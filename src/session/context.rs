@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::backend::{Hub, Pool, PoolKey, Registry, Reported, Sizes, Times};
+use crate::backend::{Hub, Place, Pool, PoolKey, Registry, Reported, Sizes, Times};
 use crate::cluster::{FailoverRequest, Knowledge, Known, NodeId, Shared, Trouble};
 use crate::config::{OpaquePolicy, PoolLimits};
 use crate::routing::{self, Catalog, Class, Memory, Policy, Reason, Traces};
@@ -201,6 +201,17 @@ impl Context {
         self.who.borrow_mut().clear();
     }
 
+    /// `[[node]] max_connections`.
+    fn most_connections(&self, node: NodeId) -> Option<u32> {
+        self.settings.borrow().nodes.iter().find(|(id, _)| *id == node).map(|(_, most)| *most)
+    }
+
+    /// A place among a node's connections for one that belongs to no pool; none if the node has its most, and all are busy.
+    pub async fn place(&self, node: NodeId) -> Option<Place> {
+        let most = self.most_connections(node)?;
+        self.hub.place(node, most).await
+    }
+
     /// The thread's entry for a database and user.
     pub fn who(&self, database: &str, user: &str) -> Rc<Who> {
         let key = (Arc::<str>::from(database), Arc::<str>::from(user));
@@ -237,7 +248,7 @@ impl Context {
         if let Some((_, pool)) = who.pools.borrow().iter().find(|(id, _)| *id == node) {
             return Some(pool.clone());
         }
-        let most = self.settings.borrow().nodes.iter().find(|(id, _)| *id == node)?.1;
+        let most = self.most_connections(node)?;
         let key = PoolKey { node, database: who.database.clone(), user: who.user.clone() };
         let sizes = Sizes { size: who.limits.size, min: who.limits.min_size, node: most };
         let pool = self.hub.pool_by_key(key, sizes);

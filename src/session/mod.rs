@@ -412,7 +412,8 @@ impl Session {
 }
 
 impl Context {
-    fn cluster(&self) -> &Shared {
+    /// View and samples.
+    pub fn cluster(&self) -> &Shared {
         &self.global.cluster
     }
 }

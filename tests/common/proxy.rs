@@ -33,6 +33,8 @@ pub struct Options {
     pub pool: String,
     /// More lines for `[routing]`.
     pub routing: String,
+    /// More lines for each `[[node]]`.
+    pub node: String,
     /// `hba_file`.
     pub hba: String,
     /// `users_file`.
@@ -49,6 +51,7 @@ impl Default for Options {
             listen: String::new(),
             pool: String::new(),
             routing: String::new(),
+            node: String::new(),
             hba: "local all all trust\nhost all all 127.0.0.1/32 trust\nhost replication all 127.0.0.1/32 trust\n"
                 .into(),
             users: String::new(),
@@ -186,7 +189,8 @@ fn configuration(cluster: &Cluster, options: &Options, port: u16) -> String {
         let (name, weight) = (server.name(), options.weights[id]);
         let port = options.ports.get(id).copied().unwrap_or(server.port());
         text += &format!(
-            "[[node]]\nid = {id}\nname = \"{name}\"\nhost = \"127.0.0.1\"\nport = {port}\nweight = {weight:?}\n"
+            "[[node]]\nid = {id}\nname = \"{name}\"\nhost = \"127.0.0.1\"\nport = {port}\nweight = {weight:?}\n{}\n",
+            options.node
         );
     }
     text

@@ -5,7 +5,7 @@ use std::process::Command;
 use pgherd::app::demo::programs;
 
 use crate::common::proxy::{Options, Proxy};
-use crate::common::raw::{RawClient, tags};
+use crate::common::raw::{self, RawClient, tags};
 use crate::common::{self, SOON, database, psql};
 
 #[test]
@@ -47,4 +47,33 @@ fn pg_basebackup_and_pg_receivewal_work_through_it() {
     psql(cluster, cluster.primary().port(), &db, "CREATE TABLE t AS SELECT generate_series(1, 1000)");
     run("pg_receivewal", &["--no-loop", "-E", &end, "-D", &wal.display().to_string()]);
     assert!(std::fs::read_dir(&wal).expect("a folder").count() > 0);
+}
+
+#[test]
+fn r18_a_replicating_client_can_cancel() {
+    let Some(cluster) = common::cluster() else { return };
+    let proxy = Proxy::start(cluster, &Options::default());
+    let db = database(cluster, "replication");
+    let parameters = [("user", "postgres"), ("database", &*db), ("replication", "database")];
+    let mut client = RawClient::try_login_with(proxy.port(), &parameters).expect("a login");
+    client.send(&raw::query("SELECT pg_sleep(60)")).expect("it is sent");
+    let asleep = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)' AND state = 'active'";
+    common::eventually("it runs", || psql(cluster, cluster.primary().port(), &db, asleep) != "0");
+    client.cancel(proxy.port());
+    let frames = client.until_ready().expect("the statement ends");
+    assert!(frames.iter().any(|frame| frame.body.windows(5).any(|code| code == b"57014")), "{frames:?}");
+}
+
+#[test]
+fn r21_a_replicating_client_counts_among_the_nodes_connections() {
+    let Some(cluster) = common::cluster() else { return };
+    let options = Options { size: 1, node: "max_connections = 1".to_owned(), ..Options::default() };
+    let proxy = Proxy::start(cluster, &options);
+    let db = database(cluster, "replication");
+    let parameters = [("user", "postgres"), ("database", &*db), ("replication", "database")];
+    let first = RawClient::try_login_with(proxy.port(), &parameters).expect("a login");
+    let refused = RawClient::try_login_with(proxy.port(), &parameters).expect_err("there is no place");
+    assert!(refused.to_string().contains("53300"), "{refused}");
+    drop(first);
+    common::eventually("its place is free", || RawClient::try_login_with(proxy.port(), &parameters).is_ok());
 }

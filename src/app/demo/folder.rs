@@ -21,8 +21,8 @@ use super::{Error, programs};
 const SCRIPT: &str = r#"
 cat >/dev/null
 inside() {
-    for p in /proc/[0-9]*; do
-        case "$(readlink "$p/cwd" 2>/dev/null)" in "$1"|"$1"/*) echo "${p#/proc/}";; esac
+    for p in $(find /proc/[0-9]* -maxdepth 1 -name cwd '(' -lname "$1" -o -lname "$1/*" ')' 2>/dev/null); do
+        p=${p#/proc/}; echo "${p%/cwd}"
     done
 }
 try=0
