@@ -194,13 +194,9 @@ impl Session {
             return Some(refused.into());
         }
         let fields = error_at_front(lease, header);
-        let mut stale = false;
-        match fields.code {
-            // What we believe of the server's statements is not so, or a plan's columns have changed.
-            b"26000" => stale = contains(fields.message, b"\"pgherd_"),
-            b"0A000" => stale = fields.message == b"cached plan must not change result type",
-            b"25006" => self.report(lease.server.identity.node, crate::cluster::Trouble::NotPrimary),
-            _ => {}
+        let stale = is_stale(&fields);
+        if fields.code == b"25006" {
+            self.report(lease.server.identity.node, crate::cluster::Trouble::NotPrimary);
         }
         let replaced = self.renamed(lease, header);
         if stale {
@@ -268,6 +264,16 @@ fn last_words(lease: &Leased, header: Header) -> Result<(), Lost> {
         return Err(Lost::NotBegun { code: text(fields.code), message: text(fields.message) });
     }
     Ok(())
+}
+
+/// What we believe of a server's statements is not so, or a plan's columns have changed (SESSIONS R3). The second is told by the routine that
+/// raises it, since messages are translated.
+pub(super) fn is_stale(fields: &ErrorFields<'_>) -> bool {
+    match fields.code {
+        b"26000" => contains(fields.message, b"pgherd_"),
+        b"0A000" => fields.routine == b"RevalidateCachedQuery",
+        _ => false,
+    }
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {

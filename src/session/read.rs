@@ -12,7 +12,7 @@ use crate::support::clock::{Duration, now};
 use crate::wire::{ErrorFields, back, sqlstate};
 
 use super::block::Block;
-use super::downstream::Broken;
+use super::downstream::{Broken, is_stale};
 use super::lease::{ASK, Leased, NoLease, SetupError};
 use super::local::Refusal;
 use super::prepared::{Prepared, Unnamed};
@@ -65,6 +65,8 @@ enum First {
     Answer,
     /// An error that the primary shall have a say in.
     Error(String),
+    /// A prepared statement of ours is not there any more, or its columns have changed: to be parsed again.
+    Stale,
     /// The connection is gone or says goodbye.
     Lost(Lost),
     /// The client is gone.
@@ -136,10 +138,18 @@ impl Session {
         match std::future::poll_fn(|cx| self.poll_first(&mut lease, cx)).await {
             First::Answer => {}
             First::Error(_) if lease.ways.resort != Resort::Standby => {}
+            First::Stale if lease.ways.resort == Resort::Last => {}
             First::Error(code) => {
-                Box::pin(self.hidden_failure(lease, survey, code)).await;
+                self.corrected = survey.single().map(|looked| Box::new((looked.facts.fingerprint, code)));
+                Box::pin(self.hide_failure(lease, false)).await;
                 self.restore(before);
                 return Ok(ReadEnd::Primary);
+            }
+            First::Stale => {
+                let end = if lease.ways.resort == Resort::Standby { ReadEnd::Primary } else { ReadEnd::Elsewhere };
+                Box::pin(self.hide_failure(lease, true)).await;
+                self.restore(before);
+                return Ok(end);
             }
             First::Lost(lost) => {
                 self.restore(before);
@@ -326,14 +336,24 @@ impl Session {
         Ok(ReadEnd::Done)
     }
 
-    /// A standby's error that the client does not see: the primary is asked instead.
-    async fn hidden_failure(&mut self, mut lease: Leased, survey: &Survey, code: String) {
+    /// An error that the client does not see: the request runs again. If it is for `stale` statements (SESSIONS R3), the connection
+    /// gives them up.
+    async fn hide_failure(&mut self, mut lease: Leased, stale: bool) {
         self.context.counters.retries.add(1);
         self.control.shown.retries.set(self.control.shown.retries.get().wrapping_add(1));
-        self.corrected = survey.single().map(|looked| Box::new((looked.facts.fingerprint, code)));
         let mut undone = Vec::new();
-        let drained = tokio::time::timeout(ASK, lease.server.drain(&self.context.hub.buffers, &mut undone)).await;
-        // What the standby did not parse it must not be thought to have.
+        let buffers = &self.context.hub.buffers;
+        let server = &mut lease.server;
+        let drained = tokio::time::timeout(ASK, async {
+            server.drain(buffers, &mut undone).await?;
+            if stale {
+                server.statements.clear();
+                server.ask(b"DEALLOCATE ALL", buffers).await?;
+            }
+            Ok::<_, Lost>(())
+        })
+        .await;
+        // What the server did not parse it must not be thought to have.
         self.undo_all(&mut lease.server, undone);
         match drained {
             Ok(Ok(())) => self.give_back(lease.server),
@@ -380,6 +400,9 @@ fn first(lease: &Leased) -> Result<Seen, Lost> {
 fn judge_error(fields: &ErrorFields<'_>) -> First {
     if fields.is_fatal() {
         return First::Lost(Lost::Said(String::from_utf8_lossy(fields.message).into_owned()));
+    }
+    if is_stale(fields) {
+        return First::Stale;
     }
     if fields.code == sqlstate::QUERY_CANCELED.as_bytes() || fields.class() == b"22" {
         return First::Answer;

@@ -32,6 +32,8 @@ pub struct ErrorFields<'a> {
     pub code: &'a [u8],
     /// `M`.
     pub message: &'a [u8],
+    /// `R`: the function of the server's source that raised it.
+    pub routine: &'a [u8],
 }
 
 impl<'a> ErrorFields<'a> {
@@ -46,6 +48,7 @@ impl<'a> ErrorFields<'a> {
                 b'S' if fields.severity.is_empty() => fields.severity = value,
                 b'C' => fields.code = value,
                 b'M' => fields.message = value,
+                b'R' => fields.routine = value,
                 _ => {}
             }
         }

@@ -1,8 +1,12 @@
 //! Prepared statements follow their session over server connections, and answer as if it had one of its own (SESSIONS R3).
 
-use crate::common;
+use crate::common::proxy::{Options, Proxy};
 use crate::common::raw::{RawClient, bind, close, describe, execute, parse, sync, tags, values};
-use crate::tools::{code, execute_named, extended, on_primary, on_standbys, prepare, run, series, state, value};
+use crate::common::{self, SOON, database, psql};
+use crate::tools::{
+    code, counter, execute_named, extended, on_primary, on_standbys, prepare, run, series, state, value,
+    wait_for_catalog,
+};
 
 const DAY: &str = "SELECT '01/02/2024'::date - '2024-01-01'::date";
 
@@ -186,6 +190,32 @@ fn r03_the_unnamed_statement_lives_over_leases() {
     // Its own simple query ends it, as in PostgreSQL.
     run(&mut a, "SELECT 1");
     assert_eq!(code(&series(&mut a, &[bind("", "", &[Some("x")])])).as_deref(), Some("26000"));
+}
+
+#[test]
+fn r03_what_a_server_has_forgotten_is_parsed_again() {
+    for weights in [vec![1.0, 0.0, 0.0], vec![0.0, 1.0, 0.0]] {
+        let Some(cluster) = common::cluster().filter(|_| !common::direct()) else { return };
+        let proxy = Proxy::start(cluster, &Options { size: 1, weights: weights.clone(), ..Options::default() });
+        let (db, primary) = (database(cluster, "r03"), cluster.primary().port());
+        psql(cluster, primary, &db, "CREATE TABLE t (n int); INSERT INTO t VALUES (1)");
+        let mut a = RawClient::login(proxy.port(), &db);
+        wait_for_catalog(&mut a);
+        prepare(&mut a, "all", "SELECT * FROM t");
+        assert_eq!(named(&mut a, "all"), "1");
+        // Nobody told pgherd of it.
+        run(&mut a, "DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$");
+        assert_eq!(named(&mut a, "all"), "1", "{weights:?}");
+        psql(cluster, primary, &db, "ALTER TABLE t ADD more text DEFAULT 'x'");
+        cluster.wait_replayed(SOON).expect("the standbys follow");
+        let mut b = RawClient::login(proxy.port(), &db);
+        prepare(&mut b, "all", "SELECT * FROM t");
+        let frames = series(&mut b, &[describe(b'S', "all"), bind("", "all", &[]), execute("", 0)]);
+        assert_eq!(code(&frames), None, "{weights:?}: {frames:?}");
+        let row = frames.iter().find(|frame| frame.tag == b'D').expect("a row");
+        assert_eq!(row.columns().len(), 2, "{weights:?}");
+        assert!(counter(&mut b, "retries") > 0, "{weights:?}: no server has forgotten anything");
+    }
 }
 
 #[test]
