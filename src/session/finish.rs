@@ -346,6 +346,12 @@ impl Session {
                 }
             }
         }
+        for name in lease.notes.take_local_reset() {
+            // Of several statements, a later one may have set it again.
+            if let (Some(value), 0 | 1) = (self.base.get(&name), parts) {
+                set_local(&mut text, &name, value);
+            }
+        }
         if text.is_empty() {
             return;
         }
@@ -380,7 +386,7 @@ pub(super) fn hide_sequences(lease: &mut Leased, looked: &Looked) {
 fn changes_settings(facts: &Facts) -> bool {
     let changes = |effect: &Effect| match effect {
         Effect::Set { name } | Effect::Reset { name } => **name != *"application_name",
-        Effect::SetLocal | Effect::ResetAll | Effect::DiscardAll => true,
+        Effect::SetLocal | Effect::ResetLocal { .. } | Effect::ResetAll | Effect::DiscardAll => true,
         _ => false,
     };
     // SET TRANSACTION and SET CONSTRAINTS change no text's meaning.
@@ -404,6 +410,14 @@ fn set_if_reset(text: &mut Vec<u8>, name: &str, value: &[u8]) {
     text.extend_from_slice(b"), coalesce(pg_catalog.current_setting(");
     write::literal(text, name);
     text.extend_from_slice(b", true), '') = '');");
+}
+
+fn set_local(text: &mut Vec<u8>, name: &str, value: &[u8]) {
+    text.extend_from_slice(b"SELECT pg_catalog.set_config(");
+    write::literal(text, name);
+    text.push(b',');
+    write::literal_bytes(text, value);
+    text.extend_from_slice(b",true);");
 }
 
 fn settings_query(text: &mut Vec<u8>, names: &[Box<str>], with_source: bool) {

@@ -31,6 +31,8 @@ struct Resets {
     any: bool,
     /// Those after which the startup options were not applied again yet.
     due: Due,
+    /// The same for the rest of the transaction only.
+    local: Vec<Box<str>>,
 }
 
 /// Settings that a RESET has set to the server's defaults, where the session's are its startup options.
@@ -115,6 +117,9 @@ impl Notes {
                 self.resets.any = true;
                 self.resets.due.add(name);
             }
+            Effect::ResetLocal { name } if self.resets.local.len() < MOST_TOUCHED => {
+                self.resets.local.push(name.clone())
+            }
             Effect::ResetAll => self.note_reset(),
             Effect::DiscardAll => {
                 self.note_reset();
@@ -134,7 +139,7 @@ impl Notes {
     }
 
     fn note_reset(&mut self) {
-        self.resets = Resets { any: true, due: Due::All };
+        (self.resets.any, self.resets.due) = (true, Due::All);
     }
 
     /// A setting may have gone back to its default.
@@ -145,6 +150,11 @@ impl Notes {
     /// What RESETs were sent for since the last call.
     pub(super) fn take_reset(&mut self) -> Due {
         std::mem::take(&mut self.resets.due)
+    }
+
+    /// What SET LOCAL … TO DEFAULT was sent for since the last call.
+    pub(super) fn take_local_reset(&mut self) -> Vec<Box<str>> {
+        std::mem::take(&mut self.resets.local)
     }
 
     pub(super) fn touch(&mut self, name: &str) {

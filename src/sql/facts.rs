@@ -175,6 +175,11 @@ pub enum Effect {
     },
     /// SET LOCAL, SET TRANSACTION, SET CONSTRAINTS, a literal `set_config(…, true)`.
     SetLocal,
+    /// SET LOCAL name TO DEFAULT.
+    ResetLocal {
+        /// The parameter, lower case.
+        name: Box<str>,
+    },
     /// RESET name, SET name TO DEFAULT, SET TIME ZONE LOCAL|DEFAULT, RESET ROLE ….
     Reset {
         /// The parameter, lower case.

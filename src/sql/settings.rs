@@ -36,8 +36,10 @@ fn of_transaction(name: &str) -> bool {
 
 /// What a SET does, once its form is known.
 fn set_effect(name: Box<str>, local: bool, default: bool) -> Effect {
-    if local || of_transaction(&name) {
+    if of_transaction(&name) || (local && !default) {
         Effect::SetLocal
+    } else if local {
+        Effect::ResetLocal { name }
     } else if default {
         Effect::Reset { name }
     } else {

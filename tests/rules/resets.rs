@@ -31,6 +31,29 @@ const SHOWN: &str = "SELECT concat_ws('|', current_setting('DateStyle'), current
 const AT_START: &str = "German, DMY|r06|12s|start|2";
 
 #[test]
+fn r06_set_local_to_default_is_the_reset_value_for_one_transaction() {
+    let Some((proxy, db)) = on_primary("r06", 1, "") else { return };
+    let mut a = login(proxy.port(), &db, &OPTIONS);
+    let style = "SELECT current_setting('DateStyle')";
+    run(&mut a, "SET DateStyle = 'ISO, MDY'");
+    for default in ["SET LOCAL DateStyle TO DEFAULT", "SET LOCAL DateStyle = DEFAULT"] {
+        for simple in [true, false] {
+            run(&mut a, "BEGIN");
+            if simple {
+                run(&mut a, default)
+            } else {
+                extended(&mut a, default)
+            };
+            assert_eq!(value(&mut a, style), "German, DMY", "{default}");
+            run(&mut a, "SET LOCAL DateStyle = 'SQL, DMY'");
+            assert_eq!(value(&mut a, style), "SQL, DMY", "{default}");
+            run(&mut a, "COMMIT");
+            assert_eq!(value(&mut a, style), "ISO, MDY", "{default}");
+        }
+    }
+}
+
+#[test]
 fn r06_startup_options_are_the_reset_values() {
     let Some((proxy, db)) = on_primary("r06", 1, "max_pinned = 1") else { return };
     let mut a = login(proxy.port(), &db, &OPTIONS);
