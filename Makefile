@@ -7,6 +7,7 @@ help:
 	@echo "make fuzz              the parsers under libFuzzer, three minutes each"
 	@echo "make lint              formatting, clippy, documentation"
 	@echo "make bench             micro benchmarks of what each statement passes through"
+	@echo "make instructions      instructions that one statement costs, beside what is kept; ARGS=--write keeps them"
 	@echo "make compare           pgherd beside PgBouncer and pgpool-II: ONLY=simple CLIENTS=16,64 for a part of it"
 	@echo "make sample            writes conf/pgherd.toml anew from the table of parameters"
 
@@ -27,6 +28,10 @@ lint:
 bench:
 	cargo bench --bench micro
 
+instructions: postgres
+	cargo build --release
+	benches/instructions/run.py --pgherd target/release/pgherd $(ARGS)
+
 # What the comparison measures; empty: everything, for about an hour. More options: benches/compare/run.py --help
 ONLY ?=
 CLIENTS ?=
@@ -43,4 +48,4 @@ sample:
 postgres:
 	@tests/postgres.sh
 
-.PHONY: help demo test fuzz lint bench compare sample postgres
+.PHONY: help demo test fuzz lint bench instructions compare sample postgres

@@ -363,6 +363,7 @@ def prepared_options():
     for name, there in (("PgBouncer", options.pgbouncer), ("pgpool-II", options.pgpool)):
         if not there:
             print(f"  without {name}", file=sys.stderr)
+    options.pgbouncer_text, options.prepares, options.pgpool_text, options.pgpool_version = "", False, "", (0, 0)
     if options.pgbouncer:
         found = version(options.pgbouncer)
         options.pgbouncer_text, options.prepares = found[0], (int(found[1]), int(found[2])) >= (1, 21)

@@ -121,7 +121,8 @@ class Process:
         self.name, self.alone, self.end = name, alone, end
         self.log = os.path.join(folder, name + ".log")
         with open(self.log, "w") as log:
-            self.child = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=folder, start_new_session=True)
+            self.child = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=folder, start_new_session=True,
+                                          env={**os.environ, "TMPDIR": folder})
         self.members = None
 
     def check(self):
@@ -270,8 +271,8 @@ class Stage:
         wait_for(name, lambda: self.answers(port, process))
         return process
 
-    def cluster(self):
-        """A primary with pgbench's tables and two standbys that stream from it."""
+    def cluster(self, standbys=2):
+        """A primary with pgbench's tables and standbys that stream from it."""
         self.cert, self.key = os.path.join(self.folder, "server.crt"), os.path.join(self.folder, "server.key")
         run([self.program("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
              "-keyout", self.key, "-out", self.cert])
@@ -280,7 +281,7 @@ class Stage:
             self.give(path)
         data = os.path.join(self.folder, "primary")
         run(as_owner([self.program("initdb"), "-U", USER, "-A", "trust", "-N", "--locale=C", "-E", "UTF8", "-D", data]), cwd=self.folder)
-        self.ports = [free_port() for _ in range(3)]
+        self.ports = [free_port() for _ in range(standbys + 1)]
         self.servers = [self.server("primary", data, self.ports[0])]
         self.psql(self.ports[0], f"CREATE DATABASE {DATABASE}")
         run([self.program("pgbench"), "-i", "-q", "-s", str(self.options.scale), "-p", str(self.ports[0]), DATABASE],
