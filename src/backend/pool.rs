@@ -17,6 +17,8 @@ use super::shared::{Full, Permit, PoolKey, SharedPool};
 
 /// A waiter of another thread must be older by this before a connection moves to it (SESSIONS R16).
 const PATIENCE: Duration = Duration::from_millis(5);
+/// Looks at an empty queue after which nobody looks any more.
+const QUIET: u32 = 20;
 /// Connections that one thread opens for one pool at the same time: a storm of clients is served at a bounded rate.
 const OPENING: u32 = 8;
 /// After a server had no room: how long before it is asked again.
@@ -36,6 +38,8 @@ pub struct Pool {
     not_before: Cell<Option<Instant>>,
     /// Connections kept even when idle.
     min: Cell<u32>,
+    /// A task looks after those who wait for long.
+    watched: Cell<bool>,
 }
 
 struct Waiter {
@@ -100,6 +104,7 @@ impl Pool {
             opening: Cell::new(0),
             not_before: Cell::new(None),
             min: Cell::new(0),
+            watched: Cell::new(false),
         })
     }
 
@@ -210,6 +215,7 @@ impl Pool {
     /// Posts a connection to another thread. Gives it back if it must stay.
     fn send(self: &Rc<Self>, hub: &Hub, thread: usize, mut server: Box<Server>) -> Option<Box<Server>> {
         server.rest(&hub.buffers);
+        server.identity.permit.move_to(thread);
         let Ok(detached) = server.detach() else {
             self.want_more();
             return None;
@@ -217,7 +223,11 @@ impl Pool {
         let mail = Mail::Server { pool: self.shared.clone(), server: Box::new(detached) };
         match (hub.post)(thread, mail) {
             Ok(()) => None,
-            Err(Mail::Server { server, .. }) => server.attach(hub.interner.clone()).ok().map(Box::new),
+            Err(Mail::Server { server, .. }) => {
+                let mut server = server.attach(hub.interner.clone()).ok()?;
+                server.identity.permit.move_to(hub.thread);
+                Some(Box::new(server))
+            }
             Err(_) => None,
         }
     }
@@ -251,18 +261,45 @@ impl Pool {
         }
     }
 
-    /// Someone waits: take a connection over from another thread, else open one.
+    /// Someone waits: take a connection over from another thread, else open one. With as many as there may be, and its part of them, a
+    /// thread waits for its own.
     pub(super) fn want_more(self: &Rc<Self>) {
         if self.waiters.borrow().is_empty() {
             return;
         }
         let hub = self.hub();
-        let asked = self.shared.richer(hub.thread).is_some_and(|thread| {
-            (hub.post)(thread, Mail::Want { pool: self.shared.clone(), from: hub.thread }).is_ok()
-        });
-        if !asked {
+        if self.shared.has_its_part(hub.thread) {
+            return self.watch();
+        }
+        if !self.ask_others(&hub) {
             self.open_more();
         }
+    }
+
+    /// Asks the thread with the most idle connections for one. False if there is none, or its mailbox is full.
+    fn ask_others(&self, hub: &Hub) -> bool {
+        let ask = |thread| (hub.post)(thread, Mail::Want { pool: self.shared.clone(), from: hub.thread }).is_ok();
+        self.shared.richer(hub.thread).is_some_and(ask)
+    }
+
+    /// Asks other threads as soon as somebody has waited for longer than [`PATIENCE`], for as long as anybody waits.
+    fn watch(self: &Rc<Self>) {
+        if self.watched.replace(true) {
+            return;
+        }
+        let pool = self.clone();
+        tokio::task::spawn_local(async move {
+            let mut quiet = 0;
+            while quiet < QUIET {
+                tokio::time::sleep(PATIENCE).await;
+                let oldest = pool.waiters.borrow().front().map(|waiter| waiter.since);
+                quiet = if oldest.is_some() { 0 } else { quiet + 1 };
+                if oldest.is_some_and(|since| since.elapsed() >= PATIENCE) {
+                    pool.ask_others(&pool.hub());
+                }
+            }
+            pool.watched.set(false);
+        });
     }
 
     /// Opens as many connections as sessions wait for, within all limits.
@@ -272,7 +309,7 @@ impl Pool {
             if self.not_before.get().is_some_and(|at| now() < at) {
                 return;
             }
-            match self.shared.permit() {
+            match self.shared.permit(hub.thread) {
                 Ok(permit) => self.open(&hub, permit),
                 Err(Full::Pool) => return,
                 Err(Full::Node) if hub.evict(self.key().node, Some(self.key())) => {}
@@ -346,7 +383,7 @@ impl Pool {
         let wait = self.opening.get() > 0 || self.not_before.get().is_some_and(|at| now() < at);
         if !wait
             && self.shared.open() < self.min.get()
-            && let Ok(permit) = self.shared.permit()
+            && let Ok(permit) = self.shared.permit(hub.thread)
         {
             self.open(hub, permit);
         }

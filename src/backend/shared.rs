@@ -30,6 +30,8 @@ pub struct SharedNode {
 /// One thread's part of a pool, as the others see it.
 #[derive(Debug, Default)]
 pub struct Share {
+    /// Connections, idle or lent.
+    held: AtomicU32,
     /// Idle connections.
     pub idle: AtomicU32,
     /// Sessions that wait.
@@ -73,11 +75,23 @@ impl Drop for Place {
 #[derive(Debug)]
 pub struct Permit {
     pool: Arc<SharedPool>,
+    /// The thread that holds the connection.
+    thread: usize,
     _place: Place,
+}
+
+impl Permit {
+    /// The connection is another thread's from now on.
+    pub(super) fn move_to(&mut self, thread: usize) {
+        self.pool.shares[self.thread].held.fetch_sub(1, Ordering::AcqRel);
+        self.pool.shares[thread].held.fetch_add(1, Ordering::AcqRel);
+        self.thread = thread;
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        self.pool.shares[self.thread].held.fetch_sub(1, Ordering::AcqRel);
         self.pool.open.fetch_sub(1, Ordering::AcqRel);
     }
 }
@@ -99,14 +113,17 @@ impl SharedNode {
 }
 
 impl SharedPool {
-    /// A place for one more connection.
+    /// A place for one more connection, of that thread.
     ///
     /// # Errors
     /// Which limit is reached.
-    pub fn permit(self: &Arc<Self>) -> Result<Permit, Full> {
+    pub fn permit(self: &Arc<Self>, thread: usize) -> Result<Permit, Full> {
         take(&self.open, self.size.load(Ordering::Relaxed)).ok_or(Full::Pool)?;
         match self.node.place() {
-            Some(place) => Ok(Permit { pool: self.clone(), _place: place }),
+            Some(place) => {
+                self.shares[thread].held.fetch_add(1, Ordering::AcqRel);
+                Ok(Permit { pool: self.clone(), thread, _place: place })
+            }
             None => {
                 self.open.fetch_sub(1, Ordering::AcqRel);
                 Err(Full::Node)
@@ -129,17 +146,30 @@ impl SharedPool {
         u64::try_from(at.saturating_duration_since(self.origin).as_micros()).unwrap_or(u64::MAX - 1)
     }
 
-    /// The thread other than `me` whose oldest waiter came over `patience` before `mine` (none: nobody waits here).
+    /// Has this thread at least its part of the connections, while there are as many as there may be? Then those that it has lent come
+    /// back before one of another thread's could: to move one costs both threads more than most statements take.
+    pub fn has_its_part(&self, thread: usize) -> bool {
+        let open = self.open();
+        let part = (open / u32::try_from(self.shares.len()).unwrap_or(u32::MAX)).max(1);
+        open >= self.size.load(Ordering::Relaxed) && self.shares[thread].held.load(Ordering::Acquire) >= part
+    }
+
+    /// The thread other than `me` whose oldest waiter came over `patience` before `mine`; where nobody waits here, one that waits for longer
+    /// than that, or that has less than its part.
     /// SESSIONS R16: order is strict within a thread, and between threads up to this patience.
     pub fn needier(&self, me: usize, mine: Option<Instant>, patience: Duration) -> Option<usize> {
         if self.waiting.load(Ordering::Acquire) == 0 {
             return None;
         }
-        let patience = u64::try_from(patience.as_micros()).unwrap_or(u64::MAX);
-        let limit = mine.map_or(u64::MAX - 1, |at| self.since_origin(at).saturating_sub(patience));
         let other = (0..self.shares.len())
             .filter(|&thread| thread != me)
             .min_by_key(|&thread| self.shares[thread].oldest.load(Ordering::Acquire))?;
+        let patience = u64::try_from(patience.as_micros()).unwrap_or(u64::MAX);
+        let limit = match mine {
+            None if !self.has_its_part(other) => u64::MAX - 1,
+            None => self.since_origin(now()).saturating_sub(patience),
+            Some(at) => self.since_origin(at).saturating_sub(patience),
+        };
         (self.shares[other].oldest.load(Ordering::Acquire) < limit).then_some(other)
     }
 
@@ -232,14 +262,14 @@ mod tests {
     fn r16_permits_are_counted_over_pool_and_node_and_come_back() {
         let registry = Registry::new(2);
         let (a, b) = (registry.pool(&key("a"), 2, 3), registry.pool(&key("b"), 2, 3));
-        let held: Vec<_> = (0..2).map(|_| a.permit().expect("room")).collect();
-        assert_eq!(a.permit().expect_err("full"), Full::Pool);
-        let other = b.permit().expect("room");
-        assert_eq!(b.permit().expect_err("full"), Full::Node);
+        let held: Vec<_> = (0..2).map(|_| a.permit(0).expect("room")).collect();
+        assert_eq!(a.permit(0).expect_err("full"), Full::Pool);
+        let other = b.permit(0).expect("room");
+        assert_eq!(b.permit(0).expect_err("full"), Full::Node);
         drop(held);
         drop(other);
         assert_eq!((a.open(), b.open()), (0, 0));
-        assert!(b.permit().is_ok());
+        assert!(b.permit(0).is_ok());
     }
 
     #[test]

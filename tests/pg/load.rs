@@ -125,3 +125,30 @@ fn pgbench_pipelines() {
     }
     assert_eq!(psql(cluster, proxy.port(), &db, "SELECT sum(abalance) FROM pgbench_accounts"), "1600");
 }
+
+/// What the standard loads cost beyond forwarding: nothing of them is opaque, asked about or pinned, and no read is kept on the primary
+/// but behind a write.
+#[test]
+fn r01_r05_r07_the_standard_loads_pay_for_no_rule() {
+    let Some(cluster) = common::cluster().filter(|_| !common::direct()) else { return };
+    let proxy = Proxy::start(cluster, &Options::default());
+    let db = bench_database(cluster, proxy.port());
+    let counters = || {
+        let text = psql(cluster, proxy.port(), &db, "PGPOOL SHOW COUNTERS");
+        let pair = |line: &str| line.split_once('|').map(|(name, value)| (name.to_owned(), value.to_owned()));
+        text.lines().filter_map(pair).collect::<std::collections::BTreeMap<_, _>>()
+    };
+    // Until its functions and relations are known, a database's statements are trusted with nothing.
+    common::eventually("the tables are known", || {
+        psql(cluster, proxy.port(), &db, "PGPOOL SHOW ROUTE 'UPDATE pgbench_accounts SET abalance = 0'").ends_with("no")
+    });
+    for load in ["-S -M simple", "-S -M extended", "-S -M prepared", "-M simple", "-M prepared", "-N -M simple"] {
+        let before = counters();
+        pgbench(cluster, proxy.port(), &db, &format!("-n {load} -c 8 -j 8 -t 100"));
+        let after = counters();
+        for name in ["opaque", "probes", "pins", "retries", "kept"] {
+            assert_eq!(before[name], after[name], "{name} of {load}");
+        }
+        assert_ne!(before, after, "the counters count");
+    }
+}
