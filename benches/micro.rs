@@ -104,6 +104,7 @@ fn view() -> ClusterView {
         name: format!("node{id}"),
         role,
         status: Status::Up,
+        life: pgherd::cluster::Life::Well,
         weight,
         position: None,
         version: 150_000,

@@ -4,6 +4,7 @@
 //! `health` (roles, positions) and `failover` (status, epoch) publish new ones.
 
 mod knowledge;
+mod ruling;
 mod samples;
 mod shared;
 mod view;
@@ -11,8 +12,11 @@ mod words;
 mod writes;
 
 pub use knowledge::{Knowledge, Known, Reading};
+pub use ruling::{Mandate, Ruling};
 pub use samples::{MAX_SAMPLED_NODES, Sample, Samples, WANTED_FOR};
 pub use shared::Shared;
 pub use view::{ClusterView, NodeView, Position};
-pub use words::{Alone, Consensus, Epoch, FailoverRequest, Lsn, NodeId, Role, Status, Timeline, Trouble, Verdict};
+pub use words::{
+    Alone, Consensus, Epoch, FailoverRequest, Life, Lsn, NodeId, Role, Status, Timeline, Trouble, Verdict,
+};
 pub use writes::{Hold, Writes};

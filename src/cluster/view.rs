@@ -1,8 +1,9 @@
 //! The immutable snapshot of the cluster that both planes read. Must not change after it is published.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Epoch, Lsn, NodeId, Role, Sample, Status, Timeline, Writes};
+use super::{Epoch, Life, Lsn, NodeId, Role, Sample, Status, Timeline, Writes};
 
 /// What the newest successful probe read from a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct NodeView {
     pub role: Role,
     /// Whether it may be used.
     pub status: Status,
+    /// What the probes say about its life; `status` is what follows for statements.
+    pub life: Life,
     /// Share of the reads, relative to the other nodes' weights; 0 takes none.
     pub weight: f64,
     /// Newest positions, once read.
@@ -62,12 +65,21 @@ pub struct ClusterView {
     pub primary: Option<NodeId>,
     /// Whether statements that need the primary may go there; `failover` says so.
     pub writes: Writes,
+    /// The primary's `synchronous_standby_names`, as last read (HA H9).
+    pub synchronous: Arc<str>,
 }
 
 impl ClusterView {
     /// A view before anything is known.
     pub fn empty() -> Self {
-        Self { epoch: Epoch(0), generation: 0, nodes: Vec::new(), primary: None, writes: Writes::Open }
+        Self {
+            epoch: Epoch(0),
+            generation: 0,
+            nodes: Vec::new(),
+            primary: None,
+            writes: Writes::Open,
+            synchronous: Arc::default(),
+        }
     }
 
     /// The node with that number.

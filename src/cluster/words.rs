@@ -1,6 +1,7 @@
 //! Newtypes and enums of the cluster vocabulary. Values only; must not know how they are found out.
 
 use std::fmt;
+use std::time::Instant;
 
 /// A node's number, the `id` of its `[[node]]`; stable over reloads, holes are allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -84,6 +85,22 @@ impl fmt::Display for Status {
             Self::Quarantined => "quarantined",
         })
     }
+}
+
+/// What the probes say about a server's life, for who decides about failover. Times are when the first probe of the present
+/// row of failures started: what was seen of the server later than that speaks against them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// No outcome yet.
+    Unknown,
+    /// It answered last time, be it that it has no room for us.
+    Well,
+    /// A probe is late, or too few have failed to condemn it (HA H1).
+    Suspect(Instant),
+    /// It says itself that it takes nobody now: it starts up, recovers from a crash, or shuts down.
+    Busy(Instant),
+    /// It has failed more probes in a row than are forgiven.
+    Dead(Instant),
 }
 
 /// What a session or a probe noticed about a node. A reason to look, never a verdict.

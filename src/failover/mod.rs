@@ -1,1 +1,4 @@
-//! To be written.
+//! Replacing a primary: a pure [`engine`] that decides, and a runner on the control thread that does the I/O. What it decides goes to
+//! `health` as a `cluster::Ruling`, which publishes it. Must not touch sessions, nor publish views itself.
+
+pub mod engine;

@@ -126,6 +126,9 @@ pub struct Judgement {
 }
 
 impl Judgement {
+    /// Taken out, whatever it says.
+    pub const DETACHED: Self = Self { status: Status::Detached, reason: "detached", proven: false };
+
     /// Not answering, and how.
     pub const fn down(reason: &'static str) -> Self {
         Self { status: Status::Down, reason, proven: false }
@@ -148,6 +151,9 @@ pub struct Record {
     /// It had replayed more than the primary had written: they are not on the same branch. Kept until the primary's position
     /// has passed it, since one comparison needs two answers in the right order.
     pub ahead: bool,
+    /// It said that it is primary while the cluster's primary answered later than that: what that one has written since is not in it,
+    /// so that it does not take its place by itself.
+    pub rival: bool,
 }
 
 impl Record {

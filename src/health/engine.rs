@@ -1,13 +1,18 @@
 //! The pure heart of health: when to probe whom, what failures in a row mean, and the view that follows. Owner: the
 //! control thread, through `runner`. `step(event, now) -> actions`; no clock, no socket, nobody promoted here.
 
+mod probed;
+
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::choice::{self, Candidate, Choice, Judgement, Record, Seen, Standing};
-use super::reading::{Failure, Reading, Receiver, Weight};
+use super::reading::{Failure, Reading, Receiver};
 use crate::cluster::{
-    ClusterView, Epoch, FailoverRequest, Lsn, NodeId, NodeView, Position, Role, Sample, Status, Timeline, Trouble,
+    ClusterView, Epoch, FailoverRequest, Lsn, Mandate, NodeId, NodeView, Position, Role, Ruling, Sample, Status,
+    Timeline, Trouble,
 };
+use probed::{Health, Node, Probing};
 
 /// Two probes of one node start at least this far apart, whatever sessions report.
 pub const MIN_GAP: Duration = Duration::from_millis(100);
@@ -15,6 +20,9 @@ pub const MIN_GAP: Duration = Duration::from_millis(100);
 /// Every so many probes a new connection is made, because a connection that lives says nothing about the postmaster: stopped,
 /// it takes no new one while its old backends go on answering.
 pub const FRESH_EVERY: u32 = 10;
+
+/// A probe without an outcome for so long makes its node suspect (HA H1).
+pub const OVERDUE: Duration = Duration::from_millis(300);
 
 /// What the configuration says about a node's role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +95,8 @@ pub enum Event {
     Lost(NodeId),
     /// A session noticed something: a reason to look, never a verdict.
     Trouble(FailoverRequest),
+    /// What `failover` has decided, to be laid over the next view.
+    Ruling(Ruling),
     /// Time has come, see [`Engine::wakeup`].
     Tick,
 }
@@ -120,120 +130,6 @@ pub enum Note {
     Ambiguous,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Health {
-    New,
-    Up { failures: u32 },
-    Down { successes: u32, needed: u32 },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Probing {
-    Idle {
-        due: Instant,
-    },
-    /// `again`: something was noticed after it had started.
-    Flying {
-        again: bool,
-    },
-}
-
-#[derive(Debug)]
-struct Node {
-    settings: NodeSettings,
-    health: Health,
-    probing: Probing,
-    started: Option<Instant>,
-    /// Probes until the next one that makes a new connection.
-    until_fresh: u32,
-    /// The newest answer.
-    last: Option<Seen>,
-    /// The one before it.
-    earlier: Option<Seen>,
-    failure: Option<Failure>,
-    record: Record,
-}
-
-impl Node {
-    fn new(settings: NodeSettings, now: Instant) -> Self {
-        Self {
-            settings,
-            health: Health::New,
-            probing: Probing::Idle { due: now },
-            started: None,
-            until_fresh: FRESH_EVERY,
-            last: None,
-            earlier: None,
-            failure: None,
-            record: Record::default(),
-        }
-    }
-
-    fn is_up(&self) -> bool {
-        matches!(self.health, Health::Up { .. })
-    }
-
-    /// Earliest next probe after one that has just ended.
-    fn next_due(&self, now: Instant) -> Instant {
-        let Thresholds { period, retry_delay, .. } = self.settings.thresholds;
-        let started = self.started.unwrap_or(now);
-        let by_period = started + period;
-        let due = match self.health {
-            Health::Up { failures: 0 } | Health::New => by_period,
-            Health::Up { .. } | Health::Down { successes: 1.., .. } => now + retry_delay,
-            // The server said that it is coming: look often, it will not be long.
-            Health::Down { .. } if self.failure.is_some_and(|f| f.weight() == Weight::OwnWord) => now + retry_delay,
-            Health::Down { .. } => by_period,
-        };
-        due.max(started + MIN_GAP).max(now)
-    }
-
-    fn ended(&mut self, now: Instant) {
-        let again = matches!(self.probing, Probing::Flying { again: true });
-        let due =
-            if again { self.started.map_or(now, |started| (started + MIN_GAP).max(now)) } else { self.next_due(now) };
-        self.probing = Probing::Idle { due };
-    }
-
-    fn hurry(&mut self, fresh: bool, now: Instant) {
-        if fresh {
-            self.until_fresh = 0;
-        }
-        match &mut self.probing {
-            Probing::Flying { again } => *again = true,
-            Probing::Idle { due } => {
-                let earliest = self.started.map_or(now, |started| started + MIN_GAP);
-                *due = (*due).min(earliest.max(now));
-            }
-        }
-    }
-
-    fn answered(&mut self) {
-        self.failure = None;
-        self.health = match self.health {
-            Health::Down { successes, needed } if successes + 1 < needed => {
-                Health::Down { successes: successes + 1, needed }
-            }
-            _ => Health::Up { failures: 0 },
-        };
-    }
-
-    fn failed(&mut self, failure: Failure) {
-        self.failure = Some(failure);
-        let Thresholds { max_retries, successes, .. } = self.settings.thresholds;
-        self.health = match (failure.weight(), self.health) {
-            (_, Health::New) => Health::Down { successes: 0, needed: 1 },
-            (Weight::Alive, health) => health,
-            (Weight::OwnWord, Health::Up { .. }) => Health::Down { successes: 0, needed: 1 },
-            (Weight::Counts, Health::Up { failures }) if failures < max_retries => {
-                Health::Up { failures: failures + 1 }
-            }
-            (Weight::Counts, Health::Up { .. }) => Health::Down { successes: 0, needed: successes.max(1) },
-            (_, Health::Down { needed, .. }) => Health::Down { successes: 0, needed },
-        };
-    }
-}
-
 /// State of all nodes and the view made of it.
 #[derive(Debug)]
 pub struct Engine {
@@ -245,6 +141,12 @@ pub struct Engine {
     timeline: Timeline,
     /// Several claim to be primary and none can be preferred.
     ambiguous: bool,
+    /// The newest word of `failover`.
+    ruling: Ruling,
+    /// The primary's `synchronous_standby_names`.
+    synchronous: Arc<str>,
+    /// The time of the last step.
+    seen: Instant,
 }
 
 impl Engine {
@@ -252,9 +154,18 @@ impl Engine {
     pub fn new(mut nodes: Vec<NodeSettings>, now: Instant) -> Self {
         nodes.sort_by_key(|node| node.id);
         let nodes: Vec<Node> = nodes.into_iter().map(|settings| Node::new(settings, now)).collect();
-        let mut engine =
-            Self { nodes, view: ClusterView::empty(), system: None, timeline: Timeline(0), ambiguous: false };
-        engine.view = engine.make_view(None, Epoch(0), &engine.nodes.iter().map(|_| NOT_ASKED).collect::<Vec<_>>());
+        let mut engine = Self {
+            nodes,
+            view: ClusterView::empty(),
+            system: None,
+            timeline: Timeline(0),
+            ambiguous: false,
+            ruling: Ruling::default(),
+            synchronous: Arc::default(),
+            seen: now,
+        };
+        let judgements = vec![NOT_ASKED; engine.nodes.len()];
+        engine.view = engine.make_view(None, Epoch(0), &judgements, now);
         engine
     }
 
@@ -267,7 +178,8 @@ impl Engine {
     pub fn wakeup(&self) -> Option<Instant> {
         let due = |node: &Node| match node.probing {
             Probing::Idle { due } => Some(due),
-            Probing::Flying { .. } => None,
+            // Once late it is known to be.
+            Probing::Flying { .. } => node.overdue().filter(|late| *late > self.seen),
         };
         self.nodes.iter().filter_map(due).min()
     }
@@ -284,7 +196,7 @@ impl Engine {
         self.nodes = nodes.into_iter().map(keep).collect();
         self.view.primary = self.view.primary.filter(|id| self.nodes.iter().any(|node| node.settings.id == *id));
         let mut actions = Vec::new();
-        self.judge(&mut actions);
+        self.judge(now, &mut actions);
         self.start_due(now, &mut actions);
         actions
     }
@@ -305,9 +217,15 @@ impl Engine {
             Event::Lost(node) => self.hurry(node, true, now),
             Event::Trouble(request) if request.epoch < self.view.epoch => {}
             Event::Trouble(request) => self.hurry(request.node, request.trouble != Trouble::NotPrimary, now),
+            Event::Ruling(ruling) => {
+                if self.view.primary.is_none() {
+                    self.timeline = self.timeline.max(ruling.timeline);
+                }
+                self.ruling = ruling;
+            }
             Event::Tick => {}
         }
-        self.judge(&mut actions);
+        self.judge(now, &mut actions);
         self.start_due(now, &mut actions);
         actions
     }
@@ -345,13 +263,20 @@ impl Engine {
     }
 
     /// Chooses the primary, judges every node against it, and publishes what changed.
-    fn judge(&mut self, actions: &mut Vec<Action>) {
+    fn judge(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.seen = now;
         if self.nodes.iter().any(|node| node.health == Health::New) {
             return; // The first view waits for a first outcome of every node: the newer of two primaries may be the slower one.
         }
         let (primary, epoch) = self.choose(actions);
+        let reading = primary.and_then(|id| self.nodes.iter().find(|node| node.settings.id == id)?.last.as_ref());
+        if let Some(names) = reading.and_then(|seen| seen.reading.synchronous.clone())
+            && *names != *self.synchronous
+        {
+            self.synchronous = names;
+        }
         let judgements = self.judge_nodes(primary, epoch);
-        let view = self.make_view(primary, epoch, &judgements);
+        let view = self.make_view(primary, epoch, &judgements, now);
         self.publish(view, actions);
     }
 
@@ -363,22 +288,51 @@ impl Engine {
             let reading = &last.as_ref()?.reading;
             Some(Candidate { id: settings.id, eligible: eligible(settings.fixed), reading })
         };
-        let candidates: Vec<Candidate<'_>> =
-            self.nodes.iter().filter(|node| node.is_up()).filter_map(candidate).collect();
+        let only = match self.ruling.mandate {
+            Mandate::Only(only, _) => Some(only),
+            Mandate::Free => None,
+        };
+        let served = |node: &&Node| {
+            let id = node.settings.id;
+            let rival = node.record.rival && only != Some(id) && self.view.primary != Some(id);
+            node.is_up() && !rival && !self.ruling.detached.contains(&id)
+        };
+        let candidates: Vec<Candidate<'_>> = self.nodes.iter().filter(served).filter_map(candidate).collect();
         let choice = choice::primary(&candidates, self.view.primary, self.system, self.timeline);
+        let (choice, least) = self.mandated(choice, &candidates);
         let was_ambiguous = std::mem::replace(&mut self.ambiguous, choice == Choice::Ambiguous);
         if self.ambiguous && !was_ambiguous {
             actions.push(Action::Note(Note::Ambiguous));
         }
-        let Choice::Node(id, timeline, system) = choice else { return (self.view.primary, self.view.epoch) };
+        let floor = self.view.epoch.max(self.ruling.epoch);
+        let Choice::Node(id, timeline, system) = choice else { return (self.view.primary, floor) };
         if self.view.primary == Some(id) && self.timeline == timeline {
-            return (Some(id), self.view.epoch);
+            return (Some(id), floor);
         }
         self.timeline = timeline;
         self.system = Some(system);
-        let epoch = Epoch(self.view.epoch.0 + 1);
+        let epoch = Epoch(floor.0 + 1).max(least);
         actions.push(Action::Note(Note::Primary(id, epoch)));
         (Some(id), epoch)
+    }
+
+    /// The choice as `failover` allows it, and the least epoch for it. One that was promoted on purpose takes the place of a primary
+    /// that has come back meanwhile.
+    fn mandated(&self, choice: Choice, candidates: &[Candidate<'_>]) -> (Choice, Epoch) {
+        let Mandate::Only(only, epoch) = self.ruling.mandate else { return (choice, Epoch(0)) };
+        let ours = |node: &&Candidate<'_>| {
+            node.id == only
+                && node.reading.role == Role::Primary
+                && self.system.is_none_or(|system| system == node.reading.system)
+                && match self.view.primary {
+                    Some(primary) if primary != only => node.reading.timeline > self.timeline,
+                    _ => node.reading.timeline >= self.timeline,
+                }
+        };
+        match candidates.iter().find(ours) {
+            Some(node) => (Choice::Node(only, node.reading.timeline, node.reading.system), epoch),
+            None => (Choice::Unchanged, epoch),
+        }
     }
 
     fn judge_nodes(&mut self, primary: Option<NodeId>, epoch: Epoch) -> Vec<Judgement> {
@@ -397,11 +351,20 @@ impl Engine {
             consensus: if self.ambiguous { None } else { consensus },
             standing,
         };
+        let detached = &self.ruling.detached;
         let judge = |node: &mut Node| {
             let Some(seen) = node.last.as_ref().filter(|_| matches!(node.health, Health::Up { .. })) else {
                 let unknown = if node.last.is_some() { "coming back" } else { NOT_ASKED.reason };
                 return Judgement::down(node.failure.map_or(unknown, Failure::as_str));
             };
+            let claims = seen.reading.role == Role::Primary && court.primary != Some(node.settings.id);
+            let later = |primary: &Seen| court.primary_lives && primary.asked >= seen.answered;
+            // A former primary that follows it has nothing that it lacks.
+            let followed = |primary: &Seen| {
+                primary.reading.role == Role::Standby && primary.reading.timeline >= seen.reading.timeline
+            };
+            let rival = node.record.rival || court.reference.is_some_and(later);
+            node.record.rival = claims && rival && !court.reference.is_some_and(followed);
             if court.primary != Some(node.settings.id) {
                 node.record.compare([Some(seen), node.earlier.as_ref()], court.reference);
             }
@@ -409,22 +372,26 @@ impl Engine {
             if judgement.proven {
                 node.record.standing = Some(standing);
             }
-            judgement
+            if detached.contains(&node.settings.id) { Judgement::DETACHED } else { judgement }
         };
         self.nodes.iter_mut().map(judge).collect()
     }
 
-    fn make_view(&self, primary: Option<NodeId>, epoch: Epoch, judgements: &[Judgement]) -> ClusterView {
+    fn make_view(&self, primary: Option<NodeId>, epoch: Epoch, judgements: &[Judgement], now: Instant) -> ClusterView {
         let reference = primary.and_then(|id| self.nodes.iter().find(|node| node.settings.id == id));
         let reference = reference.and_then(|node| node.last.as_ref()).map(|seen| seen.reading.lsn);
-        let nodes =
-            self.nodes.iter().zip(judgements).map(|(node, judgement)| node_view(node, *judgement, reference, epoch));
+        let nodes = self
+            .nodes
+            .iter()
+            .zip(judgements)
+            .map(|(node, judgement)| node_view(node, *judgement, reference, (epoch, now)));
         ClusterView {
             epoch,
             generation: self.view.generation,
             nodes: nodes.collect(),
             primary,
-            writes: self.view.writes,
+            writes: self.ruling.writes,
+            synchronous: self.synchronous.clone(),
         }
     }
 
@@ -452,7 +419,7 @@ fn claims(node: &Node) -> bool {
     node.last.as_ref().is_some_and(|seen| seen.reading.role == Role::Primary)
 }
 
-fn node_view(node: &Node, judgement: Judgement, reference: Option<Lsn>, epoch: Epoch) -> NodeView {
+fn node_view(node: &Node, judgement: Judgement, reference: Option<Lsn>, (epoch, now): (Epoch, Instant)) -> NodeView {
     let reading = node.last.as_ref().map(|seen| &seen.reading);
     let role = reading.map_or(Role::Unknown, |reading| reading.role);
     let position = node.last.as_ref().map(|Seen { asked, reading, .. }| Position {
@@ -468,6 +435,7 @@ fn node_view(node: &Node, judgement: Judgement, reference: Option<Lsn>, epoch: E
         name: node.settings.name.clone(),
         role,
         status: judgement.status,
+        life: node.life(now),
         weight: node.settings.weight,
         position,
         version: reading.map_or(0, |reading| reading.version),

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cluster::{Lsn, Role, Timeline};
@@ -21,7 +22,8 @@ c.timeline_id, s.system_identifier, pg_catalog.current_setting('server_version_n
 w.pid, w.status, w.received_tli, \
 CASE WHEN NOT r.standby THEN NULL \
 WHEN pg_catalog.pg_last_wal_receive_lsn() = pg_catalog.pg_last_wal_replay_lsn() THEN 0 \
-ELSE (1000 * extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp()))::pg_catalog.int8 END \
+ELSE (1000 * extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp()))::pg_catalog.int8 END, \
+CASE WHEN NOT r.standby THEN pg_catalog.current_setting('synchronous_standby_names') END \
 FROM (SELECT pg_catalog.pg_is_in_recovery() AS standby OFFSET 0) r \
 CROSS JOIN pg_catalog.pg_control_system() s CROSS JOIN pg_catalog.pg_control_checkpoint() c \
 LEFT JOIN pg_catalog.pg_stat_wal_receiver w ON true";
@@ -68,12 +70,14 @@ pub struct Reading {
     pub version: u32,
     /// Standby: age of what was replayed last, zero if nothing waits; `None` if nothing was replayed since the start.
     pub delay: Option<Duration>,
+    /// Primary: `synchronous_standby_names` (HA H9).
+    pub synchronous: Option<Arc<str>>,
 }
 
 impl Reading {
     /// Reads the row of [`PROBE_SQL`]; `None` if it has not that shape.
     pub fn from_row(row: &Row) -> Option<Self> {
-        let [standby, lsn, received, tli, checkpoint, system, version, pid, status, received_tli, delay] =
+        let [standby, lsn, received, tli, checkpoint, system, version, pid, status, received_tli, delay, names] =
             row.as_slice()
         else {
             return None;
@@ -101,6 +105,7 @@ impl Reading {
             version: number(version.as_deref())?,
             // Clocks may differ: a negative age is none.
             delay: number::<i64>(delay.as_deref()).map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0))),
+            synchronous: names.as_deref().map(Arc::from),
         })
     }
 }
@@ -240,7 +245,7 @@ mod tests {
     #[test]
     fn a_primary_is_read() {
         let reading =
-            Reading::from_row(&row("f|0/3000060|~|00000002|1|-9223372036854775807|150014|~|~|~|~")).expect("reads");
+            Reading::from_row(&row("f|0/3000060|~|00000002|1|-9223372036854775807|150014|~|~|~|~|~")).expect("reads");
         assert_eq!(
             (reading.role, reading.timeline, reading.checkpoint_timeline),
             (Role::Primary, Timeline(2), Timeline(1))
@@ -251,23 +256,27 @@ mod tests {
 
     #[test]
     fn a_standby_is_read_with_and_without_receiver() {
-        let streaming = Reading::from_row(&row("t|0/3000060|0/3000080|~|1|7|150014|99|streaming|1|12")).expect("reads");
+        let streaming =
+            Reading::from_row(&row("t|0/3000060|0/3000080|~|1|7|150014|99|streaming|1|12|~")).expect("reads");
         assert_eq!((streaming.receiver, streaming.timeline), (Receiver::Streaming, Timeline(1)));
         assert_eq!(streaming.delay, Some(Duration::from_millis(12)));
-        let hidden = Reading::from_row(&row("t|0/3000060|0/3000080|~|1|7|150014|99|~|~|-5")).expect("reads");
+        let hidden = Reading::from_row(&row("t|0/3000060|0/3000080|~|1|7|150014|99|~|~|-5|~")).expect("reads");
         assert_eq!(
             (hidden.receiver, hidden.timeline, hidden.delay),
             (Receiver::Hidden, Timeline(0), Some(Duration::ZERO))
         );
-        let fresh = Reading::from_row(&row("t|~|~|~|1|7|150014|~|~|~|~")).expect("reads");
+        let fresh = Reading::from_row(&row("t|~|~|~|1|7|150014|~|~|~|~|~")).expect("reads");
         assert_eq!((fresh.lsn, fresh.receiver, fresh.delay), (Lsn(0), Receiver::Absent, None));
     }
 
     #[test]
     fn other_shapes_are_refused() {
-        for text in
-            ["t", "x|0/1|~|~|1|7|150014|~|~|~|~", "f|0/1|~|~|1|7|150014|~|~|~|~", "f|zz|~|00000001|1|7|150014|~|~|~|~"]
-        {
+        for text in [
+            "t",
+            "x|0/1|~|~|1|7|150014|~|~|~|~|~",
+            "f|0/1|~|~|1|7|150014|~|~|~|~|~",
+            "f|zz|~|00000001|1|7|150014|~|~|~|~|~",
+        ] {
             assert_eq!(Reading::from_row(&row(text)), None, "{text}");
         }
     }

@@ -12,7 +12,7 @@ use tokio::time::sleep_until;
 
 use super::engine::{Action, Engine, Event, Fixed, NodeSettings, Note, Thresholds};
 use super::node::{Connector, NodeTask};
-use crate::cluster::{ClusterView, FailoverRequest, NodeId, Shared, Status};
+use crate::cluster::{ClusterView, FailoverRequest, NodeId, Ruling, Shared, Status};
 use crate::config;
 use crate::support::clock;
 
@@ -36,6 +36,10 @@ pub struct Reader {
     pub requests: mpsc::Sender<FailoverRequest>,
     /// A reload's new nodes; the connector must know them before.
     pub reloads: mpsc::Sender<Vec<NodeSettings>>,
+    /// Changes with every view, also with those of the same generation.
+    pub published: watch::Receiver<()>,
+    /// What `failover` decides; laid over the view that follows.
+    pub rulings: watch::Sender<Ruling>,
 }
 
 /// The writing end, to be run on the control thread.
@@ -43,8 +47,10 @@ pub struct Reader {
 pub struct Monitor {
     shared: Arc<Shared>,
     generation: watch::Sender<u64>,
+    published: watch::Sender<()>,
     requests: mpsc::Receiver<FailoverRequest>,
     reloads: mpsc::Receiver<Vec<NodeSettings>>,
+    rulings: watch::Receiver<Ruling>,
 }
 
 /// What the configuration says of the nodes. `ALWAYS_PRIMARY` is a fixed primary: it still has to say that it is one.
@@ -74,10 +80,19 @@ pub fn node_settings(nodes: &[config::Node]) -> Vec<NodeSettings> {
 pub fn channel() -> (Monitor, Reader) {
     let shared = Arc::new(Shared::new(clock::now()));
     let (generation, seen) = watch::channel(0);
+    let (publish, published) = watch::channel(());
     let (sender, requests) = mpsc::channel(MAX_REQUESTS);
     let (reload, reloads) = mpsc::channel(1);
-    let reader = Reader { shared: shared.clone(), generation: seen, requests: sender, reloads: reload };
-    (Monitor { shared, generation, requests, reloads }, reader)
+    let (rule, rulings) = watch::channel(Ruling::default());
+    let reader = Reader {
+        shared: shared.clone(),
+        generation: seen,
+        requests: sender,
+        reloads: reload,
+        published,
+        rulings: rule,
+    };
+    (Monitor { shared, generation, published: publish, requests, reloads, rulings }, reader)
 }
 
 impl Monitor {
@@ -92,11 +107,17 @@ impl Monitor {
         let mut engine = Engine::new(nodes, clock::now());
         self.publish(engine.view().clone());
         // A closed channel gives nothing any more: the guards keep it from being asked for ever.
-        let (mut troubles, mut reloading) = (true, true);
+        let (mut troubles, mut reloading, mut ruled) = (true, true, true);
+        // What was agreed on before a restart holds from the first view on.
+        self.rulings.mark_changed();
         loop {
             let wakeup = engine.wakeup().unwrap_or_else(|| clock::now() + IDLE);
             let event = tokio::select! {
                 biased;
+                changed = self.rulings.changed(), if ruled => {
+                    ruled = changed.is_ok();
+                    Event::Ruling(self.rulings.borrow_and_update().clone())
+                }
                 event = tasks.next() => event,
                 request = self.requests.recv(), if troubles => match request {
                     Some(request) => Event::Trouble(request),
@@ -132,6 +153,7 @@ impl Monitor {
     fn publish(&self, view: ClusterView) {
         let generation = view.generation;
         self.shared.publish(view);
+        self.published.send_replace(());
         self.generation.send_if_modified(|seen| std::mem::replace(seen, generation) != generation);
     }
 }

@@ -63,6 +63,7 @@ fn judge(text: &str, catalog: Option<&Catalog>, policy: &Policy) -> Verdict {
 
 fn node(id: u16, role: Role, weight: f64, lag: Option<u64>) -> NodeView {
     NodeView {
+        life: crate::cluster::Life::Well,
         id: NodeId(id),
         name: format!("node{id}"),
         role,
@@ -88,6 +89,7 @@ fn view() -> ClusterView {
         ],
         primary: Some(NodeId(0)),
         writes: crate::cluster::Writes::Open,
+        synchronous: std::sync::Arc::default(),
     }
 }
 

@@ -33,6 +33,7 @@ fn primary(timeline: u32, lsn: u64) -> Server {
         system: 7,
         version: 150_000,
         delay: None,
+        synchronous: None,
     };
     Server { failure: None, reading }
 }
@@ -478,3 +479,5 @@ fn whatever_happens_there_is_one_primary_and_after_healing_all_are_served() {
         }
     }
 }
+
+mod life;

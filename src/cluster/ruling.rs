@@ -1,0 +1,41 @@
+//! What `failover` has decided and `health` lays over its next view, so that one place alone publishes views. A value; must
+//! not decide anything itself.
+
+use super::{Epoch, NodeId, Timeline, Writes};
+
+/// Who may take the primary's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mandate {
+    /// Whoever was promoted from this cluster, as `health` finds it.
+    #[default]
+    Free,
+    /// This node alone, as soon as it says that it is primary on a newer timeline, and even if the old one says so too; in this epoch.
+    Only(NodeId, Epoch),
+}
+
+/// The newest word of `failover`; replaces the one before as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ruling {
+    /// Goes into the view as it is.
+    pub writes: Writes,
+    /// Taken out, in order; their status is `Detached` and none of them becomes primary.
+    pub detached: Vec<NodeId>,
+    /// No view has a smaller epoch: what was agreed on before a restart still holds.
+    pub epoch: Epoch,
+    /// No server on an older timeline becomes primary.
+    pub timeline: Timeline,
+    /// Who may take the primary's place.
+    pub mandate: Mandate,
+}
+
+impl Default for Ruling {
+    fn default() -> Self {
+        Self {
+            writes: Writes::Open,
+            detached: Vec::new(),
+            epoch: Epoch(0),
+            timeline: Timeline(0),
+            mandate: Mandate::Free,
+        }
+    }
+}

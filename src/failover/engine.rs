@@ -1,0 +1,480 @@
+//! The pure heart of failover: what to do when a primary dies, one decision at a time, re-evaluated whenever the world changes.
+//! Owner: the control thread, through `runner`. No clock, no socket, no file: `step(event, now) -> actions`.
+//!
+//! ```text
+//! watching ── primary late ──▶ writes held ── dead ──▶ run: barrier → consent → second opinion → intent → recruit
+//!    ▲                            │ answers              → fence → choose → intent → PROMOTE → settle → follow → release
+//!    └────────────────────────────┴────── undone ◀── anything before PROMOTE │ nothing behind it goes back (HA H7)
+//! ```
+//! A run that cannot go on before the promotion is given up: what it recruited is restored by chores, and it is tried again. Behind
+//! the promotion there is only forward. What a process leaves behind when it dies, the next one finds in the journal (HA H13).
+
+pub mod choice;
+mod chores;
+mod planned;
+mod promotion;
+mod run;
+mod words;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::cluster::{ClusterView, Epoch, Hold, Life, Mandate, NodeId, NodeView, Role, Ruling, Timeline, Writes};
+use run::{Kind, Run};
+pub use words::{
+    Action, Duty, Event, FenceRule, Hook, Intent, IntentStep, Job, Journal, Member, Mode, Note, Opinion, Order,
+    Outcome, Settings, Standing, Ticket,
+};
+
+/// Between two attempts; grows up to [`LONGEST_PAUSE`].
+const PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// A journal that nobody waits for.
+const STATE: &str = "state";
+/// A journal that could not be written is tried again.
+const REWRITE: Duration = Duration::from_secs(5);
+
+/// Why a job was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// The present step of the run.
+    Step,
+    /// One of several of the recruiting step.
+    Recruit(NodeId),
+    /// A chore.
+    Restore(NodeId),
+    /// A chore.
+    Follow(NodeId),
+    /// Connections to the old primary after an adoption.
+    Close,
+    /// A journal that a hook waits for.
+    Announce(&'static str),
+    /// Nobody waits for it, but it is told if it fails.
+    Aside(&'static str),
+}
+
+/// A primary that is dead, as long as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Outage {
+    since: Instant,
+    /// When the next attempt may begin.
+    retry: Instant,
+    attempts: u32,
+}
+
+/// See the head of the file.
+#[derive(Debug)]
+pub struct Engine {
+    settings: Settings,
+    view: Arc<ClusterView>,
+    /// The least epoch: those up to it may have been used by processes before.
+    floor: Epoch,
+    journal: Journal,
+    run: Option<Box<Run>>,
+    outage: Option<Outage>,
+    /// Since when writes are held.
+    held: Option<Instant>,
+    pending: BTreeMap<Ticket, (Purpose, Instant)>,
+    next: u64,
+    ruling: Ruling,
+    /// Nodes whose `primary_conninfo` has not been looked at since the start.
+    unseen: BTreeSet<NodeId>,
+    /// When a chore that failed may be tried again.
+    pauses: BTreeMap<NodeId, Instant>,
+    /// Hooks that wait for the journal to say that they were started: none is run twice.
+    hooks: BTreeMap<Ticket, Job>,
+    /// An operator has chosen this one of two that say that they are primary.
+    obeyed: Option<NodeId>,
+    /// When the primary was stopped for a switch-over: what was read from it before does not count.
+    stopped: Option<Instant>,
+    /// When the journal is to be written again, after a failure.
+    rewrite: Option<Instant>,
+    /// Connections to a primary that somebody else has replaced are being closed.
+    closing: Option<Ticket>,
+    /// The last reason why nothing was done, so that it is told once.
+    told: String,
+    out: Vec<Action>,
+}
+
+impl Engine {
+    /// Takes up what the journal of the process before says: what was not promoted yet is undone, what was is brought to its end.
+    pub fn new(settings: Settings, journal: Journal, now: Instant) -> Self {
+        let unseen = settings.members.iter().map(|member| member.id).collect();
+        let mut engine = Self {
+            settings,
+            view: Arc::new(ClusterView::empty()),
+            floor: Epoch(journal.epoch),
+            journal,
+            run: None,
+            outage: None,
+            held: None,
+            pending: BTreeMap::new(),
+            next: 1,
+            ruling: Ruling::default(),
+            unseen,
+            pauses: BTreeMap::new(),
+            hooks: BTreeMap::new(),
+            stopped: None,
+            obeyed: None,
+            rewrite: None,
+            closing: None,
+            told: String::new(),
+            out: Vec::new(),
+        };
+        engine.resume(now);
+        engine.journal.epoch += 1;
+        engine.record(now);
+        engine.ruling = engine.make_ruling(now);
+        engine
+    }
+
+    /// What holds before the first view.
+    pub fn ruling(&self) -> &Ruling {
+        &self.ruling
+    }
+
+    /// What is, or is about to be, on disk.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Nothing is under way, but that writes may wait for synchronous standbys.
+    pub fn at_rest(&self) -> bool {
+        let run = self.run.as_ref().is_none_or(|run| run.step == run::Step::Satisfying);
+        run && (self.run.is_some() || self.outage.is_none()) && self.journal.recruited.is_empty()
+    }
+
+    /// When the next [`Event::Tick`] is due, at the latest.
+    pub fn wakeup(&self, now: Instant) -> Instant {
+        let deadlines = self.pending.values().map(|(_, deadline)| *deadline);
+        let timers = [
+            self.run.as_ref().and_then(|run| run.timer),
+            self.outage.map(|outage| outage.retry).filter(|_| self.run.is_none()),
+            self.rewrite,
+            self.held.map(|since| since + self.settings.hold_timeout),
+        ];
+        let all = deadlines.chain(timers.into_iter().flatten()).chain(self.pauses.values().copied());
+        all.filter(|at| *at > now).min().unwrap_or(now + LONGEST_PAUSE)
+    }
+
+    /// Takes one event and says what to do, in this order.
+    pub fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        match event {
+            Event::View(view) => self.see(view, now),
+            Event::Done(ticket, outcome) => self.done(ticket, outcome, now),
+            Event::Withdrawn => self.withdrawn(now),
+            Event::Order(ticket, order) => self.order(ticket, order, now),
+            Event::Configure(settings) => self.settings = settings,
+            Event::Tick => {}
+        }
+        self.expire(now);
+        self.drive(now);
+        self.chores(now);
+        if self.rewrite.is_some_and(|at| at <= now) {
+            self.rewrite = None;
+            self.record(now);
+        }
+        let ruling = self.make_ruling(now);
+        if ruling != self.ruling {
+            self.ruling = ruling.clone();
+            // Jobs of this step count on it: it goes first.
+            self.out.insert(0, Action::Rule(ruling));
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    /// Jobs whose answer is overdue: the runner has limits of its own, but nobody may be waited for without an end.
+    fn expire(&mut self, now: Instant) {
+        let late = self.pending.iter().filter(|(_, (_, deadline))| *deadline <= now).map(|(ticket, _)| *ticket);
+        for ticket in late.collect::<Vec<_>>() {
+            self.done(ticket, Outcome::Failed("no answer in time".to_owned()), now);
+        }
+    }
+
+    fn done(&mut self, ticket: Ticket, outcome: Outcome, now: Instant) {
+        let Some((purpose, _)) = self.pending.remove(&ticket) else { return };
+        match purpose {
+            Purpose::Step => self.step_done(ticket, outcome, now),
+            Purpose::Recruit(node) => self.recruit_done(node, outcome),
+            Purpose::Restore(node) => self.restored(node, outcome, now),
+            Purpose::Follow(node) => self.followed(node, outcome, now),
+            Purpose::Close => self.closing = None,
+            Purpose::Announce(what) => self.announced(ticket, what, outcome, now),
+            Purpose::Aside(what) => {
+                if let Outcome::Failed(why) = outcome {
+                    if what == STATE {
+                        self.rewrite = Some(now + REWRITE);
+                    }
+                    self.note(what, None, format!("{what}: {why}"), Duration::ZERO);
+                }
+            }
+        }
+    }
+
+    fn see(&mut self, view: Arc<ClusterView>, now: Instant) {
+        self.view = view.clone();
+        let Some(primary) = view.primary_node().filter(|node| node.role == Role::Primary && is_well(node)) else {
+            return;
+        };
+        let timeline = primary.position.as_ref().map_or(Timeline(0), |position| position.timeline);
+        let asked = primary.position.as_ref().map(|position| position.sample.asked);
+        let stopping = self.run.as_ref().is_some_and(|run| run.stopped_at.is_some());
+        if stopping && self.journal.primary == Some(primary.id.0) && timeline.0 == self.journal.timeline {
+            return;
+        }
+        if self.stopped.is_some_and(|stopped| asked.is_none_or(|asked| asked <= stopped)) {
+            return;
+        }
+        let back = self.journal.spent == Some(primary.id.0) || self.journal.demoted.is_some();
+        let new = (self.view.epoch.0 + 1, Some(primary.id.0), timeline.0, self.view.synchronous.as_ref());
+        let old = &self.journal;
+        if !back && new == (old.epoch, old.primary, old.timeline, old.synchronous.as_str()) || timeline.0 < old.timeline
+        {
+            return;
+        }
+        self.obeyed = self.obeyed.filter(|node| *node != primary.id);
+        if Some(primary.id.0) != old.primary && !self.is_promoting(primary.id) {
+            self.adopted(primary.id, now);
+        }
+        (self.journal.spent, self.journal.demoted, self.stopped) = (None, None, None);
+        (self.journal.epoch, self.journal.primary, self.journal.timeline) =
+            ((self.view.epoch.0 + 1).max(self.journal.epoch), Some(primary.id.0), timeline.0);
+        self.journal.synchronous = self.view.synchronous.as_ref().to_owned();
+        self.record(now);
+    }
+
+    /// Somebody else has promoted this node: it is obeyed.
+    fn adopted(&mut self, node: NodeId, now: Instant) {
+        let from = self.journal.primary.map(NodeId);
+        self.journal.hooked.clear();
+        let all = self.settings.members.iter().map(|member| member.id.0);
+        // With `never` somebody else sees to it, with `command` it is not known whether the hook has.
+        let ours = self.settings.mode == Mode::Builtin && from.is_some();
+        self.journal.following = all.filter(|id| ours && *id != node.0).collect();
+        self.journal.promised = self.journal.promised.filter(|(promised, _)| *promised != node.0);
+        if let Some(from) = from {
+            self.journal.leader = Some((from.0, self.journal.attempts));
+            self.closing = Some(self.give_for(Purpose::Close, Job::Fence(from), now));
+            self.note("primary_adopted", Some(node), "promoted by somebody else".to_owned(), Duration::ZERO);
+        }
+    }
+
+    /// Decides what follows from the present world, until nothing changes any more.
+    fn drive(&mut self, now: Instant) {
+        // A step may make the next one possible at once; there are fewer steps than this.
+        for _ in 0..16 {
+            let changed = if self.run.is_some() { self.advance(now) } else { self.watch(now) };
+            if !changed {
+                return;
+            }
+        }
+    }
+
+    /// No run: is one due? Returns whether it began.
+    fn watch(&mut self, now: Instant) -> bool {
+        let (primary, first_failed) = match self.subject() {
+            Some((primary, Life::Dead(since))) => (primary, since),
+            // It was stopped for a switch-over that came to nothing.
+            Some((primary, Life::Well)) if self.is_demoted(primary) && self.stands_by(primary) => (primary, now),
+            Some((_, Life::Busy(_) | Life::Suspect(_))) => return false,
+            _ => {
+                if let Some(outage) = self.outage.take() {
+                    self.told.clear();
+                    let took = now - outage.since;
+                    self.note("outage_over", self.believed(), "there is a primary again".to_owned(), took);
+                }
+                return false;
+            }
+        };
+        let outage = self.outage.get_or_insert(Outage { since: now, retry: now, attempts: 0 });
+        if outage.retry > now {
+            return false;
+        }
+        if self.is_demoted(primary) {
+            self.begin(Kind::Resumed, primary, first_failed, now);
+            return true;
+        }
+        if let Some(why) = self.reason_to_wait(primary) {
+            self.tell("primary_lost", Some(primary), &why, now);
+            return false;
+        }
+        self.begin(Kind::Failover, primary, first_failed, now);
+        true
+    }
+
+    /// Why nobody is promoted in its place by itself.
+    fn reason_to_wait(&self, primary: NodeId) -> Option<String> {
+        if self.member(primary).is_none_or(|member| member.duty == Duty::Fixed) {
+            return Some("this node's role is fixed".to_owned());
+        }
+        if let Some(rival) = self.rival(Timeline(self.journal.timeline)) {
+            return Some(format!(
+                "node {rival} was promoted while the primary lived: promote it by hand, or rebuild it; either loses writes"
+            ));
+        }
+        match self.settings.mode {
+            Mode::Never => Some("promote = \"never\"".to_owned()),
+            Mode::Command if self.journal.spent == Some(primary.0) => {
+                Some("failover_command has failed: promote a standby by hand".to_owned())
+            }
+            Mode::Command | Mode::Builtin => None,
+        }
+    }
+
+    fn is_demoted(&self, primary: NodeId) -> bool {
+        self.journal.demoted == Some(primary.0)
+    }
+
+    /// The primary that the journal or the view knows, and what is said of its life.
+    fn subject(&self) -> Option<(NodeId, Life)> {
+        let id = self.believed()?;
+        Some((id, self.view.node(id)?.life))
+    }
+
+    fn believed(&self) -> Option<NodeId> {
+        self.view.primary.or(self.journal.primary.map(NodeId))
+    }
+
+    fn member(&self, id: NodeId) -> Option<&Member> {
+        self.settings.members.iter().find(|member| member.id == id)
+    }
+
+    fn node(&self, id: NodeId) -> Option<&NodeView> {
+        self.view.node(id)
+    }
+
+    fn is_detached(&self, id: NodeId) -> bool {
+        self.journal.detached.contains(&id.0)
+    }
+
+    /// It answers and says that it is primary.
+    fn leads(&self, id: NodeId) -> bool {
+        self.node(id).is_some_and(|node| is_well(node) && node.role == Role::Primary)
+    }
+
+    /// It answers and says that it is a standby.
+    fn stands_by(&self, id: NodeId) -> bool {
+        self.node(id).is_some_and(|node| is_well(node) && node.role == Role::Standby)
+    }
+
+    fn is_dead(&self, id: NodeId) -> bool {
+        self.node(id).is_some_and(|node| matches!(node.life, Life::Dead(_)))
+    }
+
+    fn make_ruling(&mut self, now: Instant) -> Ruling {
+        let hold = match (&self.run, self.subject()) {
+            (Some(run), _) => run.hold(),
+            (None, _) if self.closing.is_some() => Some(Hold::Failover),
+            (None, Some((id, Life::Well))) if self.view.primary == Some(id) && self.leads(id) => None,
+            (None, Some((_, Life::Suspect(_) | Life::Busy(_)))) => Some(Hold::Suspect),
+            (None, Some((_, Life::Dead(_) | Life::Well))) => Some(Hold::NoPrimary),
+            (None, Some((_, Life::Unknown)) | None) => None,
+        };
+        let Some(why) = hold else {
+            self.held = None;
+            return self.ruling_with(Writes::Open);
+        };
+        let since = *self.held.get_or_insert(now);
+        let patient = now < since + self.settings.hold_timeout || why == Hold::SyncShortage;
+        self.ruling_with(if patient { Writes::Held { since, why } } else { Writes::Refused { why: why.as_str() } })
+    }
+
+    fn ruling_with(&self, writes: Writes) -> Ruling {
+        let mandate = match (&self.run, self.obeyed) {
+            (Some(run), _) => run.mandate(),
+            (None, Some(node)) => Mandate::Only(node, Epoch(0)),
+            (None, None) => Mandate::Free,
+        };
+        Ruling {
+            writes,
+            detached: self.journal.detached.iter().copied().map(NodeId).collect(),
+            epoch: self.floor,
+            timeline: Timeline(self.journal.timeline),
+            mandate,
+        }
+    }
+
+    /// Gives a job for the run's present step.
+    fn give(&mut self, job: Job, now: Instant) -> Ticket {
+        self.give_for(Purpose::Step, job, now)
+    }
+
+    fn give_for(&mut self, purpose: Purpose, job: Job, now: Instant) -> Ticket {
+        let ticket = Ticket(self.next);
+        self.next += 1;
+        self.pending.insert(ticket, (purpose, now + self.limit(&job)));
+        self.out.push(Action::Do(ticket, job));
+        ticket
+    }
+
+    /// How long a job may take before it counts as lost; the runner's own limits are a second shorter.
+    fn limit(&self, job: &Job) -> Duration {
+        self.settings.limit(job) + Duration::from_secs(1)
+    }
+
+    /// Writes the journal without waiting for it.
+    fn record(&mut self, now: Instant) {
+        let job = Job::Record(Box::new(self.journal.clone()));
+        self.give_for(Purpose::Aside(STATE), job, now);
+    }
+
+    /// Runs a hook that nobody waits for, once it is on disk that it was started (HA H13).
+    fn hook_aside(&mut self, what: &'static str, hook: Job, now: Instant) {
+        let job = Job::Record(Box::new(self.journal.clone()));
+        let ticket = self.give_for(Purpose::Announce(what), job, now);
+        self.hooks.insert(ticket, hook);
+    }
+
+    fn announced(&mut self, ticket: Ticket, what: &'static str, outcome: Outcome, now: Instant) {
+        let Some(hook) = self.hooks.remove(&ticket) else { return };
+        match outcome {
+            Outcome::Ok => drop(self.give_for(Purpose::Aside(what), hook, now)),
+            other => {
+                let why = format!("{what} is not run, since that cannot be written down: {}", run::text(other));
+                self.note("hook_not_run", None, why, Duration::ZERO);
+                self.rewrite = Some(now + REWRITE);
+            }
+        }
+    }
+
+    fn note(&mut self, event: &'static str, node: Option<NodeId>, why: String, took: Duration) {
+        let (from, to) = self.run.as_ref().map_or((None, None), |run| (Some(run.old), run.candidate));
+        let epoch = Epoch(self.run.as_ref().map_or(self.view.epoch.0, |run| run.epoch.0));
+        self.out.push(Action::Note(Note { event, node, from, to, epoch, why, took }));
+    }
+
+    /// As [`note`](Self::note), but the same words once only.
+    fn tell(&mut self, event: &'static str, node: Option<NodeId>, why: &str, now: Instant) {
+        if self.told != why {
+            self.told = why.to_owned();
+            let took = self.outage.map_or(Duration::ZERO, |outage| now - outage.since);
+            self.note(event, node, why.to_owned(), took);
+        }
+    }
+}
+
+fn is_well(node: &NodeView) -> bool {
+    node.life == Life::Well
+}
+
+impl Settings {
+    /// How long a job may take; the runner keeps to it.
+    pub fn limit(&self, job: &Job) -> Duration {
+        let seconds = match job {
+            Job::Barrier | Job::Consent(_) | Job::Record(_) | Job::Fence(_) => 2,
+            Job::Opinions(_) | Job::Restore(_) | Job::Relax(_) => 3,
+            Job::Recruit { .. } => 4,
+            Job::Follow { .. } => 5,
+            Job::Promote { .. } => 5,
+            Job::CatchUp(..) | Job::Drain(_) => 30,
+            Job::Checkpoint { .. } => 300,
+            Job::Hook { .. } | Job::Await(_) => return self.hook_timeout,
+        };
+        Duration::from_secs(seconds)
+    }
+}
+
+#[cfg(test)]
+pub(in crate::failover) mod tests;

@@ -1,0 +1,240 @@
+//! What an operator orders (HA H25), and the way of a switch-over up to the point where it becomes a promotion like any other (HA H12):
+//! drain → checkpoint → close → announce → stop the old primary → the candidate has everything.
+
+use std::time::{Duration, Instant};
+
+use super::Engine;
+use super::run::{Kind, Step, text};
+use super::words::{Action, Duty, Hook, IntentStep, Job, Order, Outcome, Ticket};
+use crate::cluster::{Life, NodeId, Timeline};
+
+/// An old primary whose stop failed is looked at for so long before it is given up.
+const LAST_LOOK: Duration = Duration::from_secs(10);
+
+impl Engine {
+    pub(super) fn order(&mut self, ticket: Ticket, order: Order, now: Instant) {
+        let answer = match order {
+            Order::Detach(node) => self.detach(node, now).map(Some),
+            Order::Attach(node) => self.attach(node, now).map(Some),
+            Order::Promote(node) if self.is_rival(node) => Ok(Some(self.obey(node))),
+            Order::Promote(node) => self.promote_by_hand(ticket, node, now).map(|()| None),
+            Order::SwitchOver(node) => self.switch_over(ticket, node, now).map(|()| None),
+        };
+        match answer {
+            Ok(Some(text)) => self.out.push(Action::Reply(ticket, Ok(text))),
+            // Answered when it is over.
+            Ok(None) => {}
+            Err(why) => self.out.push(Action::Reply(ticket, Err(why))),
+        }
+    }
+
+    fn known(&self, node: NodeId) -> Result<(), String> {
+        self.member(node).map(drop).ok_or_else(|| format!("there is no node {node}"))
+    }
+
+    fn detach(&mut self, node: NodeId, now: Instant) -> Result<String, String> {
+        self.known(node)?;
+        if self.believed() == Some(node) && !self.is_dead(node) {
+            return Err(format!("node {node} is the primary and answers: {}", how_to_switch(None)));
+        }
+        if self.run.as_ref().is_some_and(|run| run.candidate == Some(node)) {
+            return Err(format!("node {node} is being promoted"));
+        }
+        if self.is_detached(node) {
+            return Ok(format!("node {node} is detached already"));
+        }
+        self.journal.detached.push(node.0);
+        self.journal.detached.sort_unstable();
+        self.record(now);
+        self.note("detached", Some(node), "by an operator".to_owned(), Duration::ZERO);
+        self.notify(Hook::Failover, node, now);
+        Ok(format!("node {node} is detached"))
+    }
+
+    fn attach(&mut self, node: NodeId, now: Instant) -> Result<String, String> {
+        self.known(node)?;
+        if !self.is_detached(node) {
+            return Ok(format!("node {node} is attached already"));
+        }
+        self.journal.detached.retain(|id| *id != node.0);
+        self.record(now);
+        self.note("attached", Some(node), "by an operator".to_owned(), Duration::ZERO);
+        self.notify(Hook::Failback, node, now);
+        Ok(format!("node {node} is attached; it is used as soon as it is well"))
+    }
+
+    fn notify(&mut self, hook: Hook, node: NodeId, now: Instant) {
+        let Some(primary) = self.believed().filter(|_| self.settings.hooks.contains(&hook)) else { return };
+        self.journal.attempts += 1;
+        let job = Job::Hook { hook, node, old: primary, new: Some(primary), id: self.journal.attempts };
+        let what = if hook == Hook::Failback { "failback_command" } else { "failover_command" };
+        self.hook_aside(what, job, now);
+    }
+
+    fn promote_by_hand(&mut self, ticket: Ticket, node: NodeId, now: Instant) -> Result<(), String> {
+        self.known(node)?;
+        let (primary, life) = self.subject().ok_or("no primary was ever known")?;
+        let Life::Dead(first_failed) = life else {
+            return Err(format!("the primary, node {primary}, is not dead: {}", how_to_switch(Some(node))));
+        };
+        self.may_lead(node)?;
+        if self.run.as_ref().is_some_and(|run| run.irrevocable()) {
+            return Err("a promotion is under way that cannot be taken back".to_owned());
+        }
+        self.abandon("an operator promotes", now);
+        self.begin(Kind::ByHand(ticket, node), primary, first_failed, now);
+        Ok(())
+    }
+
+    /// The primary is dead, and this node was promoted before it died.
+    fn is_rival(&self, node: NodeId) -> bool {
+        let dead = self.believed().is_some_and(|primary| primary != node && self.is_dead(primary));
+        dead && self.run.is_none() && self.rival(Timeline(self.journal.timeline)) == Some(node)
+    }
+
+    fn obey(&mut self, node: NodeId) -> String {
+        self.obeyed = Some(node);
+        self.note("rival_obeyed", Some(node), "by an operator".to_owned(), Duration::ZERO);
+        format!("node {node} is the primary from now on; what the old one wrote since then is lost")
+    }
+
+    fn may_lead(&self, node: NodeId) -> Result<(), String> {
+        if self.member(node).is_none_or(|member| member.duty != Duty::Any) {
+            return Err(format!("node {node} may not be primary by configuration"));
+        }
+        if !self.stands_by(node) {
+            return Err(format!("node {node} does not answer as a standby"));
+        }
+        Ok(())
+    }
+
+    fn switch_over(&mut self, ticket: Ticket, node: Option<NodeId>, now: Instant) -> Result<(), String> {
+        if !self.settings.hooks.contains(&Hook::Demote) {
+            return Err("there is no means to stop the primary: set failover.demote_command".to_owned());
+        }
+        if self.run.is_some() {
+            return Err("a failover is under way".to_owned());
+        }
+        let primary =
+            self.view.primary.filter(|primary| self.leads(*primary)).ok_or("there is no primary that answers")?;
+        if self.member(primary).is_none_or(|member| member.duty == Duty::Fixed) {
+            return Err(format!("the role of node {primary} is fixed by configuration"));
+        }
+        let streams = |id: &NodeId| {
+            self.node(*id).and_then(|node| node.position.as_ref()).is_some_and(|position| position.streaming)
+        };
+        let position = |id: &NodeId| self.node(*id).and_then(|node| Some(node.position.as_ref()?.sample.lsn));
+        let all = self.settings.members.iter().map(|member| member.id);
+        let best =
+            all.filter(|id| *id != primary && self.may_lead(*id).is_ok() && streams(id) && !self.is_detached(*id));
+        let node = match node {
+            Some(node) if node == primary => return Err(format!("node {node} is the primary")),
+            Some(node) => node,
+            None => best.max_by_key(position).ok_or("no standby that may be primary streams from the primary")?,
+        };
+        self.known(node)?;
+        self.may_lead(node)?;
+        if !streams(&node) {
+            return Err(format!("node {node} does not stream from the primary"));
+        }
+        self.begin(Kind::SwitchOver(ticket, Some(node)), primary, now, now);
+        Ok(())
+    }
+
+    /// The standby that a switch-over moves the role to.
+    fn successor(&self) -> Option<NodeId> {
+        match self.run.as_ref()?.kind {
+            Kind::SwitchOver(_, node) => node,
+            _ => self.run.as_ref()?.candidate,
+        }
+    }
+
+    /// A job of the steps before the promotion has ended.
+    pub(super) fn planned_done(&mut self, outcome: Outcome, now: Instant) {
+        let (Some(run), Some(node)) = (self.run.as_ref(), self.successor()) else { return };
+        let (old, id) = (run.old, run.id);
+        match (&run.step, outcome) {
+            (Step::Draining, Outcome::Ok) => {
+                self.give_step(Step::Checkpointing, Job::Checkpoint { node: old, follow: node }, now);
+            }
+            (Step::Checkpointing, Outcome::Position(lsn)) => {
+                if let Some(run) = self.run.as_mut() {
+                    run.written = Some(lsn);
+                }
+                self.give_step(Step::Closing, Job::Fence(old), now);
+            }
+            (Step::Closing, Outcome::Ok) => self.announce(node, now),
+            (Step::Announcing, Outcome::Ok) => {
+                let job = Job::Hook { hook: Hook::Demote, node: old, old, new: Some(node), id };
+                self.give_step(Step::Demoting, job, now);
+            }
+            (Step::Announcing, other) => {
+                if let Some(run) = self.run.as_mut() {
+                    run.stopped_at = None;
+                }
+                self.abandon(&format!("the decision cannot be written down: {}", text(other)), now);
+            }
+            (Step::Demoting, outcome) if self.stopped.is_none() => {
+                self.stopped = Some(now);
+                self.planned_done(outcome, now);
+            }
+            (Step::Demoting, Outcome::Ok) => self.catch_up(node, now),
+            (Step::Demoting, other) => {
+                self.note("demote_failed", Some(old), text(other), Duration::ZERO);
+                self.wait_step(Step::Dying, Some(now + LAST_LOOK));
+            }
+            (Step::CatchingUp, Outcome::Ok) => self.wait_step(Step::Waiting, None),
+            (Step::CatchingUp, other) => {
+                self.note("catch_up_failed", Some(node), text(other), Duration::ZERO);
+                self.wait_step(Step::Dying, Some(now + LAST_LOOK));
+            }
+            (step, other) => {
+                let why = format!("the switch-over was given up ({step:?}): {}", text(other));
+                self.abandon(&why, now);
+            }
+        }
+    }
+
+    fn announce(&mut self, node: NodeId, now: Instant) {
+        let Some(run) = self.run.as_mut() else { return };
+        run.candidate = Some(node);
+        run.stopped_at = run.written;
+        self.journal.intent = Some(run.intent(IntentStep::Demoting));
+        self.journal.demoted = Some(run.old.0);
+        let journal = Box::new(self.journal.clone());
+        self.give_step(Step::Announcing, Job::Record(journal), now);
+    }
+
+    fn catch_up(&mut self, node: NodeId, now: Instant) {
+        let Some(lsn) = self.run.as_ref().and_then(|run| run.stopped_at) else { return };
+        self.give_step(Step::CatchingUp, Job::CatchUp(node, lsn), now);
+    }
+
+    /// The stop failed, or it is not known what became of it: a living old primary stays primary, a dead one is replaced as any other.
+    pub(super) fn dying(&mut self, now: Instant) -> bool {
+        let Some(run) = self.run.as_mut() else { return false };
+        let (old, late) = (run.old, run.timer.is_some_and(|timer| now >= timer));
+        if late && self.leads(old) {
+            self.abandon("the old primary was not stopped: it stays the primary", now);
+            return true;
+        }
+        if !self.old_is_down(old) {
+            return false;
+        }
+        // Whether it sent everything before it stopped is not known: the rules of a failover hold.
+        let Some(run) = self.run.as_mut() else { return false };
+        run.stopped_at = None;
+        run.candidate = None;
+        if !matches!(run.kind, Kind::SwitchOver(..)) {
+            run.kind = Kind::Resumed;
+        }
+        self.wait_step(Step::Waiting, None);
+        true
+    }
+}
+
+/// The words that an operator needs.
+fn how_to_switch(node: Option<NodeId>) -> String {
+    let node = node.map_or_else(|| "N".to_owned(), |node| node.to_string());
+    format!("move its role first, with `pgherd pcp promote_node --switchover {node}`")
+}

@@ -1,0 +1,320 @@
+//! From the decision to promote to the release of writes. Behind `pg_promote()` there is only forward (HA H7): the same node again, until
+//! it is primary, is known to have forgotten it, or was fenced.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::choice::Synchronous;
+use super::run::{Kind, Run, Step, text};
+use super::words::{Hook, Intent, IntentStep, Job, Mode, Outcome};
+use super::{Action, Engine, PAUSE};
+use crate::cluster::{Epoch, Lsn, NodeId, Timeline};
+
+/// The other standbys are waited for so long before writes are released.
+const FOLLOWERS: Duration = Duration::from_secs(2);
+/// Between two attempts to fence a candidate that has died.
+const FENCE_PAUSE: Duration = Duration::from_secs(10);
+
+impl Engine {
+    /// Writes down who is promoted; then there is no way back.
+    pub(super) fn commit(&mut self, now: Instant) {
+        let by_hook = self.settings.mode == Mode::Command;
+        let Some(run) = self.run.as_mut() else { return };
+        run.hooks.promotes = by_hook && run.kind == Kind::Failover;
+        let promised = run.candidate.map(|node| (node.0, run.started)).filter(|_| run.hooks.promotes);
+        let (intent, candidate) = (run.intent(IntentStep::Promoting), run.candidate);
+        if !candidate.is_some_and(|candidate| self.stands_by(candidate)) {
+            return self.abandon("the chosen standby does not answer any more", now);
+        }
+        self.journal.intent = Some(intent);
+        self.journal.promised = promised.or(self.journal.promised);
+        let journal = Box::new(self.journal.clone());
+        self.give_step(Step::Committing, Job::Record(journal), now);
+    }
+
+    pub(super) fn committed(&mut self, outcome: Outcome, now: Instant) {
+        let Some(run) = self.run.as_ref() else { return };
+        let (old, candidate, id) = (run.old, run.candidate, run.id);
+        match (outcome, candidate) {
+            (Outcome::Ok, Some(_)) if run.hooks.promotes => {
+                self.journal.spent = Some(old.0);
+                self.give_step(
+                    Step::Promoting,
+                    Job::Hook { hook: Hook::Failover, node: old, old, new: candidate, id },
+                    now,
+                );
+            }
+            (Outcome::Ok, Some(node)) => {
+                let recruits = run.standings.keys().copied().collect();
+                self.give_step(Step::Promoting, Job::Promote { node, recruits, again: None }, now);
+            }
+            (other, _) => self.abandon(&format!("the decision cannot be written down: {}", text(other)), now),
+        }
+    }
+
+    /// A promoting job has ended.
+    pub(super) fn promoted(&mut self, outcome: Outcome, now: Instant) {
+        let Some(run) = self.run.as_mut() else { return };
+        let Some(candidate) = run.candidate else { return };
+        match outcome {
+            Outcome::Promoted(_) => self.wait_step(Step::Settling, None),
+            Outcome::Ok if run.hooks.promotes => self.give_step(Step::Promoting, Job::Await(candidate), now),
+            other if run.hooks.promotes => {
+                if matches!(other, Outcome::NotSent(_)) {
+                    self.journal.promised = None;
+                }
+                let why = format!("failover_command did not promote: {}; promote a standby by hand", text(other));
+                self.note("failover_command_failed", Some(candidate), why.clone(), Duration::ZERO);
+                self.abandon(&why, now);
+            }
+            Outcome::NotSent(why) if !run.sent => self.abandon(&format!("nothing was promoted: {why}"), now),
+            Outcome::Restarted => self.abandon("the candidate was restarted before it was promoted", now),
+            other => {
+                let first = !std::mem::replace(&mut run.sent, true);
+                if first {
+                    let why = format!("the candidate is not primary yet, only it can be: {}", text(other));
+                    self.note("promotion_late", Some(candidate), why, Duration::ZERO);
+                }
+                self.wait_step(Step::Promoting, Some(now + PAUSE));
+            }
+        }
+    }
+
+    /// Waiting for a candidate that was told to become primary.
+    pub(super) fn promoting(&mut self, now: Instant) -> bool {
+        let Some(run) = self.run.as_ref() else { return false };
+        let Some(candidate) = run.candidate else { return false };
+        if self.leads_beyond(candidate, run.timeline) {
+            self.wait_step(Step::Settling, None);
+            return true;
+        }
+        let other = self
+            .settings
+            .members
+            .iter()
+            .map(|member| member.id)
+            .find(|id| *id != candidate && *id != run.old && self.leads_beyond(*id, run.timeline));
+        if let Some(other) = other {
+            self.abandon(&format!("node {other} was promoted by somebody else"), now);
+            return true;
+        }
+        if run.ticket.is_some() || run.timer.is_some_and(|timer| now < timer) {
+            return false;
+        }
+        if run.hooks.promotes {
+            self.give_step(Step::Promoting, Job::Await(candidate), now);
+        } else if self.stands_by(candidate) {
+            let (recruits, again) = (run.standings.keys().copied().collect(), Some(run.started));
+            self.give_step(Step::Promoting, Job::Promote { node: candidate, recruits, again }, now);
+        } else if self.is_dead(candidate) && self.settings.hooks.contains(&Hook::Fence) && !run.hooks.fenced {
+            let Some(run) = self.run.as_mut() else { return false };
+            run.hooks.fenced = true;
+            self.journal.intent = Some(run.intent(IntentStep::Promoting));
+            let journal = Box::new(self.journal.clone());
+            self.give_step(Step::CondemningCandidate, Job::Record(journal), now);
+        } else {
+            self.wait_step(Step::Promoting, Some(now + PAUSE));
+        }
+        false
+    }
+
+    /// A node that was promoted from that timeline and is not obeyed: it says that it is primary since before the primary died.
+    pub(super) fn rival(&self, timeline: Timeline) -> Option<NodeId> {
+        self.settings.members.iter().map(|member| member.id).find(|id| self.leads_beyond(*id, timeline))
+    }
+
+    /// It answers, as a primary on a later timeline.
+    fn leads_beyond(&self, id: NodeId, timeline: Timeline) -> bool {
+        let reached = self.node(id).and_then(|node| Some(node.position.as_ref()?.timeline));
+        self.leads(id) && reached.is_some_and(|reached| reached > timeline)
+    }
+
+    /// It is on disk that the candidate is being fenced: a hook runs once.
+    pub(super) fn candidate_condemned(&mut self, outcome: Outcome, now: Instant) {
+        let Some((run, candidate)) = self.run.as_ref().and_then(|run| Some((run, run.candidate?))) else { return };
+        let job = Job::Hook { hook: Hook::Fence, node: candidate, old: run.old, new: None, id: run.id };
+        match outcome {
+            Outcome::Ok => self.give_step(Step::FencingCandidate, job, now),
+            other => self.candidate_fenced(other, now),
+        }
+    }
+
+    pub(super) fn candidate_fenced(&mut self, outcome: Outcome, now: Instant) {
+        if outcome == Outcome::Ok {
+            return self.abandon("the candidate has died behind its promotion and was fenced", now);
+        }
+        let node = self.run.as_ref().and_then(|run| run.candidate);
+        self.note("fence_failed", node, text(outcome), Duration::ZERO);
+        self.wait_step(Step::Promoting, Some(now + FENCE_PAUSE));
+    }
+
+    /// Until `health` has published the new primary.
+    pub(super) fn settling(&mut self, now: Instant) -> bool {
+        let Some(run) = self.run.as_ref() else { return false };
+        let promoted = self.view.primary.filter(|id| self.leads_beyond(*id, run.timeline));
+        let promoted = promoted.filter(|id| Some(*id) == run.candidate);
+        let Some(primary) = promoted else {
+            let lost = run.candidate.is_some_and(|candidate| self.is_dead(candidate));
+            if lost {
+                self.wait_step(Step::Promoting, Some(now + PAUSE));
+            }
+            return lost;
+        };
+        let (old, begun, planned, id) = (run.old, run.begun, run.planned(), run.id);
+        let asked: BTreeSet<NodeId> = run.standings.keys().copied().filter(|id| *id != primary).collect();
+        self.journal.intent = None;
+        self.journal.spent = None;
+        self.journal.promised = None;
+        self.journal.hooked.clear();
+        let all = self.settings.members.iter().map(|member| member.id.0);
+        self.journal.following = all.filter(|id| *id != primary.0).collect();
+        self.journal.leader = Some((old.0, id));
+        if planned && self.settings.hooks.contains(&Hook::Follow) {
+            self.journal.hooked.push(old.0);
+        }
+        self.record(now);
+        if planned && self.settings.hooks.contains(&Hook::Follow) {
+            let job = Job::Hook { hook: Hook::Follow, node: old, old, new: Some(primary), id };
+            self.hook_aside("follow_primary_command", job, now);
+        }
+        if let Some(run) = self.run.as_mut() {
+            run.candidate = Some(primary);
+            run.epoch = self.view.epoch;
+            run.asked = asked;
+        }
+        self.note("promoted", Some(primary), "it is the primary now".to_owned(), now - begun);
+        self.wait_step(Step::Following, Some(now + FOLLOWERS));
+        true
+    }
+
+    /// Until those that were recruited follow, or take too long over it.
+    pub(super) fn following(&mut self, now: Instant) -> bool {
+        let Some(run) = self.run.as_ref() else { return false };
+        let Some(primary) = run.candidate else { return false };
+        let waits = run.asked.iter().any(|id| self.journal.following.contains(&id.0));
+        if waits && run.timer.is_some_and(|timer| now < timer) && !self.is_dead(primary) && !run.hooks.promotes {
+            return false;
+        }
+        if self.is_satisfied() || self.is_dead(primary) {
+            self.release(now);
+        } else if self.settings.relax_sync {
+            self.note(
+                "sync_relaxed",
+                Some(primary),
+                "too few synchronous standbys are left".to_owned(),
+                Duration::ZERO,
+            );
+            self.give_step(Step::Relaxing, Job::Relax(primary), now);
+        } else {
+            self.note(
+                "sync_shortage",
+                Some(primary),
+                "writes wait for its synchronous standbys".to_owned(),
+                Duration::ZERO,
+            );
+            self.wait_step(Step::Satisfying, None);
+        }
+        true
+    }
+
+    /// Enough standbys that `synchronous_standby_names` names stream from the primary (HA H9).
+    fn is_satisfied(&self) -> bool {
+        let Some(wanted) = Synchronous::parse(&self.view.synchronous) else { return true };
+        let streams = |id: NodeId| {
+            self.stands_by(id)
+                && self
+                    .node(id)
+                    .and_then(|node| node.position.as_ref())
+                    .is_some_and(|position| position.streaming && position.timeline.0 == self.journal.timeline)
+        };
+        let members = self.settings.members.iter().filter(|member| streams(member.id));
+        wanted.among(members) >= wanted.count
+    }
+
+    pub(super) fn relaxed(&mut self, outcome: Outcome) {
+        if outcome != Outcome::Ok {
+            let node = self.run.as_ref().and_then(|run| run.candidate);
+            self.note("sync_relax_failed", node, text(outcome), Duration::ZERO);
+        }
+        self.wait_step(Step::Satisfying, None);
+    }
+
+    pub(super) fn satisfying(&mut self, now: Instant) -> bool {
+        let dead = self.run.as_ref().and_then(|run| run.candidate).is_some_and(|primary| self.is_dead(primary));
+        let ready = dead || self.is_satisfied();
+        if ready {
+            self.release(now);
+        }
+        ready
+    }
+
+    fn release(&mut self, now: Instant) {
+        let Some(run) = self.run.take() else { return };
+        self.outage = None;
+        self.told.clear();
+        let (old, primary) = (run.old, run.candidate.unwrap_or(run.old));
+        let planned = run.planned();
+        if let Kind::ByHand(ticket, _) | Kind::SwitchOver(ticket, _) = run.kind {
+            self.out.push(Action::Reply(ticket, Ok(format!("node {primary} is the primary now"))));
+        }
+        let (id, by_hook, begun) = (run.id, run.hooks.promotes, run.begun);
+        self.run = Some(run);
+        let event = if planned { "switchover_done" } else { "failover_done" };
+        self.note(event, Some(primary), "writes go on".to_owned(), now - begun);
+        self.run = None;
+        if !by_hook && self.settings.hooks.contains(&Hook::Failover) {
+            let job = Job::Hook { hook: Hook::Failover, node: old, old, new: Some(primary), id };
+            self.hook_aside("failover_command", job, now);
+        }
+    }
+
+    pub(super) fn is_promoting(&self, node: NodeId) -> bool {
+        self.run.as_ref().is_some_and(|run| run.irrevocable() && run.candidate == Some(node))
+    }
+
+    /// Takes up what the process before has left (HA H13).
+    pub(super) fn resume(&mut self, now: Instant) {
+        let Some(intent) = self.journal.intent.clone() else { return };
+        let step = match intent.step {
+            IntentStep::Preparing => {
+                self.journal.intent = None;
+                self.note(
+                    "failover_undone",
+                    None,
+                    "begun by the process before, not promoted".to_owned(),
+                    Duration::ZERO,
+                );
+                return self.record(now);
+            }
+            IntentStep::Demoting => Step::Dying,
+            IntentStep::Promoting => Step::Promoting,
+        };
+        self.run = Some(Box::new(self.resumed(&intent, step, now)));
+        self.note("failover_resumed", None, "begun by the process before".to_owned(), Duration::ZERO);
+    }
+
+    fn resumed(&self, intent: &Intent, step: Step, now: Instant) -> Run {
+        // What it did to an old primary that stops has no limit, but must not be waited for without one.
+        let timer = if step == Step::Dying { now + self.settings.hook_timeout } else { now };
+        Run {
+            id: intent.id,
+            epoch: Epoch(intent.epoch),
+            kind: Kind::Resumed,
+            old: NodeId(intent.old),
+            timeline: Timeline(intent.timeline),
+            begun: now,
+            first_failed: now,
+            step,
+            ticket: None,
+            timer: Some(timer),
+            asked: BTreeSet::new(),
+            standings: std::collections::BTreeMap::new(),
+            candidate: intent.candidate.map(NodeId),
+            stopped_at: (intent.stopped_at > 0).then_some(Lsn(intent.stopped_at)),
+            written: None,
+            sent: true,
+            started: intent.started,
+            hooks: intent.hooks,
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What the engine keeps of one node: thresholds in both directions, when its next probe is due, and what is said of its life.
+
+use super::{FRESH_EVERY, Instant, MIN_GAP, NodeSettings, OVERDUE, Record, Seen, Thresholds};
+use crate::cluster::Life;
+use crate::health::reading::{Failure, Weight};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Health {
+    New,
+    Up { failures: u32 },
+    Down { successes: u32, needed: u32 },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Probing {
+    Idle {
+        due: Instant,
+    },
+    /// `again`: something was noticed after it had started.
+    Flying {
+        again: bool,
+    },
+}
+
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) settings: NodeSettings,
+    pub(super) health: Health,
+    pub(super) probing: Probing,
+    pub(super) started: Option<Instant>,
+    /// Probes until the next one that makes a new connection.
+    pub(super) until_fresh: u32,
+    /// The newest answer.
+    pub(super) last: Option<Seen>,
+    /// The one before it.
+    pub(super) earlier: Option<Seen>,
+    pub(super) failure: Option<Failure>,
+    /// Failures in a row that count towards its death, and when the first probe of the present row of failures started.
+    pub(super) counted: u32,
+    pub(super) failing: Option<Instant>,
+    pub(super) record: Record,
+}
+
+impl Node {
+    pub(super) fn new(settings: NodeSettings, now: Instant) -> Self {
+        Self {
+            settings,
+            health: Health::New,
+            probing: Probing::Idle { due: now },
+            started: None,
+            until_fresh: FRESH_EVERY,
+            last: None,
+            earlier: None,
+            failure: None,
+            counted: 0,
+            failing: None,
+            record: Record::default(),
+        }
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self.health, Health::Up { .. })
+    }
+
+    /// Earliest next probe after one that has just ended.
+    fn next_due(&self, now: Instant) -> Instant {
+        let Thresholds { period, retry_delay, max_retries, .. } = self.settings.thresholds;
+        let started = self.started.unwrap_or(now);
+        let by_period = started + period;
+        let due = match self.health {
+            Health::Up { failures: 0 } | Health::New => by_period,
+            Health::Up { .. } | Health::Down { successes: 1.., .. } => now + retry_delay,
+            // The server said that it is coming: look often, it will not be long. Or it is not known yet whether it has died.
+            Health::Down { .. } if self.failure.is_some_and(|f| f.weight() == Weight::OwnWord) => now + retry_delay,
+            Health::Down { .. } if (1..=max_retries).contains(&self.counted) => now + retry_delay,
+            Health::Down { .. } => by_period,
+        };
+        due.max(started + MIN_GAP).max(now)
+    }
+
+    pub(super) fn ended(&mut self, now: Instant) {
+        let again = matches!(self.probing, Probing::Flying { again: true });
+        let due =
+            if again { self.started.map_or(now, |started| (started + MIN_GAP).max(now)) } else { self.next_due(now) };
+        self.probing = Probing::Idle { due };
+    }
+
+    pub(super) fn hurry(&mut self, fresh: bool, now: Instant) {
+        if fresh {
+            self.until_fresh = 0;
+        }
+        match &mut self.probing {
+            Probing::Flying { again } => *again = true,
+            Probing::Idle { due } => {
+                let earliest = self.started.map_or(now, |started| started + MIN_GAP);
+                *due = (*due).min(earliest.max(now));
+            }
+        }
+    }
+
+    pub(super) fn answered(&mut self) {
+        self.failure = None;
+        (self.counted, self.failing) = (0, None);
+        self.health = match self.health {
+            Health::Down { successes, needed } if successes + 1 < needed => {
+                Health::Down { successes: successes + 1, needed }
+            }
+            _ => Health::Up { failures: 0 },
+        };
+    }
+
+    pub(super) fn failed(&mut self, failure: Failure) {
+        self.failure = Some(failure);
+        let Thresholds { max_retries, successes, .. } = self.settings.thresholds;
+        self.counted = if failure.weight() == Weight::Counts { self.counted.saturating_add(1) } else { 0 };
+        self.failing = if failure.weight() == Weight::Alive { None } else { self.failing.or(self.started) };
+        self.health = match (failure.weight(), self.health) {
+            (_, Health::New) => Health::Down { successes: 0, needed: 1 },
+            (Weight::Alive, health) => health,
+            (Weight::OwnWord, Health::Up { .. }) => Health::Down { successes: 0, needed: 1 },
+            (Weight::Counts, Health::Up { failures }) if failures < max_retries => {
+                Health::Up { failures: failures + 1 }
+            }
+            (Weight::Counts, Health::Up { .. }) => Health::Down { successes: 0, needed: successes.max(1) },
+            (_, Health::Down { needed, .. }) => Health::Down { successes: 0, needed },
+        };
+    }
+
+    /// When the probe under way becomes late (HA H1).
+    pub(super) fn overdue(&self) -> Option<Instant> {
+        matches!(self.probing, Probing::Flying { .. }).then_some(self.started? + OVERDUE)
+    }
+
+    /// What the probes say about its life.
+    pub(super) fn life(&self, now: Instant) -> Life {
+        match self.failing {
+            Some(since) if self.counted > self.settings.thresholds.max_retries => Life::Dead(since),
+            Some(since) if self.failure.is_some_and(|failure| failure.weight() == Weight::OwnWord) => Life::Busy(since),
+            Some(since) => Life::Suspect(since),
+            None => match (self.overdue(), self.started) {
+                (Some(late), Some(started)) if late <= now => Life::Suspect(started),
+                _ if self.last.is_none() && self.failure.is_none() => Life::Unknown,
+                _ => Life::Well,
+            },
+        }
+    }
+}

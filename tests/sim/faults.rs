@@ -1,0 +1,79 @@
+//! What goes wrong, and how it ends.
+
+use pgherd::cluster::{NodeId, Role};
+use pgherd::failover::engine::{Event, Order};
+
+use crate::world::{SECOND, World};
+
+/// At most one fault in a tick; each history has its own pace.
+pub(crate) fn maybe(world: &mut World) {
+    let pace = 20 + (world.seed % 7) * 40;
+    if !world.random.one_in(pace) {
+        return;
+    }
+    let id = world.random.below(world.servers.len() as u64) as usize;
+    // The primary is what matters: it is hit more often than others.
+    let leader = world.servers.iter().position(|server| server.role == Role::Primary && server.alive);
+    let id = if world.random.one_in(2) { leader.unwrap_or(id) } else { id };
+    let kind = world.random.below(14);
+    world.say(|world| format!("fault {kind} at node {id} ({:?})", world.servers[id].role));
+    match kind {
+        0 | 1 => world.servers[id].kill(),
+        2..=4 => world.servers[id].start(),
+        5 => world.servers[id].frozen = world.servers[id].alive,
+        6 | 7 => world.servers[id].frozen = false,
+        8 => world.servers[id].cut = !world.servers[id].cut,
+        9 => world.servers[id].isolated = !world.servers[id].isolated,
+        10 => world.proxy_dies(),
+        11 => {
+            // Restarted within a moment.
+            world.servers[id].kill();
+            world.servers[id].start();
+        }
+        12 => order(world, id),
+        _ => partners(world),
+    }
+}
+
+fn order(world: &mut World, id: usize) {
+    let node = NodeId(u16::try_from(id).expect("few"));
+    let order = match world.random.below(6) {
+        0 => Order::Promote(node),
+        1 => Order::SwitchOver(Some(node)),
+        2 => Order::Detach(node),
+        3 => Order::Attach(node),
+        _ => Order::SwitchOver(None),
+    };
+    world.order(order);
+}
+
+fn partners(world: &mut World) {
+    world.proxy.consent = !world.proxy.consent;
+    if !world.proxy.consent && world.proxy.alive() {
+        world.tell(Event::Withdrawn);
+    }
+}
+
+/// Everything that can be mended is.
+pub(crate) fn heal(world: &mut World) {
+    world.say(|_| "faults stop".to_owned());
+    for server in &mut world.servers {
+        (server.frozen, server.cut, server.isolated) = (false, false, false);
+        // What was stopped for a switch-over is started as a standby by whoever stopped it.
+        if server.demoted {
+            server.role = Role::Standby;
+        }
+        server.start();
+    }
+    world.proxy.consent = true;
+    world.proxy.steady = true;
+    world.slowest = world.slowest.min(SECOND);
+    attach(world);
+}
+
+/// Repeated, since the proxy may have been down.
+pub(crate) fn attach(world: &mut World) {
+    for id in 0..world.servers.len() {
+        world.order(Order::Attach(NodeId(u16::try_from(id).expect("few"))));
+    }
+}

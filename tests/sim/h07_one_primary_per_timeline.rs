@@ -1,0 +1,9 @@
+//! HA H7: a promotion that is late must not meet another one: no two servers ever become primary of the same timeline.
+
+use crate::world::World;
+
+pub(crate) fn check(world: &World) {
+    for (timeline, leaders) in &world.history.leaders {
+        assert!(leaders.len() < 2, "h07: nodes {leaders:?} were both primary of timeline {timeline}");
+    }
+}

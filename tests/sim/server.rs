@@ -1,0 +1,135 @@
+//! A simulated PostgreSQL server: a log, a timeline, a role, locks, a WAL receiver. Must not know the proxy's engine.
+
+use pgherd::cluster::{Lsn, Role, Timeline};
+use pgherd::health::reading::{Reading, Receiver};
+
+/// Moments: 25 ms each.
+pub(crate) type Tick = u64;
+
+/// A statement of a client on its way.
+#[derive(Debug, Clone)]
+pub(crate) struct Write {
+    pub(crate) row: u32,
+    /// The proxy's connection that it came by.
+    pub(crate) connection: u64,
+    pub(crate) arrives: Tick,
+    /// Where its commit stands in the log, once written.
+    pub(crate) written: Option<usize>,
+}
+
+/// What survives in `primary_conninfo`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stream {
+    pub(crate) upstream: usize,
+    pub(crate) incarnation: u32,
+    pub(crate) timeline: u32,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    pub(crate) alive: bool,
+    pub(crate) frozen: bool,
+    /// The proxy cannot reach it.
+    pub(crate) cut: bool,
+    /// Other servers cannot reach it.
+    pub(crate) isolated: bool,
+    pub(crate) role: Role,
+    pub(crate) timeline: u32,
+    pub(crate) log: Vec<u32>,
+    pub(crate) upstream: usize,
+    /// Our marker is in its `primary_conninfo`.
+    pub(crate) marker: bool,
+    /// Which process of the proxy holds the advisory lock.
+    pub(crate) lock: Option<u64>,
+    /// `pg_promote()` was called: when it takes effect.
+    pub(crate) promotes: Option<Tick>,
+    pub(crate) incarnation: u32,
+    pub(crate) stream: Option<Stream>,
+    /// When its WAL receiver last heard anything.
+    pub(crate) heard: Tick,
+    /// `synchronous_standby_names`: how many, and whose.
+    pub(crate) sync: Option<(usize, Vec<usize>)>,
+    pub(crate) inbox: Vec<Write>,
+    /// Stopped in order by `demote_command`: it waits to be started as a standby.
+    pub(crate) demoted: bool,
+}
+
+impl Server {
+    pub(crate) fn new(id: usize) -> Self {
+        Self {
+            alive: true,
+            frozen: false,
+            cut: false,
+            isolated: false,
+            role: if id == 0 { Role::Primary } else { Role::Standby },
+            timeline: 1,
+            log: Vec::new(),
+            upstream: 0,
+            marker: false,
+            lock: None,
+            promotes: None,
+            incarnation: 0,
+            stream: None,
+            heard: 0,
+            sync: None,
+            inbox: Vec::new(),
+            demoted: false,
+        }
+    }
+
+    pub(crate) fn runs(&self) -> bool {
+        self.alive && !self.frozen
+    }
+
+    /// The proxy can talk to it.
+    pub(crate) fn answers(&self) -> bool {
+        self.runs() && !self.cut
+    }
+
+    pub(crate) fn lsn(&self) -> Lsn {
+        Lsn(position(self.log.len()))
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.alive = false;
+        self.frozen = false;
+        self.lock = None;
+        self.promotes = None;
+        self.stream = None;
+        self.inbox.clear();
+    }
+
+    /// A restart forgets what `pg_promote()` has asked for.
+    pub(crate) fn start(&mut self) {
+        if self.alive {
+            return;
+        }
+        self.alive = true;
+        self.demoted = false;
+        self.incarnation += 1;
+    }
+
+    pub(crate) fn reading(&self) -> Reading {
+        let primary = self.role == Role::Primary;
+        let timeline = if primary { self.timeline } else { self.stream.map_or(0, |_| self.timeline) };
+        let names = |list: &Vec<usize>| list.iter().map(|id| format!("node{id}")).collect::<Vec<_>>().join(",");
+        let sync = self.sync.as_ref().map_or(String::new(), |(count, list)| format!("ANY {count} ({})", names(list)));
+        Reading {
+            role: self.role,
+            lsn: self.lsn(),
+            received: (!primary).then_some(self.lsn()),
+            timeline: Timeline(timeline),
+            checkpoint_timeline: Timeline(self.timeline),
+            receiver: if self.stream.is_some() { Receiver::Streaming } else { Receiver::Absent },
+            system: 7,
+            version: 150_000,
+            delay: None,
+            synchronous: primary.then(|| sync.into()),
+        }
+    }
+}
+
+/// The position behind so many records.
+pub(crate) fn position(records: usize) -> u64 {
+    (records as u64 + 1) * 100
+}

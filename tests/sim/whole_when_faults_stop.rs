@@ -1,0 +1,46 @@
+//! When faults stop, the cluster becomes whole by itself: one primary that takes writes, and every standby of its branch streams from it.
+
+use pgherd::cluster::{Role, Writes};
+use pgherd::failover::engine::Mode;
+
+use crate::world::World;
+
+pub(crate) fn is_whole(world: &World) -> Result<(), String> {
+    let view = &world.proxy.view;
+    if !world.proxy.alive() || !world.proxy.at_rest() {
+        return Err("the proxy is busy".to_owned());
+    }
+    let Some(primary) = view.primary.map(|id| usize::from(id.0)) else { return Err("there is no primary".to_owned()) };
+    if world.servers[primary].role != Role::Primary {
+        return Err(format!("node {primary} is no primary"));
+    }
+    for (id, server) in world.servers.iter().enumerate().filter(|(id, _)| *id != primary) {
+        let branch =
+            world.servers[primary].log.starts_with(&server.log) && server.timeline <= world.servers[primary].timeline;
+        // Whoever says that it is primary must be rebuilt, and so must who has what the primary has not.
+        let scripted = world.mode == Mode::Command;
+        if server.role == Role::Standby
+            && branch
+            && !scripted
+            && server.stream.is_none_or(|stream| stream.upstream != primary)
+        {
+            return Err(format!("node {id} does not stream from node {primary}"));
+        }
+        if server.marker || server.lock.is_some() {
+            return Err(format!("node {id} is recruited"));
+        }
+    }
+    let streams = |id: &&usize| world.servers[**id].stream.is_some_and(|stream| stream.upstream == primary);
+    let short =
+        world.servers[primary].sync.as_ref().is_some_and(|(count, ids)| ids.iter().filter(streams).count() < *count);
+    if view.writes != Writes::Open && !short {
+        return Err(format!("writes are {:?}", view.writes));
+    }
+    Ok(())
+}
+
+pub(crate) fn check(world: &World) {
+    if let Err(why) = is_whole(world) {
+        panic!("whole: long after the last fault {why}; the engine: {}", world.proxy.describe());
+    }
+}
