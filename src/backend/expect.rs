@@ -153,6 +153,17 @@ impl Expected {
         self.queue.len()
     }
 
+    /// One whole request of the client's is owed its answer, and nothing that was injected or is made here stands among it.
+    pub fn is_plain(&self) -> bool {
+        let (Some(last), before) = (self.queue.back(), self.queue.len().saturating_sub(1)) else { return false };
+        let ends = match last {
+            Expect::Query { hide: false } => before == 0,
+            Expect::Sync => self.queue.iter().take(before).all(kinds::is_plain),
+            _ => false,
+        };
+        ends && !self.copy_in && !self.in_series()
+    }
+
     /// The server waits for copy data.
     pub fn copy_in(&self) -> bool {
         self.copy_in

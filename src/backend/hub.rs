@@ -107,6 +107,8 @@ pub struct Hub {
     pub times: Cell<Times>,
     /// Connections opened before this moment are closed once idle.
     retired: Cell<Instant>,
+    /// The time as of the last housekeeping: near enough for times of minutes, and no question to the clock for each lease.
+    pub(super) tick: Cell<Instant>,
     pub(super) open: Opener,
     pub(super) post: Post,
     pools: RefCell<HashMap<PoolKey, Rc<Pool>>>,
@@ -129,6 +131,7 @@ impl Hub {
             interner,
             times: Cell::new(times),
             retired: Cell::new(now()),
+            tick: Cell::new(now()),
             open,
             post,
             pools: RefCell::default(),
@@ -219,11 +222,13 @@ impl Hub {
 
     pub(super) fn is_retired(&self, opened: Instant) -> bool {
         let lifetime = self.times.get().max_lifetime;
-        opened < self.retired.get() || (!lifetime.is_zero() && opened.elapsed() > lifetime)
+        opened < self.retired.get()
+            || (!lifetime.is_zero() && self.tick.get().saturating_duration_since(opened) > lifetime)
     }
 
     /// Closes what has been idle for too long or has died, and sees to sessions that still wait.
     pub fn housekeeping(&self) {
+        self.tick.set(now());
         let pools: Vec<_> = self.pools.borrow().values().cloned().collect();
         for pool in pools {
             pool.housekeeping();

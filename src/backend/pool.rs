@@ -13,7 +13,7 @@ use crate::support::clock::{Duration, Instant, now};
 use super::carried::Carried;
 use super::hub::{Hub, Mail, OpenError};
 use super::server::Server;
-use super::shared::{Full, Permit, PoolKey, SharedPool};
+use super::shared::{Full, Permit, PoolKey, Share, SharedPool};
 
 /// A waiter of another thread must be older by this before a connection moves to it (SESSIONS R16).
 const PATIENCE: Duration = Duration::from_millis(5);
@@ -29,6 +29,7 @@ const LOOK: usize = 8;
 /// One thread's part of a pool.
 pub struct Pool {
     hub: Weak<Hub>,
+    thread: usize,
     shared: Arc<SharedPool>,
     /// Boxed as the sessions hold them: a lease moves eight bytes.
     #[expect(clippy::vec_box, reason = "leasing and giving back must not move what is in the box")]
@@ -98,6 +99,7 @@ impl Pool {
     pub(super) fn new(hub: &Rc<Hub>, shared: Arc<SharedPool>) -> Rc<Self> {
         Rc::new(Self {
             hub: Rc::downgrade(hub),
+            thread: hub.thread,
             shared,
             idle: RefCell::default(),
             waiters: RefCell::default(),
@@ -193,7 +195,7 @@ impl Pool {
             Some(waiter) => waiter.deliver(Ok(server)),
             None => {
                 server.rest(&hub.buffers);
-                server.idle_since = now();
+                server.idle_since = hub.tick.get();
                 self.idle.borrow_mut().push(server);
             }
         }
@@ -418,17 +420,24 @@ impl Pool {
     }
 
     fn publish_idle(&self) {
-        let hub = self.hub();
         let count = u32::try_from(self.idle.borrow().len()).unwrap_or(u32::MAX);
-        self.shared.shares[hub.thread].idle.store(count, Ordering::Release);
+        self.share().idle.store(count, Ordering::Release);
     }
 
-    /// Tells the other threads what this one has and lacks.
+    fn share(&self) -> &Share {
+        &self.shared.shares[self.thread]
+    }
+
+    /// Tells the other threads what this one has and lacks. Nobody else writes there, so what has not changed is left alone: most often
+    /// nobody waits.
     fn publish(&self) {
         self.publish_idle();
-        let share = &self.shared.shares[self.hub().thread];
+        let share = self.share();
         let waiters = self.waiters.borrow();
         let count = u32::try_from(waiters.len()).unwrap_or(u32::MAX);
+        if count == 0 && share.waiting.load(Ordering::Relaxed) == 0 {
+            return;
+        }
         let before = share.waiting.swap(count, Ordering::AcqRel);
         self.shared.waiting.fetch_add(count.wrapping_sub(before), Ordering::AcqRel);
         let oldest = waiters.front().map_or(u64::MAX, |waiter| self.shared.since_origin(waiter.since));

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use crate::backend::{Fate, Lost, Made};
 use crate::support::buffer::LARGE;
 use crate::wire::write;
-use crate::wire::{ErrorFields, Header, TxStatus, back};
+use crate::wire::{self, ErrorFields, Header, Side, TxStatus, back};
 
 use super::Session;
 use super::lease::Leased;
@@ -21,6 +21,8 @@ pub(super) struct Downstream {
     pub(super) left: usize,
     /// That message is dropped, not passed.
     hide: bool,
+    /// The input is known to be one whole answer of messages that pass as they are.
+    pub(super) whole: bool,
 }
 
 /// Why a relay cannot go on.
@@ -58,7 +60,7 @@ impl Session {
     }
 
     /// Writes what is cleared for the client. True: something was written and more may be cleared now.
-    fn poll_write_client(&mut self, lease: &mut Leased, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+    pub(super) fn poll_write_client(&mut self, lease: &mut Leased, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut wrote = !self.client.output.is_empty();
         ready!(self.client.poll_flush(cx))?;
         while lease.down.pass > 0 {
@@ -78,6 +80,9 @@ impl Session {
     pub(super) fn scan(&mut self, lease: &mut Leased) -> Result<(), Lost> {
         if lease.down.left == 0 {
             self.emit_made(lease);
+        }
+        if self.scan_whole(lease)? {
+            return Ok(());
         }
         loop {
             let at = lease.down.pass;
@@ -100,6 +105,30 @@ impl Session {
                 return Ok(());
             }
         }
+    }
+
+    /// Clears a whole answer at once, as most are: all there, and nothing in it that would have to be looked into. False: message by
+    /// message.
+    pub(super) fn scan_whole(&mut self, lease: &mut Leased) -> Result<bool, Lost> {
+        let whole = std::mem::take(&mut lease.down.whole);
+        let plain = lease.quiet() && !lease.may_have_forgotten() && lease.server.expected.is_plain();
+        if !plain || !(whole || is_whole(lease.server.input.filled())) {
+            return Ok(false);
+        }
+        let (mut at, mut undone) = (0, Vec::new());
+        while let Some(header) = wire::peek_unlimited(&lease.server.input.filled()[at..]) {
+            if let Err(lost) = lease.server.observe_at(at, header, &mut undone) {
+                lease.down.pass = at;
+                return Err(lost);
+            }
+            at += header.size;
+        }
+        self.before_ready(lease);
+        if lease.ways.masked {
+            lease.server.input.filled_mut()[at - 1] = masked(lease).byte();
+        }
+        lease.down.pass = at;
+        Ok(true)
     }
 
     /// Continues a message that did not fit. False: nothing more is there.
@@ -149,8 +178,7 @@ impl Session {
             self.before_ready(lease);
         }
         if header.tag == back::READY && lease.ways.masked {
-            let status = if lease.failed { TxStatus::Failed } else { TxStatus::InBlock };
-            lease.server.input.filled_mut()[at + 5] = status.byte();
+            lease.server.input.filled_mut()[at + 5] = masked(lease).byte();
         }
         if header.tag == back::PARAMETER_STATUS {
             fate = self.on_parameter(lease, at, header);
@@ -244,6 +272,38 @@ impl Session {
         lease.server.input.consume(cleared);
         self.client.output.extend_from_slice(frames);
     }
+}
+
+/// What a block's status is shown as while a read of it runs outside of any (SESSIONS R12).
+fn masked(lease: &Leased) -> TxStatus {
+    if lease.failed { TxStatus::Failed } else { TxStatus::InBlock }
+}
+
+/// Is that one answer up to its ReadyForQuery, of messages that pass as they are?
+fn is_whole(bytes: &[u8]) -> bool {
+    let mut at = 0;
+    while let Some(Ok(Some(header))) = bytes.get(at..).map(|rest| wire::peek(rest, Side::Server)) {
+        at += header.size;
+        if header.tag == back::READY || !passes(header.tag) {
+            return header.tag == back::READY && at == bytes.len();
+        }
+    }
+    false
+}
+
+/// Nothing has to be looked into or kept of such a message.
+pub(super) fn passes(tag: u8) -> bool {
+    matches!(
+        tag,
+        back::ROW_DESCRIPTION
+            | back::DATA_ROW
+            | back::COMPLETE
+            | back::EMPTY_QUERY
+            | back::PARSE_COMPLETE
+            | back::BIND_COMPLETE
+            | back::NO_DATA
+            | back::PARAMETER_DESCRIPTION
+    )
 }
 
 /// The ErrorResponse behind what is cleared.

@@ -12,7 +12,7 @@ use crate::support::clock::{Duration, now};
 use crate::wire::{ErrorFields, back, sqlstate};
 
 use super::block::Block;
-use super::downstream::{Broken, is_stale};
+use super::downstream::{Broken, is_stale, passes};
 use super::lease::{ASK, Leased, NoLease, SetupError};
 use super::local::Refusal;
 use super::prepared::{Prepared, Unnamed};
@@ -63,6 +63,8 @@ impl Resort {
 enum First {
     /// It is the client's.
     Answer,
+    /// It is the client's, and all there; every message of it passes as it is.
+    Whole,
     /// An error that the primary shall have a say in.
     Error(String),
     /// A prepared statement of ours is not there any more, or its columns have changed: to be parsed again.
@@ -134,9 +136,11 @@ impl Session {
 
     async fn run_read(&mut self, mut lease: Leased, survey: &Survey) -> Result<ReadEnd, End> {
         let before = self.queue_read(&mut lease, survey);
-        let sent = now();
+        // A clock is asked only where the answer may count.
+        let sent = (lease.ways.resort == Resort::Primary).then(now);
         match std::future::poll_fn(|cx| self.poll_first(&mut lease, cx)).await {
             First::Answer => {}
+            First::Whole => lease.down.whole = true,
             First::Error(_) if lease.ways.resort != Resort::Standby => {}
             First::Stale if lease.ways.resort == Resort::Last => {}
             First::Error(code) => {
@@ -154,7 +158,7 @@ impl Session {
             First::Lost(lost) => {
                 self.restore(before);
                 self.report(lease.server.identity.node, Trouble::ConnectionLost);
-                if !lease.ways.resort.again(&lost, sent.elapsed()) {
+                if !lease.ways.resort.again(&lost, sent.map_or(Duration::ZERO, |sent| sent.elapsed())) {
                     self.client.input.consume(survey.size);
                     return self.lose_answer(lease, survey, &lost);
                 }
@@ -276,8 +280,18 @@ impl Session {
     }
 
     fn poll_replies_until_rest(&mut self, lease: &mut Leased, cx: &mut Context<'_>) -> Poll<Option<Broken>> {
+        let rests = |session: &Self, lease: &Leased| {
+            lease.server.at_rest() && lease.quiet() && session.client.output.is_empty()
+        };
+        // Most answers are there as a whole and go out at once.
+        if let Ok(true) = self.scan_whole(lease)
+            && let Poll::Ready(Ok(_)) = self.poll_write_client(lease, cx)
+            && rests(self, lease)
+        {
+            return Poll::Ready(None);
+        }
         let polled = self.poll_replies(lease, cx);
-        if lease.server.at_rest() && lease.quiet() && self.client.output.is_empty() {
+        if rests(self, lease) {
             return Poll::Ready(None);
         }
         polled.map(Some)
@@ -375,7 +389,7 @@ enum Seen {
 
 /// Reads the answer as far as it has come, taking nothing.
 fn first(lease: &Leased) -> Result<Seen, Lost> {
-    let (mut at, mut rows) = (0, false);
+    let (mut at, mut rows, mut plain) = (0, false, true);
     while let Some(header) = lease.server.header_at(at)? {
         let filled = lease.server.input.filled();
         match header.tag {
@@ -383,11 +397,13 @@ fn first(lease: &Leased) -> Result<Seen, Lost> {
                 let Some(body) = filled.get(at + 5..at + header.size) else { break };
                 return Ok(Seen::First(judge_error(&ErrorFields::parse(body))));
             }
+            back::READY if plain && at + header.size == filled.len() => return Ok(Seen::First(First::Whole)),
             back::READY => return Ok(Seen::First(First::Answer)),
             back::PARSE_COMPLETE | back::BIND_COMPLETE | back::CLOSE_COMPLETE | back::NOTICE => {}
             back::PARAMETER_DESCRIPTION | back::ROW_DESCRIPTION | back::NO_DATA | back::PARAMETER_STATUS => {}
             _ => rows = true,
         }
+        plain &= passes(header.tag);
         at += header.size;
         if at > filled.len() {
             break;

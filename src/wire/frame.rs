@@ -100,13 +100,17 @@ pub enum Fault {
 /// An unknown tag, or a length outside the limits of its kind.
 pub fn peek(bytes: &[u8], side: Side) -> Result<Option<Header>, Fault> {
     let Some((&tag, rest)) = bytes.split_first() else { return Ok(None) };
-    let limit = limit(tag, side).ok_or(Fault::Tag(tag))?;
-    let Some(field) = rest.first_chunk::<4>() else { return Ok(None) };
-    let length = i32::from_be_bytes(*field);
-    match u32::try_from(length) {
-        Ok(value) if value >= 4 && value <= limit => Ok(Some(Header { tag, size: value as usize + 1 })),
-        _ => Err(Fault::Length { tag, length }),
+    let limit = LIMITS[side as usize][tag as usize];
+    if limit == 0 {
+        return Err(Fault::Tag(tag));
     }
+    let Some(field) = rest.first_chunk::<4>() else { return Ok(None) };
+    let length = u32::from_be_bytes(*field);
+    // A negative length is above every limit.
+    if length < 4 || length > limit {
+        return Err(Fault::Length { tag, length: length.cast_signed() });
+    }
+    Ok(Some(Header { tag, size: length as usize + 1 }))
 }
 
 /// As [`peek`] for bytes whose frames were checked before.
@@ -116,28 +120,38 @@ pub fn peek_unlimited(bytes: &[u8]) -> Option<Header> {
     Some(Header { tag: head[0], size: length as usize + 1 })
 }
 
-fn limit(tag: u8, side: Side) -> Option<u32> {
+/// The largest length of each kind, by side and tag; 0: there is no such kind.
+static LIMITS: [[u32; 256]; 2] = {
+    let mut limits = [[0; 256]; 2];
+    let mut tag = 0_u8;
+    loop {
+        limits[Side::Client as usize][tag as usize] = limit(tag, Side::Client);
+        limits[Side::Server as usize][tag as usize] = limit(tag, Side::Server);
+        if tag == u8::MAX {
+            break limits;
+        }
+        tag += 1;
+    }
+};
+
+const fn limit(tag: u8, side: Side) -> u32 {
     match side {
         Side::Client => match tag {
-            front::QUERY | front::PARSE | front::BIND | front::COPY_DATA | front::FUNCTION_CALL => Some(LARGE),
-            front::DESCRIBE | front::EXECUTE | front::CLOSE | front::FLUSH | front::SYNC | front::TERMINATE => {
-                Some(SMALL)
-            }
-            front::COPY_DONE | front::COPY_FAIL | front::PASSWORD => Some(SMALL),
-            _ => None,
+            front::QUERY | front::PARSE | front::BIND | front::COPY_DATA | front::FUNCTION_CALL => LARGE,
+            front::DESCRIBE | front::EXECUTE | front::CLOSE | front::FLUSH | front::SYNC | front::TERMINATE => SMALL,
+            front::COPY_DONE | front::COPY_FAIL | front::PASSWORD => SMALL,
+            _ => 0,
         },
         Side::Server => match tag {
-            back::DATA_ROW | back::COPY_DATA | back::FUNCTION_RESULT => Some(0x7fff_ffff),
+            back::DATA_ROW | back::COPY_DATA | back::FUNCTION_RESULT => 0x7fff_ffff,
             back::ERROR | back::NOTICE | back::NOTIFICATION | back::ROW_DESCRIPTION | back::PARAMETER_DESCRIPTION => {
-                Some(LARGE)
+                LARGE
             }
-            back::AUTHENTICATION | back::PARAMETER_STATUS | back::KEY_DATA | back::READY | back::COMPLETE => {
-                Some(LARGE)
-            }
-            back::EMPTY_QUERY | back::PARSE_COMPLETE | back::BIND_COMPLETE | back::CLOSE_COMPLETE => Some(4),
-            back::NO_DATA | back::PORTAL_SUSPENDED | back::COPY_DONE => Some(4),
-            back::COPY_IN | back::COPY_OUT | back::COPY_BOTH | back::NEGOTIATE => Some(LARGE),
-            _ => None,
+            back::AUTHENTICATION | back::PARAMETER_STATUS | back::KEY_DATA | back::READY | back::COMPLETE => LARGE,
+            back::EMPTY_QUERY | back::PARSE_COMPLETE | back::BIND_COMPLETE | back::CLOSE_COMPLETE => 4,
+            back::NO_DATA | back::PORTAL_SUSPENDED | back::COPY_DONE => 4,
+            back::COPY_IN | back::COPY_OUT | back::COPY_BOTH | back::NEGOTIATE => LARGE,
+            _ => 0,
         },
     }
 }

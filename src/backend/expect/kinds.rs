@@ -47,6 +47,19 @@ pub(super) fn fallible(expect: &Expect) -> bool {
     )
 }
 
+/// A message of a series that the client sent itself.
+pub(super) fn is_plain(expect: &Expect) -> bool {
+    matches!(
+        expect,
+        Expect::Parse { hide: false, .. }
+            | Expect::Unnamed { hide: false, .. }
+            | Expect::Bind
+            | Expect::DescribeStatement
+            | Expect::DescribePortal
+            | Expect::Execute
+    )
+}
+
 pub(super) fn ends(expect: &Expect) -> bool {
     let refused = matches!(expect, Expect::Made { frames: Made::Frames(_), .. });
     refused || matches!(expect, Expect::Query { .. } | Expect::After | Expect::Sync | Expect::Function)
