@@ -66,7 +66,7 @@ fn r17_huge_results_do_not_delay_small_statements_of_the_same_thread() {
     });
     println!("alone {alone:?}, beside {moved:?} bytes {beside:?}");
     assert!(moved.iter().all(|bytes| *bytes >= 50_000_000), "the large results did not move: {moved:?}");
-    assert!(beside.1 < Duration::from_millis(100), "median, p99, longest: alone {alone:?}, beside {beside:?}");
+    assert!(beside.1 < Duration::from_millis(200), "median, p99, longest: alone {alone:?}, beside {beside:?}");
 }
 
 /// CPU time that a process has used, user and system.
