@@ -177,11 +177,15 @@ impl Server {
 
     /// Reads what is there into the input buffer, which must have room. Ready(0) is the end.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, buffers: &BufferPool) -> Poll<io::Result<usize>> {
-        if self.input.capacity() == 0 {
-            ready!(self.stream.poll_read_ready(cx))?;
-            buffers.lend(&mut self.input);
-        }
-        let count = ready!(self.stream.poll_read(cx, self.input.spare()))?;
+        buffers.lend(&mut self.input);
+        let Poll::Ready(count) = self.stream.poll_read(cx, self.input.spare()) else {
+            // Who waits holds no buffer.
+            if self.input.is_empty() {
+                buffers.take_back(&mut self.input);
+            }
+            return Poll::Pending;
+        };
+        let count = count?;
         self.input.commit(count);
         if self.input.is_full() {
             // Bulk data: fewer system calls from here on.
@@ -372,12 +376,7 @@ impl Server {
     /// Reads what came while it was idle. Returns false if it is of no more use: closed, or in an unexpected state.
     pub fn alive(&mut self, buffers: &BufferPool) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
-        loop {
-            match self.stream.poll_read_ready(&mut cx) {
-                Poll::Pending => return self.input.is_empty(),
-                Poll::Ready(Err(_)) => return false,
-                Poll::Ready(Ok(())) => {}
-            }
+        while !self.stream.is_silent(&mut cx) {
             match self.poll_fill(&mut cx, buffers) {
                 Poll::Pending => return self.input.is_empty() && self.shelve(buffers),
                 Poll::Ready(Ok(count)) if count > 0 => {}
@@ -387,6 +386,7 @@ impl Server {
                 return false;
             }
         }
+        self.input.is_empty()
     }
 
     /// Deals with messages that a server may send at any moment. An error on an idle connection announces its end.

@@ -140,6 +140,17 @@ impl Stream {
         }
     }
 
+    /// Nothing has come, not even the end, as far as the runtime knows: most often told without a system call.
+    #[inline]
+    pub fn is_silent(&mut self, cx: &mut Context<'_>) -> bool {
+        let blocks = |read: io::Result<usize>| read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        match self {
+            Self::Tcp(tcp) => blocks(tcp.try_read(&mut [])),
+            Self::Unix(unix) => blocks(unix.try_read(&mut [])),
+            Self::Tls(tcp, tls) => tls.0.poll_read_ready(tcp, cx).is_pending(),
+        }
+    }
+
     /// Writes some of `buf`. With TLS, what was taken may still wait for [`Stream::poll_flush`].
     #[inline]
     pub fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {

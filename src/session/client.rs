@@ -48,10 +48,7 @@ impl Client {
 
     /// Reads what is there; an empty buffer is lent memory only once there is something. Ready(0) is the end.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, buffers: &BufferPool) -> Poll<io::Result<usize>> {
-        if self.input.capacity() == 0 {
-            ready!(self.stream.poll_read_ready(cx))?;
-            buffers.lend(&mut self.input);
-        }
+        buffers.lend(&mut self.input);
         let count = match self.stream.poll_read(cx, self.input.spare()) {
             Poll::Ready(count) => count?,
             Poll::Pending => {

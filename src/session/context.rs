@@ -323,17 +323,26 @@ impl Context {
         !self.settings.borrow().client_idle_limit.is_zero()
     }
 
-    /// The verdict on facts, out of the cache if facts, catalog and policy are the same.
-    pub(super) fn judge(&self, who: &Who, facts: &Rc<Facts>) -> Judged {
-        let policy = self.policy.borrow().clone();
-        let catalog = who.known.generation();
-        let key = VerdictKey { database: who.number, catalog, policy: policy.generation };
+    /// What is known of a text, and the verdict on it if facts, catalog and policy are still those that it rests on.
+    pub(super) fn known(&self, who: &Who, fingerprint: Fingerprint) -> Option<(Rc<Facts>, Option<Judged>)> {
+        let key = self.verdict_key(who);
+        self.facts.borrow_mut().get(fingerprint).map(|entry| (entry.facts().clone(), entry.verdict(key)))
+    }
+
+    fn verdict_key(&self, who: &Who) -> VerdictKey {
+        let policy = self.policy.borrow().generation;
+        VerdictKey { database: who.number, catalog: who.known.generation(), policy }
+    }
+
+    /// The verdict on facts, out of the cache if possible.
+    pub(super) fn judge(&self, who: &Who, facts: &Facts) -> Judged {
+        let key = self.verdict_key(who);
         if let Some(entry) = self.facts.borrow_mut().get(facts.fingerprint)
             && let Some(judged) = entry.verdict(key)
         {
             return judged;
         }
-        let verdict = routing::verdict(facts, who.known.get().as_deref(), &policy);
+        let verdict = routing::verdict(facts, who.known.get().as_deref(), &self.policy.borrow());
         if verdict.needs_catalog && who.known.want() {
             (self.global.want_catalog)(&who.known);
         }

@@ -65,12 +65,17 @@ impl Session {
         if !scan.whole {
             return self.judge(self.context.opaque.clone());
         }
-        let known = self.context.facts.borrow_mut().get(scan.fingerprint).map(|entry| entry.facts().clone());
-        let facts = known.unwrap_or_else(|| self.context.analyze(text, self.lexing, scan.fingerprint));
+        let (facts, judged) = match self.context.known(&self.who, scan.fingerprint) {
+            Some(known) => known,
+            None => (self.context.analyze(text, self.lexing, scan.fingerprint), None),
+        };
         if self.context.policy.borrow().wants_primary(text) {
             return self.judge(kept_on_primary(&facts));
         }
-        self.judge(facts)
+        match judged {
+            Some(verdict) => Looked { facts, verdict },
+            None => self.judge(facts),
+        }
     }
 
     /// The verdict on facts.
