@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 use crate::cluster::{NodeId, Shared, Status};
+use crate::failover::runner::{self, Parts};
 use crate::health::catalogs::Loader;
 use crate::health::connection::Dialer;
 use crate::health::engine::NodeSettings;
@@ -15,12 +16,14 @@ use crate::net::Listener;
 use crate::support::clock::Duration;
 
 use super::data::{Common, ThreadMail};
+use super::failover::{DataThreads, Monitored};
 
 /// After an accept that failed for want of descriptors or memory.
 const BREATHER: Duration = Duration::from_millis(50);
 
 /// What runs on the control thread.
 pub(super) struct Duties {
+    pub(super) failover: Parts<Monitored, DataThreads>,
     pub(super) monitor: Monitor,
     pub(super) nodes: Vec<NodeSettings>,
     pub(super) prober: Dialer,
@@ -39,11 +42,13 @@ impl Duties {
     /// Runs until the end is told. Call within the runtime of the control thread.
     pub(super) async fn run(self) {
         let local = LocalSet::new();
-        let Self { monitor, nodes, prober, loader, reader, generation, listeners, common, mut end, mut deaf } = self;
+        let Self { failover, monitor, nodes, prober, loader, reader, generation, listeners, common, mut end, mut deaf } =
+            self;
         let shared = common.global.cluster.clone();
         let accepting: Vec<_> =
             listeners.into_iter().map(|listener| local.spawn_local(accept(listener, common.clone()))).collect();
         local.spawn_local(monitor.run(nodes, prober));
+        local.spawn_local(runner::run(failover));
         local.spawn_local(loader.run(reader));
         local.spawn_local(follow(generation, shared, common));
         local.spawn_local(async move {

@@ -55,6 +55,10 @@ pub(super) enum ThreadMail {
     Retire,
     /// A node is gone: idle connections to it are of no use.
     Forget(NodeId),
+    /// What this thread decided under earlier views has been said or is asked again.
+    Barrier(oneshot::Sender<()>),
+    /// A primary is being replaced: nothing of this node may be used any more, and no later answer of it counts.
+    Fence(NodeId, oneshot::Sender<()>),
     /// Somebody wants to see the sessions.
     Describe(oneshot::Sender<Vec<Description>>),
     /// Other settings hold.
@@ -253,6 +257,13 @@ fn receive(context: &Rc<Context>, common: &Arc<Common>, passing: &Rc<Passing>, m
         }
         ThreadMail::Forget(node) => context.hub.forget_idle(node),
         // Who asked may have given up.
+        ThreadMail::Barrier(passed) => {
+            let _ = passed.send(());
+        }
+        ThreadMail::Fence(node, done) => {
+            context.hub.forget_idle(node);
+            let _ = done.send(());
+        }
         ThreadMail::Describe(asked) => drop(asked.send(context.describe())),
         ThreadMail::Reload(settings) => context.reload(settings.0, settings.1),
         ThreadMail::Stop(_) => {}

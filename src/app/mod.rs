@@ -3,7 +3,7 @@
 mod control;
 mod data;
 pub mod demo;
-
+mod failover;
 pub mod log;
 mod parser;
 mod passthrough;
@@ -25,6 +25,7 @@ use crate::auth::{Credentials, Password, Users, UsersError};
 use crate::backend::{Registry, Times};
 use crate::cluster::{Knowledge, NodeId, Shared};
 use crate::config::{self, Settings};
+use crate::failover::engine::Order;
 use crate::health::connection::Dialer;
 use crate::health::engine::{Fixed, NodeSettings, Thresholds};
 use crate::health::{catalogs, runner};
@@ -67,6 +68,14 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// What a failover must keep.
+    #[error("failover.state_directory {}: {source}", folder.display())]
+    State {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A thread or runtime could not be made.
     #[error("cannot start: {0}")]
     Start(std::io::Error),
@@ -80,6 +89,7 @@ pub struct Running {
     control: Option<JoinHandle<()>>,
     end: Option<mpsc::Sender<()>>,
     deaf: Option<mpsc::Sender<()>>,
+    desk: failover::Desk,
     port: u16,
     policies: u64,
 }
@@ -98,6 +108,16 @@ impl Running {
     /// What each data thread counts.
     pub fn counters(&self) -> &[Arc<Counters>] {
         &self.common.global.counters
+    }
+
+    /// Takes an operator's order to the failover engine; the answer is there when it is over (HA H25). Blocks: not for a runtime's thread.
+    ///
+    /// # Errors
+    /// Why it is refused, or failed, for people.
+    pub fn order(&self, order: Order) -> Result<String, String> {
+        let (answer, told) = tokio::sync::oneshot::channel();
+        self.desk.orders.blocking_send((order, answer)).map_err(|_| "the control thread has ended".to_owned())?;
+        told.blocking_recv().map_err(|_| "the control thread has ended".to_owned())?
     }
 
     /// Clients that are connected, those that still log in included.
@@ -126,6 +146,8 @@ impl Running {
             let parts = Box::new((policy.clone(), session_settings(&settings)));
             let _ = mail.blocking_send(ThreadMail::Reload(parts));
         }
+        // One that waits already is older: the next reload brings the newest.
+        let _ = self.desk.reloads.try_send(settings.clone());
         self.settings = settings;
         Ok(changes)
     }
@@ -187,6 +209,7 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
+    let kept = failover::store(&settings)?;
     let registry = Arc::new(Registry::new(threads));
     let (monitor, health) = runner::channel();
     let users = users(&settings)?;
@@ -215,7 +238,9 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
         let _inside = runtime.enter();
         listen(&settings)?
     };
+    let (parts, desk) = failover::parts(&settings, kept, &health, dialer(&settings, &servers), &common);
     let duties = Duties {
+        failover: parts,
         monitor,
         nodes: settings.nodes.iter().map(node_settings).collect(),
         prober: dialer(&settings, &servers),
@@ -240,6 +265,7 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
         control: Some(control),
         end: Some(end),
         deaf: Some(deaf),
+        desk,
         port,
         policies: 1,
     })

@@ -7,6 +7,7 @@ mod check;
 pub mod pid;
 mod process;
 mod report;
+mod rights;
 mod servers;
 
 use std::path::PathBuf;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::Failure;
 use super::check::Finding;
+use super::rights;
 use crate::auth::{Credentials, Password};
 use crate::backend::KeyMaker;
 use crate::cluster::{NodeId, Role};
@@ -32,6 +33,8 @@ struct Answer {
     room: u32,
     /// Zero: for ever.
     receiver_timeout: Duration,
+    /// What the monitor role lacks.
+    missing: Vec<String>,
 }
 
 /// Asks all nodes at the same time, for one that is unreachable takes its whole timeout.
@@ -40,7 +43,7 @@ pub(super) fn findings(settings: &Settings) -> Result<Vec<Finding>, Failure> {
     let tasks = tokio::task::LocalSet::new();
     let answers = runtime.block_on(tasks.run_until(async {
         let dialer = Rc::new(dialer(settings)?);
-        let started: Vec<_> = settings.nodes.iter().map(|node| start(&dialer, node)).collect();
+        let started: Vec<_> = settings.nodes.iter().map(|node| start(&dialer, settings, node)).collect();
         let mut answers = Vec::new();
         for task in started {
             answers.push(task.await?);
@@ -60,15 +63,16 @@ pub(super) fn findings(settings: &Settings) -> Result<Vec<Finding>, Failure> {
     Ok(findings)
 }
 
-fn start(dialer: &Rc<Dialer>, node: &Node) -> tokio::task::JoinHandle<Result<Answer, String>> {
+fn start(dialer: &Rc<Dialer>, settings: &Settings, node: &Node) -> tokio::task::JoinHandle<Result<Answer, String>> {
     let (dialer, id, limit) = (dialer.clone(), node.id, node.health_check.timeout);
+    let settings = settings.clone();
     tokio::task::spawn_local(async move {
-        let asked = tokio::time::timeout(limit, ask(&dialer, id)).await;
+        let asked = tokio::time::timeout(limit, ask(&dialer, &settings, id)).await;
         asked.unwrap_or_else(|_| Err(format!("no answer within {} ms", limit.as_millis())))
     })
 }
 
-async fn ask(dialer: &Dialer, id: NodeId) -> Result<Answer, String> {
+async fn ask(dialer: &Dialer, settings: &Settings, id: NodeId) -> Result<Answer, String> {
     let mut client = dialer.connect(id, None).await.map_err(|error| error.detail)?;
     let rows = client.query(PROBE_SQL).await.map_err(|error| error.detail)?;
     let reading = rows.first().and_then(Reading::from_row).ok_or("an answer that PostgreSQL would not give")?;
@@ -76,7 +80,9 @@ async fn ask(dialer: &Dialer, id: NodeId) -> Result<Answer, String> {
     let number = |row: &Row, index: usize| row.get(index)?.as_deref()?.parse::<u64>().ok();
     let limits = rows.first().and_then(|row| Some((number(row, 0)?, number(row, 1)?)));
     let (room, timeout) = limits.ok_or("an answer that PostgreSQL would not give")?;
+    let missing = rights::missing(settings, reading.version, &mut client).await?;
     Ok(Answer {
+        missing,
         reading,
         room: u32::try_from(room).unwrap_or(u32::MAX),
         receiver_timeout: Duration::from_millis(timeout),
@@ -94,6 +100,9 @@ fn judge(settings: &Settings, node: &Node, answer: &Answer) -> Result<String, St
         return Err(
             "promote = \"builtin\" needs wal_receiver_timeout of at most 3s on standbys (2s is good)".to_owned()
         );
+    }
+    if !answer.missing.is_empty() {
+        return Err(format!("the monitor role lacks rights for a failover: {}", answer.missing.join("; ")));
     }
     let (version, timeline) = (answer.reading.version / 10_000, answer.reading.timeline.0);
     Ok(format!("{role}, PostgreSQL {version}, timeline {timeline}, room for {room} connections"))

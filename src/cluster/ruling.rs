@@ -24,6 +24,8 @@ pub struct Ruling {
     pub epoch: Epoch,
     /// No server on an older timeline becomes primary.
     pub timeline: Timeline,
+    /// The primary of the last epoch: at the first choice it stays primary if it says that it is, though somebody was promoted since.
+    pub primary: Option<NodeId>,
     /// Who may take the primary's place.
     pub mandate: Mandate,
 }
@@ -35,6 +37,7 @@ impl Default for Ruling {
             detached: Vec::new(),
             epoch: Epoch(0),
             timeline: Timeline(0),
+            primary: None,
             mandate: Mandate::Free,
         }
     }

@@ -45,6 +45,11 @@ impl Build {
         self.problems.push(Problem { message: message.into(), ..problem }.hint(hint));
     }
 
+    /// Where relative paths start.
+    pub(super) fn folder(&self) -> &std::path::Path {
+        &self.folder
+    }
+
     pub(super) fn opt_path(&self, reader: &Reader<'_>, name: &str) -> Option<PathBuf> {
         reader.opt_text(name).map(|text| self.folder.join(text))
     }

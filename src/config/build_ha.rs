@@ -27,7 +27,11 @@ pub(super) fn failover(build: &mut Build, reader: Reader<'_>) -> Failover {
             fence: reader.opt_text("fence_command"),
             demote: reader.opt_text("demote_command"),
             timeout: reader.duration("command_timeout"),
+            folder: build.folder().to_owned(),
         },
+        state_directory: build
+            .opt_path(&reader, "state_directory")
+            .unwrap_or_else(|| build.folder().join("pgherd.state")),
     };
     if failover.promote == Promote::Command && failover.commands.failover.is_none() {
         let message = "`promote = \"command\"` needs `failover_command`";

@@ -164,6 +164,8 @@ rows! {
         fence_command: Text, Unset(r#""hooks/fence.sh %d %h""#), Live, "", "Run before a promotion, to cut the old primary off.";
         demote_command: Text, Unset(r#""hooks/demote.sh %d %h %D""#), Live, "", "Stops the old primary cleanly in a switch-over.";
         command_timeout: Duration(SECOND, DAY), Default(r#""1min""#), Live, "", "Longest run of one of these commands.";
+        state_directory: Path, Unset(r#""/var/lib/pgherd""#), Restart, "work_dir logdir",
+            "What must survive this process: epoch, nodes taken out, a failover under way; unset: pgherd.state beside this file.";
     }
     Recovery {
         user: Text, Unset(r#""postgres""#), Live, "recovery_user", "Role that may run it; unset: the monitor role.";

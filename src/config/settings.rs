@@ -411,6 +411,8 @@ pub struct Failover {
     pub auto_failback_interval: Duration,
     /// The hooks.
     pub commands: FailoverCommands,
+    /// What must survive the process.
+    pub state_directory: PathBuf,
 }
 
 /// The hooks of `[failover]`: a program with arguments and placeholders, run without a shell.
@@ -428,6 +430,8 @@ pub struct FailoverCommands {
     pub demote: Option<String>,
     /// The longest that one of them may take.
     pub timeout: Duration,
+    /// They run in this folder, the configuration file's, and programs with a relative path are found from there.
+    pub folder: PathBuf,
 }
 
 /// `[recovery]`: online recovery of a node.

@@ -14,6 +14,7 @@ mod chores;
 mod planned;
 mod promotion;
 mod run;
+mod seen;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,6 +86,8 @@ pub struct Engine {
     pauses: BTreeMap<NodeId, Instant>,
     /// Hooks that wait for the journal to say that they were started: none is run twice.
     hooks: BTreeMap<Ticket, Job>,
+    /// When nodes that say that they are primary, and are not obeyed, were first seen.
+    rivals: BTreeMap<NodeId, Instant>,
     /// An operator has chosen this one of two that say that they are primary.
     obeyed: Option<NodeId>,
     /// When the primary was stopped for a switch-over: what was read from it before does not count.
@@ -117,6 +120,7 @@ impl Engine {
             pauses: BTreeMap::new(),
             hooks: BTreeMap::new(),
             stopped: None,
+            rivals: BTreeMap::new(),
             obeyed: None,
             rewrite: None,
             closing: None,
@@ -144,6 +148,11 @@ impl Engine {
     pub fn at_rest(&self) -> bool {
         let run = self.run.as_ref().is_none_or(|run| run.step == run::Step::Satisfying);
         run && (self.run.is_some() || self.outage.is_none()) && self.journal.recruited.is_empty()
+    }
+
+    /// How long a job may take; see [`Settings::limit`].
+    pub fn limit_of(&self, job: &Job) -> Duration {
+        self.settings.limit(job)
     }
 
     /// When the next [`Event::Tick`] is due, at the latest.
@@ -210,54 +219,6 @@ impl Engine {
                     self.note(what, None, format!("{what}: {why}"), Duration::ZERO);
                 }
             }
-        }
-    }
-
-    fn see(&mut self, view: Arc<ClusterView>, now: Instant) {
-        self.view = view.clone();
-        let Some(primary) = view.primary_node().filter(|node| node.role == Role::Primary && is_well(node)) else {
-            return;
-        };
-        let timeline = primary.position.as_ref().map_or(Timeline(0), |position| position.timeline);
-        let asked = primary.position.as_ref().map(|position| position.sample.asked);
-        let stopping = self.run.as_ref().is_some_and(|run| run.stopped_at.is_some());
-        if stopping && self.journal.primary == Some(primary.id.0) && timeline.0 == self.journal.timeline {
-            return;
-        }
-        if self.stopped.is_some_and(|stopped| asked.is_none_or(|asked| asked <= stopped)) {
-            return;
-        }
-        let back = self.journal.spent == Some(primary.id.0) || self.journal.demoted.is_some();
-        let new = (self.view.epoch.0 + 1, Some(primary.id.0), timeline.0, self.view.synchronous.as_ref());
-        let old = &self.journal;
-        if !back && new == (old.epoch, old.primary, old.timeline, old.synchronous.as_str()) || timeline.0 < old.timeline
-        {
-            return;
-        }
-        self.obeyed = self.obeyed.filter(|node| *node != primary.id);
-        if Some(primary.id.0) != old.primary && !self.is_promoting(primary.id) {
-            self.adopted(primary.id, now);
-        }
-        (self.journal.spent, self.journal.demoted, self.stopped) = (None, None, None);
-        (self.journal.epoch, self.journal.primary, self.journal.timeline) =
-            ((self.view.epoch.0 + 1).max(self.journal.epoch), Some(primary.id.0), timeline.0);
-        self.journal.synchronous = self.view.synchronous.as_ref().to_owned();
-        self.record(now);
-    }
-
-    /// Somebody else has promoted this node: it is obeyed.
-    fn adopted(&mut self, node: NodeId, now: Instant) {
-        let from = self.journal.primary.map(NodeId);
-        self.journal.hooked.clear();
-        let all = self.settings.members.iter().map(|member| member.id.0);
-        // With `never` somebody else sees to it, with `command` it is not known whether the hook has.
-        let ours = self.settings.mode == Mode::Builtin && from.is_some();
-        self.journal.following = all.filter(|id| ours && *id != node.0).collect();
-        self.journal.promised = self.journal.promised.filter(|(promised, _)| *promised != node.0);
-        if let Some(from) = from {
-            self.journal.leader = Some((from.0, self.journal.attempts));
-            self.closing = Some(self.give_for(Purpose::Close, Job::Fence(from), now));
-            self.note("primary_adopted", Some(node), "promoted by somebody else".to_owned(), Duration::ZERO);
         }
     }
 
@@ -349,6 +310,10 @@ impl Engine {
         self.journal.detached.contains(&id.0)
     }
 
+    fn is_condemned(&self, id: NodeId) -> bool {
+        self.journal.condemned.contains(&id.0)
+    }
+
     /// It answers and says that it is primary.
     fn leads(&self, id: NodeId) -> bool {
         self.node(id).is_some_and(|node| is_well(node) && node.role == Role::Primary)
@@ -387,11 +352,13 @@ impl Engine {
             (None, Some(node)) => Mandate::Only(node, Epoch(0)),
             (None, None) => Mandate::Free,
         };
+        let out: BTreeSet<u16> = self.journal.detached.iter().chain(&self.journal.condemned).copied().collect();
         Ruling {
             writes,
-            detached: self.journal.detached.iter().copied().map(NodeId).collect(),
+            detached: out.into_iter().map(NodeId).collect(),
             epoch: self.floor,
             timeline: Timeline(self.journal.timeline),
+            primary: self.journal.primary.map(NodeId),
             mandate,
         }
     }

@@ -45,6 +45,20 @@ impl Connector for Dialer {
     type Client = Connection;
 
     async fn connect(&self, node: NodeId, database: Option<&str>) -> Result<Connection, ProbeError> {
+        self.log_in(node, database.unwrap_or(&self.database), None).await
+    }
+}
+
+impl Dialer {
+    /// A physical replication connection: it takes replication commands as queries (HA H6).
+    ///
+    /// # Errors
+    /// How it failed; the role may lack REPLICATION.
+    pub async fn replicate(&self, node: NodeId) -> Result<Connection, ProbeError> {
+        self.log_in(node, "", Some("true")).await
+    }
+
+    async fn log_in(&self, node: NodeId, database: &str, replication: Option<&str>) -> Result<Connection, ProbeError> {
         let target = self.targets.borrow().get(&node).cloned();
         let Some(target) = target else {
             return Err(ProbeError { failure: Failure::Unreachable, detail: format!("node {node} has no address") });
@@ -52,8 +66,7 @@ impl Connector for Dialer {
         // Nothing that the role or the database has set may change how answers look.
         let options = [("application_name", APPLICATION_NAME), ("client_encoding", "UTF8"), ("statement_timeout", "0")];
         let options = options.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let database = database.unwrap_or(&self.database);
-        let params = LoginParams { user: &self.user, database, options: &options, replication: None };
+        let params = LoginParams { user: &self.user, database, options: &options, replication };
         let deadline = clock::now() + LOGIN_LIMIT;
         let done = login::connect(&target, &params, &self.credentials, &self.keys, deadline).await;
         let done = done.map_err(|error| ProbeError {

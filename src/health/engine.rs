@@ -319,7 +319,9 @@ impl Engine {
     /// The choice as `failover` allows it, and the least epoch for it. One that was promoted on purpose takes the place of a primary
     /// that has come back meanwhile.
     fn mandated(&self, choice: Choice, candidates: &[Candidate<'_>]) -> (Choice, Epoch) {
-        let Mandate::Only(only, epoch) = self.ruling.mandate else { return (choice, Epoch(0)) };
+        let Mandate::Only(only, epoch) = self.ruling.mandate else {
+            return (self.expected(candidates).unwrap_or(choice), Epoch(0));
+        };
         let ours = |node: &&Candidate<'_>| {
             node.id == only
                 && node.reading.role == Role::Primary
@@ -333,6 +335,20 @@ impl Engine {
             Some(node) => (Choice::Node(only, node.reading.timeline, node.reading.system), epoch),
             None => (Choice::Unchanged, epoch),
         }
+    }
+
+    /// At the first choice: the primary of the last epoch, if it still is one and no standby has gone over to another.
+    fn expected(&self, candidates: &[Candidate<'_>]) -> Option<Choice> {
+        let expected = self.ruling.primary.filter(|_| self.view.primary.is_none())?;
+        let Candidate { id, reading, .. } = candidates.iter().find(|node| node.id == expected && node.eligible)?;
+        let gone = |node: &&Candidate<'_>| {
+            node.reading.role == Role::Standby
+                && node.reading.system == reading.system
+                && node.reading.timeline > reading.timeline
+        };
+        let stays = reading.role == Role::Primary && reading.timeline >= self.ruling.timeline;
+        let alone = candidates.iter().find(gone).is_none();
+        (stays && alone).then_some(Choice::Node(*id, reading.timeline, reading.system))
     }
 
     fn judge_nodes(&mut self, primary: Option<NodeId>, epoch: Epoch) -> Vec<Judgement> {

@@ -4,11 +4,13 @@
 mod certificate;
 mod dial;
 mod listen;
+mod sever;
 mod stream;
 pub mod tls;
 mod tls_state;
 
 pub use dial::{DialError, DialFault, DialTarget, Endpoint, dial};
 pub use listen::{Listener, bind_tcp, bind_unix};
+pub use sever::sever;
 pub use stream::{DetachedStream, Keepalive, PeerAddr, SocketOptions, Stream};
 pub use tls::{ClientTls, ServerTls, SslMode, TlsError};

@@ -265,7 +265,10 @@ impl World {
             }
             (Hook::Follow, Some(successor)) => self.follow_by_hook(id, successor),
             (Hook::Demote, Some(_)) if !self.stop_in_order(id) => return failed("it does not answer"),
-            (Hook::Fence, _) if works => self.servers[id].kill(),
+            (Hook::Fence, _) if works => {
+                self.servers[id].kill();
+                self.history.fenced.insert(id);
+            }
             _ => {}
         }
         if works && !self.mishap(10) { Outcome::Ok } else { failed("exit 1") }

@@ -167,6 +167,7 @@ impl World {
     fn proxy_starts(&mut self) {
         let now = self.proxy.instant(self.now);
         self.proxy.incarnation += 1;
+        self.proxy.view = Arc::new(ClusterView::empty());
         let nodes = self.proxy.settings.members.iter().map(node_settings).collect();
         let failover = failover::Engine::new(self.proxy.settings.clone(), self.proxy.disk.clone(), now);
         let ruling = failover.ruling().clone();

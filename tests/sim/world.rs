@@ -70,6 +70,8 @@ pub(crate) struct History {
     pub(crate) writers: Vec<(u64, usize)>,
     /// Which server became primary of each timeline.
     pub(crate) leaders: BTreeMap<u32, BTreeSet<usize>>,
+    /// Servers that `fence_command` has killed.
+    pub(crate) fenced: BTreeSet<usize>,
     /// Hooks by number: which, for whom.
     pub(crate) hooks: BTreeMap<(Hook, u64, NodeId), u32>,
     /// Attempts to promote by `failover_command`, by the primary that was replaced and the epoch.

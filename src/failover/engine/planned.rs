@@ -43,6 +43,9 @@ impl Engine {
         if self.is_detached(node) {
             return Ok(format!("node {node} is detached already"));
         }
+        if self.run.as_ref().is_some_and(|run| !run.irrevocable()) {
+            self.abandon("an operator takes a node out", now);
+        }
         self.journal.detached.push(node.0);
         self.journal.detached.sort_unstable();
         self.record(now);
@@ -53,9 +56,13 @@ impl Engine {
 
     fn attach(&mut self, node: NodeId, now: Instant) -> Result<String, String> {
         self.known(node)?;
-        if !self.is_detached(node) {
+        if !self.is_detached(node) && !self.is_condemned(node) {
             return Ok(format!("node {node} is attached already"));
         }
+        if self.leads(node) && self.believed() != Some(node) || self.is_condemned(node) && !self.stands_by(node) {
+            return Err(format!("node {node} does not answer as a standby: rebuild it first"));
+        }
+        self.journal.condemned.retain(|id| *id != node.0);
         self.journal.detached.retain(|id| *id != node.0);
         self.record(now);
         self.note("attached", Some(node), "by an operator".to_owned(), Duration::ZERO);
@@ -94,6 +101,7 @@ impl Engine {
 
     fn obey(&mut self, node: NodeId) -> String {
         self.obeyed = Some(node);
+        self.journal.condemned.retain(|id| *id != node.0);
         self.note("rival_obeyed", Some(node), "by an operator".to_owned(), Duration::ZERO);
         format!("node {node} is the primary from now on; what the old one wrote since then is lost")
     }

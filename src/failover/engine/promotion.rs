@@ -23,7 +23,8 @@ impl Engine {
         run.hooks.promotes = by_hook && run.kind == Kind::Failover;
         let promised = run.candidate.map(|node| (node.0, run.started)).filter(|_| run.hooks.promotes);
         let (intent, candidate) = (run.intent(IntentStep::Promoting), run.candidate);
-        if !candidate.is_some_and(|candidate| self.stands_by(candidate)) {
+        let usable = |node: NodeId| self.stands_by(node) && !self.is_detached(node) && !self.is_condemned(node);
+        if !candidate.is_some_and(usable) {
             return self.abandon("the chosen standby does not answer any more", now);
         }
         self.journal.intent = Some(intent);
@@ -124,7 +125,7 @@ impl Engine {
     }
 
     /// It answers, as a primary on a later timeline.
-    fn leads_beyond(&self, id: NodeId, timeline: Timeline) -> bool {
+    pub(super) fn leads_beyond(&self, id: NodeId, timeline: Timeline) -> bool {
         let reached = self.node(id).and_then(|node| Some(node.position.as_ref()?.timeline));
         self.leads(id) && reached.is_some_and(|reached| reached > timeline)
     }
@@ -141,6 +142,9 @@ impl Engine {
 
     pub(super) fn candidate_fenced(&mut self, outcome: Outcome, now: Instant) {
         if outcome == Outcome::Ok {
+            if let Some(candidate) = self.run.as_ref().and_then(|run| run.candidate) {
+                self.journal.condemned.push(candidate.0);
+            }
             return self.abandon("the candidate has died behind its promotion and was fenced", now);
         }
         let node = self.run.as_ref().and_then(|run| run.candidate);

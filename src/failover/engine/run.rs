@@ -308,7 +308,7 @@ impl Engine {
     /// Nodes that answer as standbys; an old primary that has come back as one is one.
     pub(super) fn standbys(&self) -> Vec<NodeId> {
         let all = self.settings.members.iter().map(|member| member.id);
-        all.filter(|id| !self.is_detached(*id) && self.stands_by(*id)).collect()
+        all.filter(|id| !self.is_detached(*id) && !self.is_condemned(*id) && self.stands_by(*id)).collect()
     }
 
     /// How many of them must be recruited.

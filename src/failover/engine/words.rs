@@ -105,6 +105,8 @@ pub struct Journal {
     pub synchronous: String,
     /// Taken out by an operator. What is merely down is not here: down is not sticky.
     pub detached: Vec<u16>,
+    /// Fenced behind a promotion that may have happened: never primary, until they answer as standbys and are attached.
+    pub condemned: Vec<u16>,
     /// Standbys that may bear our marker instead of their own `primary_conninfo`.
     pub recruited: Vec<u16>,
     /// Standbys that must follow the present primary and have not been told yet.

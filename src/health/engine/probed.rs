@@ -80,8 +80,11 @@ impl Node {
 
     pub(super) fn ended(&mut self, now: Instant) {
         let again = matches!(self.probing, Probing::Flying { again: true });
-        let due =
-            if again { self.started.map_or(now, |started| (started + MIN_GAP).max(now)) } else { self.next_due(now) };
+        let due = if again && self.counted == 0 {
+            self.started.map_or(now, |started| (started + MIN_GAP).max(now))
+        } else {
+            self.next_due(now)
+        };
         self.probing = Probing::Idle { due };
     }
 
@@ -91,6 +94,8 @@ impl Node {
         }
         match &mut self.probing {
             Probing::Flying { again } => *again = true,
+            // Condemning takes its time, however many notice that something is wrong.
+            Probing::Idle { .. } if self.counted > 0 => {}
             Probing::Idle { due } => {
                 let earliest = self.started.map_or(now, |started| started + MIN_GAP);
                 *due = (*due).min(earliest.max(now));

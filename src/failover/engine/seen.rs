@@ -1,0 +1,87 @@
+//! What a new view means: whose epoch it is, who was promoted by somebody else, and who must not be believed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::words::{Job, Mode};
+use super::{Engine, Purpose, is_well};
+use crate::cluster::{ClusterView, NodeId, Role, Timeline};
+
+impl Engine {
+    pub(super) fn see(&mut self, view: Arc<ClusterView>, now: Instant) {
+        self.view = view.clone();
+        self.judge_rivals(now);
+        let Some(primary) = view.primary_node().filter(|node| node.role == Role::Primary && is_well(node)) else {
+            return;
+        };
+        let timeline = primary.position.as_ref().map_or(Timeline(0), |position| position.timeline);
+        let asked = primary.position.as_ref().map(|position| position.sample.asked);
+        let stopping = self.run.as_ref().is_some_and(|run| run.stopped_at.is_some());
+        if stopping && self.journal.primary == Some(primary.id.0) && timeline.0 == self.journal.timeline {
+            return;
+        }
+        if self.stopped.is_some_and(|stopped| asked.is_none_or(|asked| asked <= stopped)) {
+            return;
+        }
+        let back = self.journal.spent == Some(primary.id.0) || self.journal.demoted.is_some();
+        let new = (self.view.epoch.0 + 1, Some(primary.id.0), timeline.0, self.view.synchronous.as_ref());
+        let old = &self.journal;
+        if !back && new == (old.epoch, old.primary, old.timeline, old.synchronous.as_str()) || timeline.0 < old.timeline
+        {
+            return;
+        }
+        self.obeyed = self.obeyed.filter(|node| *node != primary.id);
+        if Some(primary.id.0) != old.primary && !self.is_promoting(primary.id) {
+            self.adopted(primary.id, now);
+        }
+        (self.journal.spent, self.journal.demoted, self.stopped) = (None, None, None);
+        (self.journal.epoch, self.journal.primary, self.journal.timeline) =
+            ((self.view.epoch.0 + 1).max(self.journal.epoch), Some(primary.id.0), timeline.0);
+        self.journal.synchronous = self.view.synchronous.as_ref().to_owned();
+        self.record(now);
+    }
+
+    /// Who was promoted while the primary lived lacks what that one has written since, and must not take its place later, not even for the
+    /// next process: unless the old primary itself follows it.
+    fn judge_rivals(&mut self, now: Instant) {
+        let Some(primary) = self.believed().filter(|_| self.run.is_none()) else { return };
+        let timeline = Timeline(self.journal.timeline);
+        let Some(position) = self.node(primary).and_then(|node| node.position.clone()) else { return };
+        if self.stands_by(primary) && position.timeline > timeline {
+            self.journal.condemned.clear();
+        }
+        let ids: Vec<NodeId> =
+            self.settings.members.iter().map(|member| member.id).filter(|id| *id != primary).collect();
+        for id in ids {
+            if !self.leads_beyond(id, timeline) {
+                self.rivals.remove(&id);
+                continue;
+            }
+            let noticed = *self.rivals.entry(id).or_insert(now);
+            let lived = self.view.primary == Some(primary) && self.leads(primary) && position.sample.asked > noticed;
+            if lived && !self.is_condemned(id) {
+                self.journal.condemned.push(id.0);
+                self.record(now);
+                let why =
+                    "promoted while the primary lives: it is not used until it is rebuilt as a standby and attached";
+                self.note("rival", Some(id), why.to_owned(), Duration::ZERO);
+            }
+        }
+    }
+
+    /// Somebody else has promoted this node: it is obeyed.
+    fn adopted(&mut self, node: NodeId, now: Instant) {
+        let from = self.journal.primary.map(NodeId);
+        self.journal.hooked.clear();
+        let all = self.settings.members.iter().map(|member| member.id.0);
+        // With `never` somebody else sees to it, with `command` it is not known whether the hook has.
+        let ours = self.settings.mode == Mode::Builtin && from.is_some();
+        self.journal.following = all.filter(|id| ours && *id != node.0).collect();
+        self.journal.promised = self.journal.promised.filter(|(promised, _)| *promised != node.0);
+        if let Some(from) = from {
+            self.journal.leader = Some((from.0, self.journal.attempts));
+            self.closing = Some(self.give_for(Purpose::Close, Job::Fence(from), now));
+            self.note("primary_adopted", Some(node), "promoted by somebody else".to_owned(), Duration::ZERO);
+        }
+    }
+}

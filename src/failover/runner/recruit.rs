@@ -1,0 +1,184 @@
+//! Recruiting a standby and taking it back (HA H5): an advisory lock in a session that stays open, our marker in `primary_conninfo`, the
+//! original in the state directory. Must not promote.
+
+use tokio::time::sleep;
+
+use super::jobs::{LOOK, field, literal};
+use super::{Servers, Sql, Threads, World};
+use crate::cluster::{Epoch, Lsn, NodeId, Timeline};
+use crate::failover::conninfo;
+use crate::failover::engine::{Outcome, Standing};
+
+/// "pgherd" as a number: the lock that one recruiter at a time has on each standby.
+const LOCK: u64 = 0x7067_6865_7264;
+
+/// Rounds of looking at a WAL receiver that is to end, or a position that is to be stable.
+const ROUNDS: u32 = 100;
+
+/// Where the value of `primary_conninfo` comes from, and the value.
+pub(super) struct Setting {
+    pub(super) value: String,
+    pub(super) source: String,
+}
+
+pub(super) async fn setting(sql: &mut impl Sql) -> Result<Setting, String> {
+    let rows = sql
+        .query(
+            "SELECT setting, CASE WHEN source = 'command line' THEN source ELSE coalesce(sourcefile, '') END \
+             FROM pg_catalog.pg_settings WHERE name = 'primary_conninfo'",
+        )
+        .await?;
+    let value = field(&rows, 0).ok_or("primary_conninfo cannot be read: the monitor role needs pg_monitor")?.to_owned();
+    let source = field(&rows, 1).unwrap_or_default().to_owned();
+    if source == "command line" {
+        return Err("primary_conninfo is set on the command line, where it cannot be changed".to_owned());
+    }
+    if conninfo::has_password(&value) {
+        return Err("primary_conninfo holds a password, which every change would log: use a passfile".to_owned());
+    }
+    Ok(Setting { value, source })
+}
+
+/// Sets `primary_conninfo`, or resets it to what the configuration file says, and waits until it holds.
+pub(super) async fn change(sql: &mut impl Sql, value: &str, reset: bool) -> Result<(), String> {
+    let statement = if reset {
+        "ALTER SYSTEM RESET primary_conninfo".to_owned()
+    } else {
+        format!("ALTER SYSTEM SET primary_conninfo = {}", literal(value))
+    };
+    sql.query(&statement).await?;
+    sql.query("SELECT pg_catalog.pg_reload_conf()").await?;
+    for _ in 0..ROUNDS {
+        let rows = sql.query("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'primary_conninfo'").await?;
+        if field(&rows, 0) == Some(value) {
+            return Ok(());
+        }
+        sleep(LOOK).await;
+    }
+    Err("primary_conninfo does not change: is it set elsewhere?".to_owned())
+}
+
+async fn lock(sql: &mut impl Sql) -> Result<(), String> {
+    let rows = sql.query(&format!("SELECT pg_catalog.pg_try_advisory_lock({LOCK})")).await?;
+    if field(&rows, 0) == Some("t") { Ok(()) } else { Err("another proxy recruits it".to_owned()) }
+}
+
+/// The greater one of received and replayed, what was replayed, and whether replay is slow on purpose.
+async fn position(sql: &mut impl Sql) -> Result<(Lsn, Lsn, bool), String> {
+    let rows = sql
+        .query(
+            "SELECT pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn(), \
+             pg_catalog.pg_is_wal_replay_paused() OR pg_catalog.current_setting('recovery_min_apply_delay') <> '0'",
+        )
+        .await?;
+    let at = |column| field(&rows, column).and_then(Lsn::parse).unwrap_or_default();
+    Ok((at(0).max(at(1)), at(1), field(&rows, 2) == Some("t")))
+}
+
+impl<S: Servers, T: Threads> World<S, T> {
+    /// A session with the lock of that node: the one that is there, if it still works, or a new one.
+    pub(super) async fn locked(&self, node: NodeId, kept: Option<S::Sql>) -> Result<S::Sql, String> {
+        if let Some(mut kept) = kept
+            && kept.query("SELECT 1").await.is_ok()
+        {
+            return Ok(kept);
+        }
+        let mut sql = self.servers.connect(node).await?;
+        lock(&mut sql).await?;
+        Ok(sql)
+    }
+
+    pub(super) async fn recruit(&self, node: NodeId, epoch: Epoch, lock_only: bool) -> Outcome {
+        let place = self.place(node);
+        let mut place = place.lock().await;
+        let kept = place.session.take();
+        let work = async {
+            let mut sql = self.locked(node, kept).await?;
+            let standing = self.stand(node, &mut sql, epoch, lock_only).await?;
+            Ok::<_, String>((sql, standing))
+        };
+        match work.await {
+            Ok((sql, standing)) => {
+                place.session = Some(sql);
+                Outcome::Recruited(standing)
+            }
+            Err(why) => Outcome::Failed(why),
+        }
+    }
+
+    async fn stand(&self, node: NodeId, sql: &mut S::Sql, epoch: Epoch, lock_only: bool) -> Result<Standing, String> {
+        let rows = sql
+            .query(
+                "SELECT pg_catalog.pg_is_in_recovery(), \
+                 (1000000 * extract(epoch FROM pg_catalog.pg_postmaster_start_time()))::pg_catalog.int8, \
+                 (SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver)",
+            )
+            .await?;
+        if field(&rows, 0) != Some("t") {
+            return Err("it is not in recovery".to_owned());
+        }
+        let started = field(&rows, 1).and_then(|text| text.parse().ok()).unwrap_or(0);
+        // What a receiver that has not streamed yet says is 0.
+        let received = field(&rows, 2).and_then(|text| text.parse().ok()).filter(|timeline| *timeline > 0);
+        let timeline = match received {
+            Some(timeline) => Timeline(timeline),
+            None => self.servers.timeline(node).await?,
+        };
+        if !lock_only {
+            let Setting { value, source } = setting(sql).await?;
+            if !conninfo::is_marked(&value) {
+                self.store.keep(node, &value, &source).map_err(|error| error.to_string())?;
+                change(sql, &conninfo::mark(&value, epoch.0), false).await?;
+            }
+            stopped(sql).await?;
+        }
+        let mut last = position(sql).await?;
+        for _ in 0..ROUNDS {
+            sleep(LOOK).await;
+            let now = position(sql).await?;
+            let stable = now.0 == last.0;
+            last = now;
+            if stable {
+                break;
+            }
+        }
+        let (lsn, replayed, slow) = last;
+        Ok(Standing { timeline, lsn, replayed, started, slow })
+    }
+
+    /// Takes our marker away and gives the lock back. Nothing is changed where there is no marker.
+    pub(super) async fn restore(&self, node: NodeId) -> Result<(), String> {
+        let place = self.place(node);
+        let mut place = place.lock().await;
+        let mut sql = self.locked(node, place.session.take()).await?;
+        let now = setting_if_readable(&mut sql).await?;
+        if let Some(value) = now.filter(|value| conninfo::is_marked(value)) {
+            let original = conninfo::unmark(&value);
+            let kept = self.store.kept(node).filter(|(kept, _)| *kept == original);
+            // What came from another file than ALTER SYSTEM's is what that file says.
+            let reset = kept.is_some_and(|(_, source)| !source.is_empty() && !source.ends_with("postgresql.auto.conf"));
+            change(&mut sql, &original, reset).await?;
+        }
+        self.store.forget(node);
+        // The lock goes with the session.
+        Ok(())
+    }
+}
+
+/// The value alone; a role that may not read it has never recruited anybody.
+async fn setting_if_readable(sql: &mut impl Sql) -> Result<Option<String>, String> {
+    let rows = sql.query("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'primary_conninfo'").await?;
+    Ok(field(&rows, 0).map(str::to_owned))
+}
+
+/// Waits until nothing is received any more.
+async fn stopped(sql: &mut impl Sql) -> Result<(), String> {
+    for _ in 0..ROUNDS {
+        let rows = sql.query("SELECT count(*) FROM pg_catalog.pg_stat_wal_receiver WHERE status = 'streaming'").await?;
+        if field(&rows, 0) == Some("0") {
+            return Ok(());
+        }
+        sleep(LOOK).await;
+    }
+    Err("its WAL receiver does not stop".to_owned())
+}

@@ -1,0 +1,170 @@
+//! What makes a standby a primary, and another standby follow it (HA H7, H11). Must not choose who.
+
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use super::jobs::{LOOK, field, literal};
+use super::recruit::{change, setting};
+use super::{Servers, Sql, Threads, World};
+use crate::cluster::{NodeId, Timeline};
+use crate::failover::conninfo;
+use crate::failover::engine::Outcome;
+
+/// A session that holds a lock answers within this, or the lock counts as lost.
+const ALIVE: Duration = Duration::from_secs(1);
+/// How long a promotion is watched before it counts as late.
+const WATCHED: Duration = Duration::from_secs(3);
+
+/// The timeline of a server that is not in recovery.
+pub(super) async fn primary_timeline(sql: &mut impl Sql) -> Result<Option<Timeline>, String> {
+    // OFFSET 0: the role is evaluated once.
+    let rows = sql
+        .query(
+            "SELECT CASE WHEN NOT r.standby THEN \
+             substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8) END \
+             FROM (SELECT pg_catalog.pg_is_in_recovery() AS standby OFFSET 0) r",
+        )
+        .await?;
+    Ok(field(&rows, 0).and_then(|text| u32::from_str_radix(text, 16).ok()).map(Timeline))
+}
+
+async fn started(sql: &mut impl Sql) -> Result<i64, String> {
+    let rows = sql
+        .query("SELECT (1000000 * extract(epoch FROM pg_catalog.pg_postmaster_start_time()))::pg_catalog.int8")
+        .await?;
+    field(&rows, 0).and_then(|text| text.parse().ok()).ok_or_else(|| "no start time".to_owned())
+}
+
+impl<S: Servers, T: Threads> World<S, T> {
+    pub(super) async fn promote(&self, node: NodeId, recruits: &[NodeId], again: Option<i64>) -> Outcome {
+        if again.is_none()
+            && let Some(lost) = self.lost_lock(recruits).await
+        {
+            return Outcome::NotSent(format!("the lock of node {lost} was lost"));
+        }
+        let place = self.place(node);
+        let mut place = place.lock().await;
+        let kept = place.session.take();
+        let unsent = |why: String| if again.is_some() { Outcome::Late(why) } else { Outcome::NotSent(why) };
+        let mut sql = match self.locked(node, kept).await {
+            Ok(sql) => sql,
+            Err(why) => return unsent(why),
+        };
+        match self.look_before(&mut sql, again).await {
+            Ok(None) => {}
+            Ok(Some(outcome)) => {
+                self.hurry(node);
+                return outcome;
+            }
+            Err(why) => return unsent(why),
+        }
+        match sql.query("SELECT pg_catalog.pg_promote(false)").await {
+            Ok(rows) if field(&rows, 0) == Some("t") => {}
+            // The server's own word that it was not done; a lost connection has another text.
+            Err(why) if why.contains("permission denied") => return unsent(why),
+            Ok(_) => return Outcome::Late("pg_promote() says no".to_owned()),
+            Err(why) => return Outcome::Late(why),
+        }
+        let outcome = timeout(WATCHED, watch(&mut sql)).await;
+        place.session = Some(sql);
+        match outcome {
+            Ok(Ok(timeline)) => {
+                self.hurry(node);
+                Outcome::Promoted(timeline)
+            }
+            Ok(Err(why)) => Outcome::Late(why),
+            Err(_) => Outcome::Late(format!("it is still in recovery after {WATCHED:?}")),
+        }
+    }
+
+    /// The first recruit whose session does not answer any more.
+    async fn lost_lock(&self, recruits: &[NodeId]) -> Option<NodeId> {
+        for node in recruits {
+            let place = self.place(*node);
+            let mut place = place.lock().await;
+            let alive = match &mut place.session {
+                Some(sql) => matches!(timeout(ALIVE, sql.query("SELECT 1")).await, Ok(Ok(_))),
+                None => false,
+            };
+            if !alive {
+                place.session = None;
+                return Some(*node);
+            }
+        }
+        None
+    }
+
+    /// Is it primary already, or was it restarted since?
+    async fn look_before(&self, sql: &mut S::Sql, again: Option<i64>) -> Result<Option<Outcome>, String> {
+        if let Some(timeline) = primary_timeline(sql).await? {
+            return Ok(Some(Outcome::Promoted(timeline)));
+        }
+        let restarted = match again {
+            Some(then) => started(sql).await? != then,
+            None => false,
+        };
+        Ok(restarted.then_some(Outcome::Restarted))
+    }
+
+    pub(super) async fn follow(&self, node: NodeId, primary: NodeId, old: NodeId) -> Result<(), String> {
+        let place = self.place(node);
+        let mut place = place.lock().await;
+        let mut sql = self.locked(node, place.session.take()).await?;
+        let now = setting(&mut sql).await?.value;
+        let original = conninfo::unmark(&now);
+        let wanted = self.conninfo(&original, node, primary, old)?;
+        if wanted != original {
+            self.make_slot(&mut sql, primary).await?;
+        }
+        if wanted != now {
+            change(&mut sql, &wanted, false).await?;
+        }
+        self.store.forget(node);
+        self.hurry(node);
+        Ok(())
+    }
+
+    /// Whom a standby shall follow: the new primary, unless it follows a third server, which follows in its turn.
+    fn conninfo(&self, original: &str, node: NodeId, primary: NodeId, old: NodeId) -> Result<String, String> {
+        let config = self.config();
+        let target = config.node(primary).ok_or("the new primary is configured no more")?;
+        let points = conninfo::targets(original);
+        let is = |other: &crate::config::Node, (host, port): &(String, u16)| {
+            (&other.host, other.port) == (host, *port)
+                || (&other.replication_host, other.replication_port) == (host, *port)
+        };
+        let third = |other: &&crate::config::Node| ![node, primary, old].contains(&other.id);
+        if points.iter().any(|point| config.nodes.iter().filter(third).any(|other| is(other, point))) {
+            return Ok(original.to_owned());
+        }
+        if points.iter().any(|point| is(target, point)) {
+            return Ok(original.to_owned());
+        }
+        conninfo::redirect(original, &target.replication_host, target.replication_port)
+            .ok_or_else(|| "its primary_conninfo cannot be read".to_owned())
+    }
+
+    /// A slot that the standby uses must be there before it connects.
+    async fn make_slot(&self, sql: &mut S::Sql, primary: NodeId) -> Result<(), String> {
+        let rows = sql.query("SHOW primary_slot_name").await?;
+        let Some(slot) = field(&rows, 0).filter(|slot| !slot.is_empty()) else { return Ok(()) };
+        let slot = literal(slot);
+        let mut sql = self.servers.connect(primary).await?;
+        sql.query(&format!(
+            "SELECT pg_catalog.pg_create_physical_replication_slot({slot}, true) WHERE NOT EXISTS \
+             (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = {slot})"
+        ))
+        .await?;
+        Ok(())
+    }
+}
+
+async fn watch(sql: &mut impl Sql) -> Result<Timeline, String> {
+    loop {
+        if let Some(timeline) = primary_timeline(sql).await? {
+            return Ok(timeline);
+        }
+        sleep(LOOK).await;
+    }
+}

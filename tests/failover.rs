@@ -1,0 +1,16 @@
+//! Failover on a real primary with two standbys, by pgherd in this process: who takes over, who follows, what is never served again.
+//!
+//! Each test has a cluster of its own, for it breaks it; they take turns, so that timings mean something.
+
+mod common;
+
+#[path = "failover/herd.rs"]
+mod herd;
+#[path = "failover/hooks.rs"]
+mod hooks;
+#[path = "failover/planned.rs"]
+mod planned;
+#[path = "failover/primary.rs"]
+mod primary;
+#[path = "failover/rights.rs"]
+mod rights;
