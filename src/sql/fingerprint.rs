@@ -302,6 +302,22 @@ mod tests {
     }
 
     #[test]
+    fn r10_a_zero_byte_is_opaque_wherever_it_stands() {
+        for text in [
+            "\0",
+            "select 1\0",
+            "select '\0'",
+            "select \"\0\"",
+            "/*\0*/ select 1",
+            "select 1 -- \0\n",
+            "select $$\0$$",
+            "select $1\0",
+        ] {
+            assert!(!fingerprint(text.as_bytes(), LexMode::default()).whole, "{text:?}");
+        }
+    }
+
+    #[test]
     fn long_words_do_not_run_into_each_other() {
         let long = "a".repeat(5000);
         assert_ne!(print(&format!("select {long}")), print(&format!("select {long}a")));

@@ -165,13 +165,13 @@ impl<'a> Lexer<'a> {
         self.hint
     }
 
-    #[inline]
+    #[inline(always)]
     fn byte(&self, at: usize) -> u8 {
         // 0 is in no class and legal in no text, so it may stand for the end.
         self.text.get(at).copied().unwrap_or(0)
     }
 
-    #[inline]
+    #[inline(always)]
     fn skip_class(&self, mut at: usize, class: u8) -> usize {
         while at < self.text.len() && is(self.text[at], class) {
             at += 1;
@@ -180,7 +180,7 @@ impl<'a> Lexer<'a> {
     }
 
     /// The position behind white space and comments, `None` in an unterminated comment.
-    #[inline]
+    #[inline(always)]
     fn skip_blank(&mut self) -> Option<usize> {
         let mut at = self.at;
         loop {
@@ -193,12 +193,14 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// The line break that ends a `--` comment, or the end of the text.
+    /// The line break that ends a `--` comment, a zero byte, or the end of the text.
+    #[inline(never)]
     fn line_end(&self, at: usize) -> usize {
-        self.text[at..].iter().position(|&b| b == b'\n' || b == b'\r').map_or(self.text.len(), |n| at + n)
+        self.text[at..].iter().position(|&b| matches!(b, b'\n' | b'\r' | 0)).map_or(self.text.len(), |n| at + n)
     }
 
     /// Behind a nested `/* … */`; remembers the hint.
+    #[inline(never)]
     fn comment(&mut self, start: usize) -> Option<usize> {
         let mut depth = 0_u32;
         let mut at = start;
@@ -224,7 +226,7 @@ impl<'a> Lexer<'a> {
     }
 
     /// A word, or one of the literals that begin with a letter.
-    #[inline]
+    #[inline(always)]
     fn word(&mut self, start: usize) -> (Token, Option<usize>) {
         let end = self.skip_class(start + 1, CONT);
         if end > start + 1 {
@@ -253,6 +255,7 @@ impl<'a> Lexer<'a> {
     }
 
     /// Behind a quoted thing in which the quote itself is doubled.
+    #[inline(never)]
     fn until_doubled(&self, mut at: usize, quote: u8) -> Option<usize> {
         while at < self.text.len() {
             match self.text[at] {
@@ -266,6 +269,7 @@ impl<'a> Lexer<'a> {
     }
 
     /// Behind a text literal whose opening quote is at `open`, its continuations on later lines included.
+    #[inline(never)]
     fn quoted_text(&self, open: usize, escapes: bool) -> Option<usize> {
         let mut at = open + 1;
         loop {
@@ -315,6 +319,7 @@ impl<'a> Lexer<'a> {
     }
 
     /// `$1` or `$tag$…$tag$`.
+    #[inline(never)]
     fn dollar(&self, start: usize) -> (Token, Option<usize>) {
         if is(self.byte(start + 1), DIGIT) {
             return (Token::Param, Some(self.skip_class(start + 1, DIGIT)));
@@ -402,7 +407,7 @@ impl<'a> Lexer<'a> {
         (start < end).then_some(Lexeme { token: Token::Bad, start: start as u32, end: end as u32 })
     }
 
-    #[inline]
+    #[inline(always)]
     fn cut(&mut self, start: usize) -> (Token, Option<usize>) {
         let first = self.text[start];
         let class = CLASS[first as usize];
@@ -434,7 +439,7 @@ impl<'a> Lexer<'a> {
 impl Iterator for Lexer<'_> {
     type Item = Lexeme;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Lexeme> {
         let start = match self.skip_blank() {
             Some(start) if start >= self.text.len() => {
