@@ -1,6 +1,14 @@
-//! Single cases by hand; whole histories are in `tests/sim`.
+//! Single cases by hand, job by job; whole histories are in `tests/sim`.
 
 use super::*;
+use crate::cluster::{Lsn, Position, Sample, Status};
+
+mod cases;
+
+const MS: Duration = Duration::from_millis(1);
+const P: NodeId = NodeId(0);
+const A: NodeId = NodeId(1);
+const B: NodeId = NodeId(2);
 
 /// Nodes 0 to `count` − 1, any of which may be primary.
 pub(in crate::failover) fn settings(count: u16) -> Settings {
@@ -20,5 +28,146 @@ pub(in crate::failover) fn settings(count: u16) -> Settings {
         fence: FenceRule::Required,
         hooks: BTreeSet::new(),
         hook_timeout: Duration::from_secs(60),
+    }
+}
+
+/// Three nodes as the probes see them, an engine, and the jobs that it waits for.
+struct Play {
+    engine: Engine,
+    now: Instant,
+    view: ClusterView,
+    jobs: Vec<(Ticket, Job)>,
+    notes: Vec<Note>,
+    replies: Vec<Result<String, String>>,
+    ruling: Ruling,
+}
+
+impl Play {
+    /// A well cluster that has been looked through; P is its primary.
+    fn new(settings: Settings, journal: Journal) -> Self {
+        let now = crate::support::clock::now();
+        let node = |id: NodeId| NodeView {
+            id,
+            name: format!("node{id}"),
+            role: if id == P { Role::Primary } else { Role::Standby },
+            status: Status::Up,
+            life: Life::Well,
+            weight: 1.0,
+            position: None,
+            version: 150_000,
+            lag: None,
+            delay: None,
+            reason: "",
+        };
+        let view = ClusterView {
+            epoch: Epoch(1),
+            primary: Some(P),
+            nodes: vec![node(P), node(A), node(B)],
+            ..ClusterView::empty()
+        };
+        let engine = Engine::new(settings, journal, now);
+        let ruling = engine.ruling().clone();
+        let mut play = Self { engine, now, view, jobs: Vec::new(), notes: Vec::new(), replies: Vec::new(), ruling };
+        for id in [P, A, B] {
+            play.position(id, 1, id != P);
+        }
+        play
+    }
+
+    fn ready(settings: Settings) -> Self {
+        let mut play = Self::new(settings, Journal::default());
+        play.look();
+        play.chores();
+        assert_eq!((play.jobs.len(), play.ruling.writes), (0, Writes::Open));
+        play
+    }
+
+    fn position(&mut self, id: NodeId, timeline: u32, streaming: bool) {
+        let sample = Sample { asked: self.now, lsn: Lsn(100), epoch: self.view.epoch };
+        self.node(id).position = Some(Position { sample, received: None, timeline: Timeline(timeline), streaming });
+    }
+
+    fn node(&mut self, id: NodeId) -> &mut NodeView {
+        self.view.nodes.iter_mut().find(|node| node.id == id).expect("one of three")
+    }
+
+    fn give(&mut self, event: Event) {
+        for action in self.engine.step(event, self.now) {
+            match action {
+                Action::Do(ticket, job) => self.jobs.push((ticket, job)),
+                Action::Rule(ruling) => self.ruling = ruling,
+                Action::Note(note) => self.notes.push(note),
+                Action::Reply(_, answer) => self.replies.push(answer),
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        self.give(Event::View(Arc::new(self.view.clone())));
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.give(Event::Tick);
+    }
+
+    /// The first job of a kind, answered.
+    fn answer(&mut self, kind: &str, outcome: Outcome) -> Job {
+        let is = |(_, job): &(Ticket, Job)| format!("{job:?}").starts_with(kind);
+        let at = self.jobs.iter().position(is).unwrap_or_else(|| panic!("no {kind} in {:?}", self.jobs));
+        let (ticket, job) = self.jobs.remove(at);
+        self.now += MS;
+        self.give(Event::Done(ticket, outcome));
+        job
+    }
+
+    /// Everything that is beside a run succeeds.
+    fn chores(&mut self) {
+        while let Some((_, job)) = self.jobs.iter().find(|(_, job)| matches!(job, Job::Restore(_) | Job::Record(_))) {
+            let kind = if matches!(job, Job::Restore(_)) { "Restore" } else { "Record" };
+            self.answer(kind, Outcome::Ok);
+        }
+    }
+
+    /// The primary died a moment ago.
+    fn dies(&mut self) {
+        let since = self.now;
+        self.now += 600 * MS;
+        self.node(P).life = Life::Dead(since);
+        self.look();
+    }
+
+    /// Up to the point where the standbys are to be recruited.
+    fn prepared(&mut self) {
+        self.answer("Barrier", Outcome::Ok);
+        self.answer("Consent", Outcome::Ok);
+        self.answer("Opinions", Outcome::Opinions(Vec::new()));
+        self.answer("Record", Outcome::Ok);
+    }
+
+    /// Both are recruited, A is ahead.
+    fn recruited(&mut self) {
+        for (node, lsn) in [(A, 200), (B, 100)] {
+            let standing =
+                Standing { timeline: Timeline(1), lsn: Lsn(lsn), replayed: Lsn(lsn), started: 7, slow: false };
+            self.answer(&format!("Recruit {{ node: {node:?}"), Outcome::Recruited(standing));
+        }
+    }
+
+    /// A has become primary and the view says so.
+    fn promoted(&mut self, epoch: u64) {
+        self.view.primary = Some(A);
+        self.view.epoch = Epoch(epoch);
+        self.node(A).role = Role::Primary;
+        self.position(A, 2, false);
+        self.look();
+    }
+
+    fn noted(&self, event: &str) -> usize {
+        self.notes.iter().filter(|note| note.event == event).count()
+    }
+
+    fn holds(&self, hold: Hold) -> bool {
+        matches!(self.ruling.writes, Writes::Held { why, .. } if why == hold)
     }
 }

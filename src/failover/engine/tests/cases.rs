@@ -1,0 +1,238 @@
+//! The cases.
+
+use super::*;
+
+#[test]
+fn h01_writes_are_held_as_long_as_the_primary_is_suspect_and_refused_after_a_while() {
+    let mut play = Play::ready(settings(3));
+    play.node(P).life = Life::Suspect(play.now);
+    play.look();
+    assert!(play.holds(Hold::Suspect));
+    play.node(P).life = Life::Well;
+    play.look();
+    assert_eq!(play.ruling.writes, Writes::Open);
+    play.node(P).life = Life::Busy(play.now);
+    play.look();
+    play.pass(Duration::from_secs(29));
+    assert!(play.holds(Hold::Suspect), "a crash recovery is waited for");
+    play.pass(Duration::from_secs(2));
+    assert!(matches!(play.ruling.writes, Writes::Refused { .. }));
+    assert_eq!((play.jobs.len(), play.noted("failover_begins")), (0, 0), "and is no reason to promote");
+}
+
+#[test]
+fn h04_the_steps_come_in_their_order() {
+    let mut play = Play::ready(settings(3));
+    play.dies();
+    assert!(play.holds(Hold::Failover));
+    play.prepared();
+    play.recruited();
+    assert_eq!(play.answer("Fence", Outcome::Ok), Job::Fence(P));
+    let Job::Record(journal) = play.answer("Record", Outcome::Ok) else { panic!("a journal") };
+    let intent = journal.intent.expect("what is about to happen");
+    assert_eq!((intent.step, intent.candidate, intent.old), (IntentStep::Promoting, Some(1), 0));
+    assert_eq!(play.ruling.mandate, Mandate::Only(A, Epoch(2)));
+    let promote = play.answer("Promote", Outcome::Promoted(Timeline(2)));
+    assert_eq!(promote, Job::Promote { node: A, recruits: vec![A, B], again: None });
+    assert!(play.holds(Hold::Failover), "until the view says so");
+    play.promoted(2);
+    assert_eq!(play.answer("Follow", Outcome::Ok), Job::Follow { node: B, primary: A, old: P });
+    assert_eq!((play.ruling.writes, play.noted("failover_done")), (Writes::Open, 1));
+    play.chores();
+    assert_eq!(play.engine.journal().recruited, [0; 0]);
+    assert_eq!((play.engine.journal().primary, play.engine.journal().intent.as_ref()), (Some(1), None));
+}
+
+#[test]
+fn h02_a_primary_that_a_standby_hears_of_is_not_replaced() {
+    let mut play = Play::ready(settings(3));
+    play.dies();
+    play.answer("Barrier", Outcome::Ok);
+    play.answer("Consent", Outcome::Ok);
+    let heard = |sender: &str, age| {
+        Outcome::Opinions(vec![(B, Opinion { sender: (sender.to_owned(), 5432), age: Duration::from_millis(age) })])
+    };
+    play.answer("Opinions", heard("10.0.0.0", 100));
+    assert_eq!((play.noted("primary_gray"), play.jobs.len()), (1, 0));
+    assert!(play.holds(Hold::NoPrimary));
+    // Once more, with something that was heard before the first lost probe, and from somebody else.
+    for (sender, age) in [("10.0.0.0", 1700), ("10.0.0.1", 10)] {
+        let mut play = Play::ready(settings(3));
+        play.dies();
+        play.answer("Barrier", Outcome::Ok);
+        play.answer("Consent", Outcome::Ok);
+        play.answer("Opinions", heard(sender, age));
+        assert!(matches!(play.jobs[..], [(_, Job::Record(_))]), "{sender} {age}: {:?}", play.jobs);
+    }
+}
+
+#[test]
+fn with_never_nobody_is_promoted_and_it_is_told_once() {
+    let mut play = Play::ready(Settings { mode: Mode::Never, ..settings(3) });
+    play.dies();
+    for _ in 0..20 {
+        play.pass(Duration::from_secs(1));
+        play.look();
+    }
+    assert_eq!((play.jobs.len(), play.noted("primary_lost")), (0, 1));
+    assert!(play.holds(Hold::NoPrimary));
+    play.node(P).life = Life::Well;
+    play.look();
+    assert_eq!((play.ruling.writes, play.noted("outage_over")), (Writes::Open, 1));
+}
+
+#[test]
+fn h04_whatever_stops_a_run_before_the_promotion_takes_it_back() {
+    type Stop = fn(&mut Play);
+    let stops: [(&str, Stop); 4] = [
+        ("the primary answers", |play| {
+            play.node(P).life = Life::Well;
+            play.look();
+        }),
+        ("consent is withdrawn", |play| play.give(Event::Withdrawn)),
+        ("an operator takes a recruit out", |play| play.give(Event::Order(Ticket(99), Order::Detach(B)))),
+        ("the fence fails", |play| drop(play.answer("Fence", Outcome::Failed("no".to_owned())))),
+    ];
+    for (name, stop) in stops {
+        let mut play = Play::ready(settings(3));
+        play.dies();
+        play.prepared();
+        play.recruited();
+        stop(&mut play);
+        let restored = |node| play.jobs.iter().any(|(_, job)| *job == Job::Restore(node));
+        assert!(restored(A) && restored(B), "{name}: {:?}", play.jobs);
+        assert!(!play.jobs.iter().any(|(_, job)| matches!(job, Job::Promote { .. })), "{name}");
+        play.jobs.retain(|(_, job)| *job != Job::Fence(P));
+        play.chores();
+        assert!(play.engine.journal().recruited.is_empty() && play.engine.journal().intent.is_none(), "{name}");
+    }
+}
+
+#[test]
+fn h07_a_late_promotion_is_asked_of_the_same_node_again_and_of_no_other() {
+    let mut play = Play::ready(settings(3));
+    play.dies();
+    play.prepared();
+    play.recruited();
+    play.answer("Fence", Outcome::Ok);
+    play.answer("Record", Outcome::Ok);
+    play.answer("Promote", Outcome::Late("still in recovery".to_owned()));
+    // The old primary is back, and the candidate is gone for a while: neither changes anything.
+    play.node(P).life = Life::Well;
+    play.node(A).life = Life::Dead(play.now);
+    for _ in 0..10 {
+        play.look();
+        play.pass(Duration::from_secs(1));
+    }
+    assert_eq!((play.jobs.len(), play.ruling.mandate), (0, Mandate::Only(A, Epoch(2))), "{:?}", play.jobs);
+    assert!(play.holds(Hold::Failover));
+    play.node(A).life = Life::Well;
+    play.look();
+    play.pass(Duration::from_secs(1));
+    let again = play.answer("Promote", Outcome::Restarted);
+    assert_eq!(again, Job::Promote { node: A, recruits: vec![A, B], again: Some(7) });
+    play.look();
+    assert_eq!(play.ruling.writes, Writes::Open, "it has forgotten what it was told: the old one stays");
+}
+
+#[test]
+fn h09_writes_wait_for_synchronous_standbys_or_they_are_relaxed() {
+    for relax_sync in [false, true] {
+        let mut play = Play::ready(Settings { relax_sync, ..settings(3) });
+        play.view.synchronous = "ANY 2 (node0, node1, node2)".into();
+        play.look();
+        play.chores();
+        play.dies();
+        play.prepared();
+        play.recruited();
+        play.answer("Fence", Outcome::Ok);
+        play.answer("Record", Outcome::Ok);
+        play.answer("Promote", Outcome::Promoted(Timeline(2)));
+        play.promoted(2);
+        play.answer("Follow", Outcome::Ok);
+        play.position(B, 2, true);
+        play.look();
+        assert!(play.holds(Hold::SyncShortage), "one of two streams: {:?}", play.ruling);
+        if relax_sync {
+            assert_eq!(play.answer("Relax", Outcome::Ok), Job::Relax(A));
+            play.view.synchronous = "".into();
+        } else {
+            play.pass(Duration::from_secs(60));
+            assert!(play.holds(Hold::SyncShortage));
+            play.view.synchronous = "ANY 1 (node0, node2)".into();
+        }
+        play.look();
+        assert_eq!(play.ruling.writes, Writes::Open);
+    }
+}
+
+#[test]
+fn h13_a_new_process_undoes_what_was_not_promoted_and_ends_what_was() {
+    let mut play = Play::ready(settings(3));
+    play.dies();
+    play.prepared();
+    let early = play.engine.journal().clone();
+    play.recruited();
+    play.answer("Fence", Outcome::Ok);
+    let Job::Record(late) = play.answer("Record", Outcome::Ok) else { panic!("a journal") };
+
+    let mut next = Play::new(settings(3), early);
+    assert_eq!(next.ruling.mandate, Mandate::Free);
+    next.look();
+    assert_eq!(next.noted("failover_undone"), 1);
+    next.chores();
+    assert!(next.engine.journal().recruited.is_empty() && next.engine.journal().intent.is_none());
+
+    let mut next = Play::new(settings(3), *late);
+    assert_eq!(next.ruling.mandate, Mandate::Only(A, Epoch(2)));
+    assert!(next.holds(Hold::Failover), "from the first view on");
+    next.look();
+    let again = next.answer("Promote", Outcome::Promoted(Timeline(2)));
+    assert_eq!(again, Job::Promote { node: A, recruits: Vec::new(), again: Some(7) });
+    next.promoted(3);
+    assert_eq!(next.engine.journal().primary, Some(1));
+}
+
+#[test]
+fn h12_a_switch_over_stops_the_primary_before_it_promotes() {
+    let mut play = Play::ready(Settings { hooks: BTreeSet::from([Hook::Demote]), ..settings(3) });
+    play.give(Event::Order(Ticket(99), Order::SwitchOver(Some(A))));
+    assert!(play.holds(Hold::SwitchOver));
+    play.answer("Barrier", Outcome::Ok);
+    play.answer("Consent", Outcome::Ok);
+    assert_eq!(play.answer("Drain", Outcome::Ok), Job::Drain(P));
+    assert_eq!(play.answer("Checkpoint", Outcome::Position(Lsn(150))), Job::Checkpoint { node: P, follow: A });
+    play.answer("Fence", Outcome::Ok);
+    let Job::Record(journal) = play.answer("Record", Outcome::Ok) else { panic!("a journal") };
+    assert_eq!(journal.intent.map(|intent| (intent.step, intent.stopped_at)), Some((IntentStep::Demoting, 150)));
+    play.answer("Hook { hook: Demote", Outcome::Ok);
+    assert_eq!(play.answer("CatchUp", Outcome::Ok), Job::CatchUp(A, Lsn(150)));
+    play.answer("Record", Outcome::Ok);
+    play.recruited();
+    play.answer("Fence", Outcome::Ok);
+    play.answer("Record", Outcome::Ok);
+    play.answer("Promote", Outcome::Promoted(Timeline(2)));
+    play.promoted(2);
+    play.answer("Follow", Outcome::Ok);
+    assert_eq!((play.replies.len(), play.ruling.writes), (1, Writes::Open));
+    assert!(play.replies[0].is_ok(), "{:?}", play.replies);
+}
+
+#[test]
+fn h25_what_must_not_be_done_by_hand_is_refused_with_what_to_do_instead() {
+    let mut play = Play::ready(settings(3));
+    for (order, text) in [
+        (Order::Detach(P), "--switchover"),
+        (Order::Promote(A), "--switchover 1"),
+        (Order::SwitchOver(Some(A)), "demote_command"),
+        (Order::Attach(NodeId(9)), "no node 9"),
+    ] {
+        play.give(Event::Order(Ticket(99), order));
+        let said = play.replies.pop().expect("an answer").expect_err("refused");
+        assert!(said.contains(text), "{order:?}: {said}");
+    }
+    play.give(Event::Order(Ticket(99), Order::Detach(B)));
+    assert_eq!((play.ruling.detached.clone(), play.replies.len()), (vec![B], 1));
+    play.give(Event::Order(Ticket(99), Order::Attach(B)));
+    assert!(play.ruling.detached.is_empty());
+}
