@@ -19,8 +19,8 @@ pub(crate) fn maybe(world: &mut World) {
     world.say(|world| format!("fault {kind} at node {id} ({:?})", world.servers[id].role));
     match kind {
         0 | 1 => world.servers[id].kill(),
-        2..=4 => world.servers[id].start(),
-        5 => world.servers[id].frozen = world.servers[id].alive,
+        2 | 3 => world.servers[id].start(),
+        4 | 5 => world.servers[id].frozen = world.servers[id].alive,
         6 | 7 => world.servers[id].frozen = false,
         8 => world.servers[id].cut = !world.servers[id].cut,
         9 => world.servers[id].isolated = !world.servers[id].isolated,
@@ -48,7 +48,7 @@ fn order(world: &mut World, id: usize) {
 }
 
 fn partners(world: &mut World) {
-    world.proxy.consent = !world.proxy.consent;
+    world.proxy.consent = !world.random.one_in(3);
     if !world.proxy.consent && world.proxy.alive() {
         world.tell(Event::Withdrawn);
     }
