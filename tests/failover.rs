@@ -8,6 +8,8 @@ mod common;
 mod herd;
 #[path = "failover/hooks.rs"]
 mod hooks;
+#[path = "failover/killed.rs"]
+mod killed;
 #[path = "failover/planned.rs"]
 mod planned;
 #[path = "failover/primary.rs"]

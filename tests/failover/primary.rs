@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use pgherd::app::demo::server::Server;
-use pgherd::cluster::{NodeId, Status, Writes};
+use pgherd::cluster::{Hold, NodeId, Status, Writes};
 use pgherd::failover::engine::Order;
 
 use crate::common::eventually;
+use crate::common::raw::RawClient;
 use crate::herd::Herd;
 
 const BUILTIN: &str = "promote = \"builtin\"";
@@ -125,4 +126,45 @@ fn h13_a_new_process_knows_whom_to_replace_and_keeps_what_was_taken_out() {
     herd.wait_status(other.0, Status::Detached);
     herd.running().order(Order::Attach(other)).expect("back");
     herd.wait_status(other.0, Status::Up);
+}
+
+#[test]
+fn s38_a_promotion_that_a_long_reader_delays_is_waited_for_and_nobody_else_is_promoted() {
+    let Some(herd) = Herd::start(BUILTIN, &[("max_standby_streaming_delay", "-1"), ("hot_standby_feedback", "off")])
+    else {
+        return;
+    };
+    let (row, _) = herd.write_again(1);
+    herd.cluster.wait_replayed(crate::common::SOON).expect("standbys follow");
+    // A snapshot on each standby, and on the primary a vacuum that takes away what it sees.
+    let mut readers: Vec<RawClient> = [1, 2]
+        .map(|id| {
+            let mut reader = RawClient::login(herd.server(id).port(), "postgres");
+            reader.query("BEGIN ISOLATION LEVEL REPEATABLE READ");
+            assert_eq!(reader.values("SELECT count(*) FROM t"), ["1"]);
+            reader
+        })
+        .into();
+    herd.server(0).psql("postgres", "DELETE FROM t").expect("deleted");
+    herd.server(0).psql("postgres", "VACUUM t").expect("vacuumed");
+    herd.server(0).psql("postgres", "INSERT INTO t VALUES (1000000)").expect("behind what cannot be replayed");
+    std::thread::sleep(Duration::from_millis(500));
+    herd.server(0).kill9().expect("killed");
+    eventually("a failover is under way", || matches!(herd.writes(), Writes::Held { why: Hold::Failover, .. }));
+    let recovers =
+        |id: u16| herd.server(id).psql("postgres", "SELECT pg_is_in_recovery()").is_ok_and(|said| said.trim() == "t");
+    for _ in 0..12 {
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(recovers(1) && recovers(2) && herd.primary() == Some(0), "promoted although it cannot replay");
+    }
+    readers.clear();
+    let (_, gap) = herd.write_again(row + 1);
+    println!("after the reader: writes again after {gap:?}");
+    let primary = herd.primary().expect("there is one");
+    assert!(primary != 0 && recovers(3 - primary) && !recovers(primary));
+    assert_eq!(
+        herd.server(primary).psql("postgres", "SELECT n FROM t WHERE n = 1000000").expect("a read").trim(),
+        "1000000"
+    );
+    herd.follow(&[3 - primary], primary);
 }
