@@ -332,7 +332,11 @@ impl Engine {
         let hold = match (&self.run, self.subject()) {
             (Some(run), _) => run.hold(),
             (None, _) if self.closing.is_some() => Some(Hold::Failover),
-            (None, Some((id, Life::Well))) if self.view.primary == Some(id) && self.leads(id) => None,
+            (None, Some((id, Life::Well))) if self.view.primary == Some(id) && self.leads(id) => {
+                // One answer is not enough for a server that was dead: until it is used, another one may take its place.
+                let used = self.node(id).is_some_and(NodeView::usable);
+                if used { None } else { Some(Hold::Suspect) }
+            }
             (None, Some((_, Life::Suspect(_) | Life::Busy(_)))) => Some(Hold::Suspect),
             (None, Some((_, Life::Dead(_) | Life::Well))) => Some(Hold::NoPrimary),
             (None, Some((_, Life::Unknown)) | None) => None,

@@ -15,7 +15,7 @@ pub(crate) fn maybe(world: &mut World) {
     // The primary is what matters: it is hit more often than others.
     let leader = world.servers.iter().position(|server| server.role == Role::Primary && server.alive);
     let id = if world.random.one_in(2) { leader.unwrap_or(id) } else { id };
-    let kind = world.random.below(14);
+    let kind = world.random.below(17);
     world.say(|world| format!("fault {kind} at node {id} ({:?})", world.servers[id].role));
     match kind {
         0 | 1 => world.servers[id].kill(),
@@ -31,7 +31,12 @@ pub(crate) fn maybe(world: &mut World) {
             world.servers[id].start();
         }
         12 => order(world, id),
-        _ => partners(world),
+        13 => partners(world),
+        _ => {
+            // At any standby.
+            let id = world.random.below(world.servers.len() as u64) as usize;
+            world.servers[id].slow = !world.servers[id].slow;
+        }
     }
 }
 
@@ -58,7 +63,7 @@ fn partners(world: &mut World) {
 pub(crate) fn heal(world: &mut World) {
     world.say(|_| "faults stop".to_owned());
     for server in &mut world.servers {
-        (server.frozen, server.cut, server.isolated) = (false, false, false);
+        (server.frozen, server.cut, server.isolated, server.slow) = (false, false, false, false);
         // What was stopped for a switch-over is started as a standby by whoever stopped it.
         if server.demoted {
             server.role = Role::Standby;

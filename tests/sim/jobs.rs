@@ -293,7 +293,7 @@ impl World {
         self.servers[id].log.push(0);
         for other in 0..self.servers.len() {
             let streams = self.servers[other].stream.is_some_and(|stream| stream.upstream == id);
-            if streams && self.servers[other].runs() && self.linked(id, other) {
+            if streams && self.servers[other].runs() && !self.servers[other].slow && self.linked(id, other) {
                 self.servers[other].log = self.servers[id].log.clone();
             }
         }

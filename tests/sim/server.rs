@@ -50,6 +50,8 @@ pub(crate) struct Server {
     /// `synchronous_standby_names`: how many, and whose.
     pub(crate) sync: Option<(usize, Vec<usize>)>,
     pub(crate) inbox: Vec<Write>,
+    /// It streams, but nothing comes through.
+    pub(crate) slow: bool,
     /// Stopped in order by `demote_command`: it waits to be started as a standby.
     pub(crate) demoted: bool,
 }
@@ -73,6 +75,7 @@ impl Server {
             heard: 0,
             sync: None,
             inbox: Vec::new(),
+            slow: false,
             demoted: false,
         }
     }

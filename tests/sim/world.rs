@@ -203,7 +203,8 @@ impl World {
             }
             if self.servers[id].stream.is_some() {
                 let from = self.servers[id].log.len();
-                let news: Vec<u32> = self.servers[upstream].log[from..].iter().copied().take(3).collect();
+                let most = if self.servers[id].slow { 0 } else { 3 };
+                let news: Vec<u32> = self.servers[upstream].log[from..].iter().copied().take(most).collect();
                 let server = &mut self.servers[id];
                 server.log.extend(news);
                 server.timeline = now.timeline;
