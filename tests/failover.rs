@@ -4,6 +4,8 @@
 
 mod common;
 
+#[path = "failover/held.rs"]
+mod held;
 #[path = "failover/herd.rs"]
 mod herd;
 #[path = "failover/hooks.rs"]

@@ -255,13 +255,13 @@ fn receive(context: &Rc<Context>, common: &Arc<Common>, passing: &Rc<Passing>, m
             context.hub.retire();
             context.forget_greetings();
         }
-        ThreadMail::Forget(node) => context.hub.forget_idle(node),
+        ThreadMail::Forget(node) => context.hub.forget(node),
         // Who asked may have given up.
         ThreadMail::Barrier(passed) => {
             let _ = passed.send(());
         }
         ThreadMail::Fence(node, done) => {
-            context.hub.forget_idle(node);
+            context.hub.forget(node);
             let _ = done.send(());
         }
         ThreadMail::Describe(asked) => drop(asked.send(context.describe())),

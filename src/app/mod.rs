@@ -32,7 +32,7 @@ use crate::health::{catalogs, runner};
 use crate::net::{Listener, ServerTls, TlsError, bind_tcp, bind_unix};
 use crate::routing::{Policy, PolicyError};
 use crate::session::login::LoginPolicy;
-use crate::session::{Counters, Global, SessionSettings, Stop, Texts};
+use crate::session::{Counters, Global, Held, HoldLimits, SessionSettings, Stop, Texts};
 use crate::support::clock::{Duration, now};
 
 use control::Duties;
@@ -321,6 +321,7 @@ fn global(
         numbers: AtomicU64::new(1),
         wrote: AtomicU64::new(0),
         started: now(),
+        held: Held::new(health.generation.clone()),
         analyze: Box::new(move |thread, text| {
             let _ = parser.try_send((thread, text));
         }),
@@ -339,6 +340,7 @@ fn session_settings(settings: &Settings) -> SessionSettings {
         pool: settings.pool.clone(),
         nodes: settings.nodes.iter().map(|node| (node.id, node.max_connections)).collect(),
         client_idle_limit: settings.listen.client_idle_limit,
+        hold: HoldLimits { timeout: settings.failover.hold_timeout, most: settings.failover.max_held },
         monitor: settings.monitor.user.clone(),
     }
 }

@@ -235,10 +235,12 @@ impl Hub {
         }
     }
 
-    /// Drops every idle connection to `node`, whose server is gone.
-    pub fn forget_idle(&self, node: NodeId) {
-        for pool in self.pools.borrow().values().filter(|pool| pool.key().node == node) {
+    /// Drops every idle connection to `node`, whose server is gone or to be left; sessions that wait for one are told so.
+    pub fn forget(&self, node: NodeId) {
+        let pools: Vec<_> = self.pools().into_iter().filter(|pool| pool.key().node == node).collect();
+        for pool in pools {
             pool.close_idle();
+            pool.turn_away(&OpenError::Unreachable(format!("node {node} is not used now")));
         }
     }
 

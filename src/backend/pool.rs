@@ -348,6 +348,11 @@ impl Pool {
                 return;
             }
         }
+        self.turn_away(&error);
+    }
+
+    /// Everyone who waits hears that there will be no connection.
+    pub(super) fn turn_away(&self, error: &OpenError) {
         let waiters: Vec<_> = self.waiters.borrow_mut().drain(..).collect();
         self.publish();
         for waiter in waiters {

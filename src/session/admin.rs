@@ -58,6 +58,7 @@ impl Session {
         let global = &self.context.global;
         let sum = |of: &fn(&Counters) -> &super::Count| global.counters.iter().map(|one| of(one).get()).sum::<u64>();
         let mut all: Vec<_> = Counters::ALL.iter().map(|(name, of)| ((*name).to_owned(), sum(of))).collect();
+        all.push(("held_now".to_owned(), u64::from(global.held.waiting())));
         let (view, now) = (global.cluster.view(), now());
         for node in &view.nodes {
             if let Some(sample) = global.cluster.samples.newest(node.id).filter(|sample| sample.epoch == view.epoch) {

@@ -16,6 +16,7 @@ use crate::support::clock::{Duration, Instant, now};
 
 use super::control::{Control, Stop};
 use super::counters::Counters;
+use super::hold::{Held, HoldLimits};
 use super::prepared::Texts;
 use super::shown::Description;
 
@@ -51,6 +52,8 @@ pub struct SessionSettings {
     pub nodes: Vec<(NodeId, u32)>,
     /// A client that is silent for so long outside a transaction is disconnected; zero: never.
     pub client_idle_limit: Duration,
+    /// `[failover]`: how statements that need the primary wait for one.
+    pub hold: HoldLimits,
     /// `monitor.user`, who sees everybody's sessions as a superuser does.
     pub monitor: String,
 }
@@ -77,6 +80,8 @@ pub struct Global {
     pub wrote: AtomicU64,
     /// When the process started.
     pub started: Instant,
+    /// Statements that wait for a primary.
+    pub held: Held,
     /// Retires the idle connections of all threads (SESSIONS R6).
     pub retire: Box<dyn Fn() + Send + Sync>,
     /// Sends a CancelRequest.
@@ -199,6 +204,11 @@ impl Context {
         *self.policy.borrow_mut() = Rc::new(policy);
         *self.settings.borrow_mut() = Rc::new(settings);
         self.who.borrow_mut().clear();
+    }
+
+    /// How statements that need the primary wait for one.
+    pub(super) fn hold_limits(&self) -> HoldLimits {
+        self.settings.borrow().hold
     }
 
     /// `[[node]] max_connections`.

@@ -52,6 +52,8 @@ pub struct Counters {
     pub waited_us: Count,
     /// Server connections lost under a session.
     pub lost: Count,
+    /// Waits of statements for a primary that may be written to.
+    pub held: Count,
 }
 
 /// A counter by name.
@@ -75,5 +77,6 @@ impl Counters {
         ("waits", |all| &all.waits),
         ("waited_us", |all| &all.waited_us),
         ("lost", |all| &all.lost),
+        ("held", |all| &all.held),
     ];
 }

@@ -5,20 +5,17 @@ use crate::backend::Expect;
 use crate::cluster::{NodeId, Trouble};
 use crate::config::PoolMode;
 use crate::sql::{Effect, Facts, Kind};
-use crate::support::clock::{Duration, now};
+use crate::support::clock::now;
 use crate::wire::{TxStatus, front, sqlstate, write};
 
 use super::block::{self, Block, Deferred};
+use super::hold::{Wait, Way};
 use super::lease::{Leased, NoLease, SetupError};
 use super::local::{Answer, Refusal, fail_block};
 use super::look::Where;
 use super::read::ReadEnd;
-use super::shown::Doing;
 use super::survey::Survey;
 use super::{End, Session, Skip};
-
-/// How often a primary that cannot be reached is tried again while a statement waits for it.
-const RETRY: Duration = Duration::from_millis(100);
 
 impl Session {
     /// Deals with one request. The header at the front of the input is complete.
@@ -189,24 +186,31 @@ impl Session {
         Ok(None)
     }
 
-    /// The primary, waiting for one if there is none now. Bounded by the pool's queue timeout.
+    /// The primary, waiting for one if there is none now: as long as `failover.hold_timeout` while the view says that one is to come, as
+    /// long as the pool's queue timeout for one that cannot be reached.
     pub(super) async fn lease_primary(&mut self, survey: &Survey) -> Result<Leased, NoLease> {
-        let deadline = now() + self.who.limits.queue_timeout;
+        let since = now();
         loop {
-            let failure = match self.context.cluster().view().primary {
-                None => "no primary is known".to_owned(),
-                Some(node) => match self.lease_at(node, survey).await {
+            let wait = match self.way() {
+                Way::Refused(why) => return Err(NoLease::Unreachable(why.to_owned())),
+                Way::Held(why) => {
+                    let until = since + self.context.hold_limits().timeout;
+                    Wait { why: why.to_owned(), until, held: true }
+                }
+                Way::To(node) => match self.lease_at(node, survey).await {
+                    Ok(lease) if self.is_outdated(&lease.server) => {
+                        self.lose(lease.server);
+                        continue;
+                    }
                     Err(NoLease::Unreachable(text)) => {
                         self.report(node, Trouble::CannotConnect);
-                        text
+                        let why = format!("cannot reach the primary: {text}");
+                        Wait { why, until: since + self.who.limits.queue_timeout, held: false }
                     }
                     done => return done,
                 },
             };
-            if now() >= deadline {
-                return Err(NoLease::Unreachable(format!("cannot reach the primary: {failure}")));
-            }
-            self.pause(RETRY).await?;
+            Box::pin(self.hold(&wait)).await?;
         }
     }
 
@@ -259,21 +263,6 @@ impl Session {
             return None;
         }
         self.pool(node)?.try_lease_same(self.last_server, self.number())
-    }
-
-    /// Waits a moment, unless the client leaves or something is asked of the session.
-    async fn pause(&mut self, time: Duration) -> Result<(), NoLease> {
-        self.show(Doing::Waiting);
-        let mut timer = std::pin::pin!(tokio::time::sleep(time));
-        let waited = std::future::poll_fn(|cx| {
-            if let std::task::Poll::Ready(end) = self.poll_interruption(cx) {
-                return std::task::Poll::Ready(Err(end));
-            }
-            timer.as_mut().poll(cx).map(Ok)
-        })
-        .await;
-        self.show(Doing::Active);
-        waited
     }
 
     /// Skips the rest of a request that was refused, up to its end.

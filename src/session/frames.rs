@@ -142,7 +142,7 @@ mod tests {
             let _ = (bind(&body[..end]), target(&body[..end]), row_limit(&body[..end]), query(&body[..end]));
         }
         assert!(parse(b"\0\0\xff\xff").is_none());
-        assert_eq!(query(b"a\0b\0"), None);
+        assert_eq!((query(b"a\0"), query(b"a"), query(b"")), (Some(&b"a"[..]), None, None));
     }
 
     #[test]

@@ -79,24 +79,24 @@ impl Session {
     }
 
     /// A server connection that was kept between transactions is lost: its state is gone with it.
-    pub(super) fn lost_while_idle(&mut self, broken: Broken) -> End {
+    pub(super) fn lost_while_idle(&mut self, broken: Broken) -> Option<End> {
         let lease = self.lease.take();
-        self.pin = None;
-        match broken {
+        let pinned = self.pin.take().is_some_and(|pin| pin.settled);
+        let lost = match broken {
             Broken::Client => {
                 if let Some(lease) = lease {
                     super::reap::abandon(self, *lease);
                 }
-                End::Client
+                return Some(End::Client);
             }
-            Broken::Server(lost) => {
-                if let Some(lease) = lease {
-                    self.report(lease.server.identity.node, Trouble::ConnectionLost);
-                    self.lose(lease.server);
-                }
-                End::Fatal(state_lost(&lost))
-            }
-        }
+            Broken::Server(lost) => lost,
+        };
+        let lease = lease?;
+        self.report(lease.server.identity.node, Trouble::ConnectionLost);
+        let rested = lease.server.expected.is_empty() && lease.server.status == TxStatus::Idle && lease.quiet();
+        self.lose(lease.server);
+        // In session mode a connection may be kept without anything in it that another one could not be given.
+        (pinned || !rested).then(|| End::Fatal(state_lost(&lost)))
     }
 }
 
@@ -111,6 +111,6 @@ fn outcome_unknown(lost: &Lost) -> Refusal {
         .with_hint("Whether it was committed is not known; look before you run it again.")
 }
 
-pub(super) fn state_lost(lost: &Lost) -> Refusal {
+pub(super) fn state_lost(lost: &(impl std::fmt::Display + ?Sized)) -> Refusal {
     Refusal::new(sqlstate::CONNECTION_FAILURE, format!("the server that held this session's state was lost: {lost}"))
 }

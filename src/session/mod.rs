@@ -17,6 +17,7 @@ mod finish;
 mod frames;
 mod freshness;
 mod greet;
+mod hold;
 mod lease;
 mod local;
 pub mod login;
@@ -48,6 +49,7 @@ use crate::wire::write::Severity;
 pub use context::{CancelServer, Cancelling, Context, DescribeAll, Describing, Global, LongText, SessionSettings, Who};
 pub use control::{Control, Stop};
 pub use counters::{Count, Counters};
+pub use hold::{Held, HoldLimits};
 pub use prepared::Texts;
 pub use shown::{Description, Doing};
 
@@ -55,6 +57,7 @@ use block::Block;
 use client::Client;
 use finish::Pin;
 use freshness::Freshness;
+use hold::Begin;
 use lease::Leased;
 use local::Refusal;
 use look::Looked;
@@ -233,7 +236,13 @@ impl Session {
                     self.lease = lease;
                     return end;
                 }
-                (Ok(()), Some(lease)) => self.serve_lease(*lease).await,
+                (Ok(()), Some(lease)) if self.goes_on(&lease) => self.serve_lease(*lease).await,
+                (Ok(()), Some(lease)) => match Box::pin(self.may_begin(lease)).await {
+                    Ok(Begin::Now(lease)) => self.serve_lease(*lease).await,
+                    Ok(Begin::Elsewhere) => self.dispatch().await,
+                    Ok(Begin::Refused) => Ok(()),
+                    Err(end) => Err(end),
+                },
                 (Ok(()), None) => self.dispatch().await,
             };
             if let Err(end) = done {
@@ -257,8 +266,10 @@ impl Session {
         if let Some(mut lease) = self.lease.take() {
             let broken = self.poll_replies(&mut lease, cx);
             self.lease = Some(lease);
-            if let Poll::Ready(broken) = broken {
-                return Poll::Ready(Err(self.lost_while_idle(broken)));
+            if let Poll::Ready(broken) = broken
+                && let Some(end) = self.lost_while_idle(broken)
+            {
+                return Poll::Ready(Err(end));
             }
         }
         match self.client.poll_flush(cx) {

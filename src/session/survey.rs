@@ -82,9 +82,9 @@ impl Session {
 
     fn survey_one(&mut self, size: usize, tag: u8) -> Result<Option<Survey>, Fault> {
         if self.client.input.len() < size {
-            return Ok(if self.can_hold(size) { None } else { Some(unread(false)) });
+            return Ok(if self.can_hold(size) { None } else { Some(Survey::unread(false)) });
         }
-        let mut survey = Survey { size, complete: true, ..unread(false) };
+        let mut survey = Survey { size, complete: true, ..Survey::unread(false) };
         if tag == front::QUERY {
             let input = std::mem::take(&mut self.client.input);
             if let Some(text) = frames::query(&input.filled()[5..size]) {
@@ -106,7 +106,7 @@ impl Session {
     fn survey_series(&mut self) -> Survey {
         let input = std::mem::take(&mut self.client.input);
         let survey = match frames::series(input.filled()) {
-            None => unread(true),
+            None => Survey::unread(true),
             Some(size) => self.survey_messages(&input.filled()[..size]),
         };
         self.client.input = input;
@@ -114,7 +114,7 @@ impl Session {
     }
 
     fn survey_messages(&mut self, bytes: &[u8]) -> Survey {
-        let mut survey = Survey { size: bytes.len(), complete: true, primary: false, ..unread(true) };
+        let mut survey = Survey { size: bytes.len(), complete: true, primary: false, ..Survey::unread(true) };
         let mut unnamed = self.unnamed().and_then(|unnamed| unnamed.facts.clone());
         let mut parsed: Vec<(&[u8], Looked)> = Vec::new();
         let mut bound = false;
@@ -181,22 +181,22 @@ impl Session {
     }
 }
 
-/// A request of which nothing is known.
-fn unread(series: bool) -> Survey {
-    Survey { size: 0, complete: false, series, statements: Statements::default(), executes: 0, primary: true }
-}
-
 impl Survey {
+    /// A request of which nothing is known.
+    pub(super) fn unread(series: bool) -> Self {
+        Self { size: 0, complete: false, series, statements: Statements::default(), executes: 0, primary: true }
+    }
+
     /// A request that is no longer in the input.
     pub(super) fn taken(series: bool) -> Self {
-        Self { complete: true, ..unread(series) }
+        Self { complete: true, ..Survey::unread(series) }
     }
 
     /// A request of one text, for asking where it would go.
     pub(super) fn of_text(looked: Looked) -> Self {
         let mut statements = Statements::default();
         statements.push(looked);
-        Self { complete: true, statements, executes: 1, primary: false, ..unread(false) }
+        Self { complete: true, statements, executes: 1, primary: false, ..Survey::unread(false) }
     }
 
     /// A series that only closes statements, or is nothing but a Sync: no server is needed for it.

@@ -107,6 +107,16 @@ impl Herd {
         self.running().cluster().view().writes
     }
 
+    /// Where pgherd listens.
+    pub fn port(&self) -> u16 {
+        self.port.port()
+    }
+
+    /// A session.
+    pub fn client(&self) -> RawClient {
+        RawClient::login(self.port(), "postgres")
+    }
+
     /// One statement on a connection of its own; an error's text if it fails.
     pub fn try_sql(&self, sql: &str) -> Result<Vec<String>, String> {
         let mut client = RawClient::try_login(self.port.port(), "postgres", "postgres").map_err(|e| e.to_string())?;

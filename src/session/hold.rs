@@ -1,0 +1,207 @@
+//! Statements that need the primary while none may take them: they wait for the view to change, bounded in time and in number (DESIGN §4,
+//! HA H14). Must not decide whether there is a primary: `failover` does, and the view says so.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Poll;
+
+use tokio::sync::watch;
+
+use crate::backend::Server;
+use crate::cluster::{NodeId, Writes};
+use crate::support::clock::{Duration, Instant, now};
+use crate::wire::{front, sqlstate};
+
+use super::lease::{Leased, NoLease};
+use super::local::Refusal;
+use super::lost::state_lost;
+use super::shown::Doing;
+use super::survey::Survey;
+use super::{End, Session};
+
+/// How often a primary that is said to be up and cannot be reached is tried again.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// `[failover]`, as far as it concerns statements that wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HoldLimits {
+    /// Longest wait of one statement.
+    pub timeout: Duration,
+    /// Most that wait at a time, over all threads.
+    pub most: u32,
+}
+
+/// What all sessions share of it.
+#[derive(Debug)]
+pub struct Held {
+    waiting: AtomicU32,
+    generation: watch::Receiver<u64>,
+}
+
+impl Held {
+    /// Nobody waits; `generation` changes with the view.
+    pub fn new(generation: watch::Receiver<u64>) -> Self {
+        Self { waiting: AtomicU32::new(0), generation }
+    }
+
+    /// Statements that wait now.
+    pub fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    fn enter(&self, most: u32) -> Option<Place<'_>> {
+        let more = |waiting: u32| (waiting < most).then_some(waiting + 1);
+        self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok().map(|_| Place(&self.waiting))
+    }
+}
+
+/// A place among those that wait.
+struct Place<'a>(&'a AtomicU32);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Where a statement that needs the primary goes now.
+pub(super) enum Way {
+    /// To this node.
+    To(NodeId),
+    /// Nowhere before the view changes, and why.
+    Held(&'static str),
+    /// Nowhere.
+    Refused(&'static str),
+}
+
+/// Why a statement cannot go on, and until when it waits for that.
+pub(super) struct Wait {
+    pub(super) why: String,
+    pub(super) until: Instant,
+    /// Only the view can change it; otherwise it is tried again by time.
+    pub(super) held: bool,
+}
+
+impl Session {
+    /// Where a statement that needs the primary goes now.
+    pub(super) fn way(&self) -> Way {
+        let view = self.context.cluster().view();
+        match (view.writes, view.primary) {
+            (Writes::Refused { why }, _) => Way::Refused(why),
+            (Writes::Open, Some(node)) => Way::To(node),
+            (Writes::Open, None) => Way::Held("no primary is known"),
+            (writes @ Writes::Held { .. }, _) => Way::Held(writes.text()),
+        }
+    }
+
+    /// A connection to the primary that was opened under an older epoch begins nothing.
+    pub(super) fn is_outdated(&self, server: &Server) -> bool {
+        let view = self.context.cluster().view();
+        view.primary != Some(server.identity.node) || server.identity.epoch != view.epoch
+    }
+
+    /// Waits once: for another view, or for a moment.
+    ///
+    /// # Errors
+    /// The time is over, too many wait, the client is gone, cancelled, or pgherd stops.
+    pub(super) async fn hold(&mut self, wait: &Wait) -> Result<(), NoLease> {
+        let context = self.context.clone();
+        let Some(left) = wait.until.checked_duration_since(now()).filter(|left| !left.is_zero()) else {
+            return Err(NoLease::Unreachable(wait.why.clone()));
+        };
+        if !wait.held {
+            return self.pause(left.min(RETRY), None).await;
+        }
+        let held = &context.global.held;
+        let Some(_place) = held.enter(context.hold_limits().most) else {
+            let text = format!("{}; failover.max_held statements wait for it already", wait.why);
+            return Err(NoLease::Refused(Refusal::new(sqlstate::CANNOT_CONNECT_NOW, text)));
+        };
+        context.counters.held.add(1);
+        let mut view = held.generation.clone();
+        // What has changed since the caller looked is found by the caller's next look, which comes at once or in a second.
+        view.mark_unchanged();
+        if !matches!(self.way(), Way::Held(_)) {
+            return Ok(());
+        }
+        self.pause(left.min(Duration::from_secs(1)), Some(&mut view)).await
+    }
+
+    /// Waits for so long or, if given, for another view; ends early if the client leaves or something is asked of the session.
+    async fn pause(&mut self, time: Duration, view: Option<&mut watch::Receiver<u64>>) -> Result<(), NoLease> {
+        self.show(Doing::Waiting);
+        let mut timer = std::pin::pin!(tokio::time::sleep(time));
+        let mut change = std::pin::pin!(async {
+            match view {
+                Some(view) => drop(view.changed().await),
+                None => std::future::pending().await,
+            }
+        });
+        let waited = std::future::poll_fn(|cx| {
+            if let Poll::Ready(end) = self.poll_interruption(cx) {
+                return Poll::Ready(Err(end));
+            }
+            if change.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            timer.as_mut().poll(cx).map(Ok)
+        })
+        .await;
+        self.show(Doing::Active);
+        waited
+    }
+
+    /// What a kept connection is about to be sent belongs to a transaction under way, or may begin.
+    pub(super) fn goes_on(&self, lease: &Leased) -> bool {
+        !lease.server.at_rest() || (matches!(self.way(), Way::To(_)) && !self.is_outdated(&lease.server))
+    }
+
+    /// A kept connection at rest is about to begin something: waits while writes are held.
+    pub(super) async fn may_begin(&mut self, lease: Box<Leased>) -> Result<Begin, End> {
+        let leaves = self.client.header().map_err(End::Fault)?.is_some_and(|header| header.tag == front::TERMINATE);
+        if leaves {
+            return Ok(Begin::Now(lease));
+        }
+        let since = now();
+        loop {
+            let why = match self.way() {
+                Way::To(_) if !self.is_outdated(&lease.server) => return Ok(Begin::Now(lease)),
+                Way::To(_) => {
+                    self.lose(lease.server);
+                    return match self.pin.take().is_some_and(|pin| pin.settled) {
+                        true => Err(End::Fatal(state_lost("another server is the primary now"))),
+                        false => Ok(Begin::Elsewhere),
+                    };
+                }
+                Way::Refused(why) => Err(NoLease::Refused(Refusal::new(sqlstate::CANNOT_CONNECT_NOW, why))),
+                Way::Held(why) => {
+                    let until = since + self.context.hold_limits().timeout;
+                    self.hold(&Wait { why: why.to_owned(), until, held: true }).await
+                }
+            };
+            let refusal = match why {
+                Ok(()) => continue,
+                Err(NoLease::Gone) => {
+                    self.lease = Some(lease);
+                    return Err(End::Client);
+                }
+                Err(NoLease::Refused(refusal)) => refusal,
+                Err(NoLease::Unreachable(text)) => Refusal::new(sqlstate::CANNOT_CONNECT_NOW, text),
+            };
+            let series = self.client.header().map_err(End::Fault)?.is_some_and(|header| header.tag != front::QUERY);
+            let survey = self.survey().map_err(End::Fault)?.unwrap_or_else(|| Survey::unread(series));
+            self.lease = Some(lease);
+            self.refuse(&survey, &refusal);
+            return Ok(Begin::Refused);
+        }
+    }
+}
+
+/// What becomes of a request for a kept connection.
+pub(super) enum Begin {
+    /// It goes there.
+    Now(Box<Leased>),
+    /// The connection was given up.
+    Elsewhere,
+    /// It was refused; the connection is kept.
+    Refused,
+}

@@ -1,0 +1,148 @@
+//! What sessions see of a failover (DESIGN §4, SCENARIOS S11, S15, S31; HA H14): they stay, statements wait and succeed, a lost
+//! commit is never told as a failure.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::common::eventually;
+use crate::common::raw::{Frame, RawClient, query, values};
+use crate::herd::Herd;
+
+/// What one persistent session saw.
+#[derive(Debug, Default)]
+struct Seen {
+    acknowledged: Vec<u32>,
+    unknown: Vec<u32>,
+    /// When, since the fault, and with which code a statement failed.
+    errors: Vec<(Duration, String)>,
+    longest: Duration,
+}
+
+/// Writes, and reads before it if `reads`, until told to stop, on one connection that must never end.
+fn session(mut client: RawClient, reads: bool, rows: &AtomicU32, stop: &AtomicBool, fault: Instant) -> Seen {
+    client.patience(Duration::from_secs(40));
+    let mut seen = Seen::default();
+    let mut last = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        let row = rows.fetch_add(1, Ordering::Relaxed);
+        let read = reads.then(|| "SELECT count(*) FROM t WHERE n = 0".to_owned());
+        for statement in read.into_iter().chain([format!("INSERT INTO t VALUES ({row})")]) {
+            let writes = statement.starts_with("INSERT");
+            let sent = Instant::now();
+            let frames = client.try_query(&statement).unwrap_or_else(|error| panic!("the session ended: {error}"));
+            match frames.iter().find_map(Frame::sqlstate) {
+                None if writes => seen.acknowledged.push(row),
+                None => {}
+                Some(code) => {
+                    seen.errors.push((sent.saturating_duration_since(fault), code.clone()));
+                    if writes && code == "08007" {
+                        seen.unknown.push(row);
+                    }
+                    continue;
+                }
+            }
+            if writes {
+                seen.longest = seen.longest.max(last.elapsed());
+                last = Instant::now();
+            }
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    seen
+}
+
+/// Sessions at work while the primary dies and another takes over.
+fn survived(how: &str, kill: impl Fn(&Herd), limit: Duration) {
+    // With synchronous replication nothing that was acknowledged may be lost.
+    let Some(herd) = Herd::start("promote = \"builtin\"", &[("synchronous_standby_names", "ANY 1 (*)")]) else {
+        return;
+    };
+    let (rows, stop) = (AtomicU32::new(1_000), AtomicBool::new(false));
+    let fault = Instant::now() + Duration::from_secs(1);
+    let all: Vec<Seen> = std::thread::scope(|scope| {
+        let sessions: Vec<_> = (0..6)
+            .map(|number| (herd.client(), number % 2 == 0, &rows, &stop))
+            .map(|(client, reads, rows, stop)| scope.spawn(move || session(client, reads, rows, stop, fault)))
+            .collect();
+        std::thread::sleep(fault.saturating_duration_since(Instant::now()));
+        kill(&herd);
+        eventually("another is primary", || herd.primary().is_some_and(|id| id != 0));
+        std::thread::sleep(Duration::from_secs(2));
+        stop.store(true, Ordering::Relaxed);
+        sessions.into_iter().map(|session| session.join().expect("a session must survive")).collect()
+    });
+    let primary = herd.primary().expect("there is one");
+    for seen in &all {
+        println!("{how}: longest gap {:?}, errors {:?}", seen.longest, seen.errors);
+        assert!(seen.longest < limit, "{how}: {seen:?}");
+        for (after, code) in &seen.errors {
+            assert!(["08007", "40001"].contains(&code.as_str()), "{how}: {code} after {after:?}");
+            assert!(*after < Duration::from_millis(1500), "{how}: a statement sent {after:?} after the fault fails");
+        }
+        for row in &seen.acknowledged {
+            let count = herd.server(primary).psql("postgres", &format!("SELECT count(*) FROM t WHERE n = {row}"));
+            assert_eq!(count.expect("it runs").trim(), "1", "{how}: acknowledged row {row}");
+        }
+    }
+    assert!(all.iter().all(|seen| !seen.acknowledged.is_empty()));
+    let failed: usize = all.iter().map(|seen| seen.errors.len()).sum();
+    let unknown: usize = all.iter().map(|seen| seen.unknown.len()).sum();
+    println!("{how}: {failed} statements failed, {unknown} of them with an unknown outcome");
+}
+
+#[test]
+fn s15_r19_sessions_survive_a_killed_primary_and_writes_wait() {
+    survived("kill -9", |herd| herd.server(0).kill9().expect("killed"), Duration::from_secs(6));
+}
+
+#[test]
+fn s11_r19_sessions_survive_a_frozen_primary_and_writes_wait() {
+    survived("SIGSTOP", |herd| herd.server(0).freeze().expect("frozen"), Duration::from_secs(9));
+}
+
+#[test]
+fn h14_a_hold_is_bounded_in_time_and_number_and_can_be_cancelled() {
+    let settings = "promote = \"builtin\"\nhold_timeout = \"4s\"\nmax_held = 2";
+    let Some(herd) = Herd::start(settings, &[]) else { return };
+    let mut clients: Vec<_> = (0..4).map(|_| herd.client()).collect();
+    for client in &mut clients {
+        client.query("SELECT 1");
+    }
+    for id in [1, 2, 0] {
+        herd.server(id).stop().expect("stopped");
+    }
+    eventually("writes wait", || matches!(herd.writes(), pgherd::cluster::Writes::Held { .. }));
+    let begun = Instant::now();
+    let code = |frames: &[Frame]| frames.iter().find_map(Frame::sqlstate);
+    for (row, client) in clients.iter_mut().enumerate().take(2) {
+        client.send(&query(&format!("INSERT INTO t VALUES ({row})"))).expect("sent");
+    }
+    let held = || {
+        let said = herd.client().query("PGPOOL SHOW COUNTERS");
+        said.iter()
+            .filter(|frame| frame.tag == b'D')
+            .any(|frame| frame.columns() == [Some("held_now".to_owned()), Some("2".to_owned())])
+    };
+    eventually("two are held", held);
+    let third = clients[2].query("INSERT INTO t VALUES (2)");
+    assert_eq!(code(&third).as_deref(), Some("57P03"), "{third:?}");
+    assert!(third[0].field(b'M').is_some_and(|text| text.contains("max_held")), "{third:?}");
+    // What is cancelled, and what nobody waits for any more, leaves its place and never runs.
+    clients[0].cancel(herd.port());
+    let cancelled = clients[0].until_ready().expect("an answer");
+    assert_eq!(code(&cancelled).as_deref(), Some("57014"), "{cancelled:?}");
+    let last = clients[3].query("INSERT INTO t VALUES (3)");
+    assert_eq!(code(&last).as_deref(), Some("57P03"), "{last:?}");
+    assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
+    clients.remove(1);
+    for id in [0, 1, 2] {
+        herd.server(id).start().expect("starts");
+    }
+    herd.write_again(100);
+    let rows = herd.server(0).psql("postgres", "SELECT string_agg(n::text, ',') FROM t WHERE n < 10").expect("it runs");
+    assert_eq!(rows.trim(), "", "a statement that was given up has run");
+    // The sessions are as they were.
+    for client in &mut clients {
+        assert_eq!(values(&client.query("SELECT 7")), ["7"]);
+    }
+}
