@@ -7,6 +7,17 @@ use crate::world::{SECOND, World};
 
 /// At most one fault in a tick; each history has its own pace.
 pub(crate) fn maybe(world: &mut World) {
+    if let Some((at, accomplice)) = world.plot
+        && at <= world.now
+    {
+        world.plot = None;
+        world.say(|_| format!("the primary dies with node {accomplice}"));
+        for (id, server) in world.servers.iter_mut().enumerate() {
+            if id == accomplice || server.role == Role::Primary {
+                server.kill();
+            }
+        }
+    }
     let pace = 20 + (world.seed % 7) * 40;
     if !world.random.one_in(pace) {
         return;
@@ -32,12 +43,21 @@ pub(crate) fn maybe(world: &mut World) {
         }
         12 => order(world, id),
         13 => partners(world),
+        14 => plot(world, id),
         _ => {
             // At any standby.
             let id = world.random.below(world.servers.len() as u64) as usize;
             world.servers[id].slow = !world.servers[id].slow;
         }
     }
+}
+
+/// One standby alone hears of what is written now, and soon dies together with the primary (SCENARIOS S39).
+fn plot(world: &mut World, accomplice: usize) {
+    for (id, server) in world.servers.iter_mut().enumerate() {
+        server.slow = id != accomplice;
+    }
+    world.plot = Some((world.now + 2 * SECOND, accomplice));
 }
 
 fn order(world: &mut World, id: usize) {

@@ -87,6 +87,8 @@ pub(crate) struct World {
     pub(crate) proxy: Proxy,
     pub(crate) history: History,
     pub(crate) tally: Tally,
+    /// When the primary and one standby are going to die together.
+    pub(crate) plot: Option<(Tick, usize)>,
     /// The longest that a promotion may take, in ticks.
     pub(crate) slowest: Tick,
     next_row: u32,
@@ -123,6 +125,7 @@ impl World {
             proxy,
             history: History::default(),
             tally: Tally::default(),
+            plot: None,
             slowest,
             next_row: 1,
             verbose,
