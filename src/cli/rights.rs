@@ -1,6 +1,7 @@
 //! What the monitor role must be allowed to do for a failover (HA H11), as `check` asks for it. Asks only; must not change anything.
 
 use crate::config::{OnSyncShortage, Promote, Settings};
+use crate::failover::conninfo::has_password;
 use crate::health::node::ProbeClient;
 use crate::health::reading::Row;
 
@@ -17,6 +18,9 @@ const RIGHTS_SQL: &str = "SELECT r.rolsuper, pg_catalog.pg_has_role(r.oid, 'pg_m
 const GRANTS_SQL: &str = "SELECT pg_catalog.has_parameter_privilege('primary_conninfo', 'ALTER SYSTEM'), \
     pg_catalog.has_parameter_privilege('synchronous_standby_names', 'ALTER SYSTEM'), \
     pg_catalog.pg_has_role(current_user, 'pg_checkpoint', 'USAGE')";
+
+/// What would be changed; NULL for who may not read it.
+const CONNINFO_SQL: &str = "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'primary_conninfo'";
 
 fn yes(rows: &[Row], at: usize) -> bool {
     rows.first().and_then(|row| row.get(at)?.as_deref()) == Some("t")
@@ -36,6 +40,13 @@ pub(super) async fn missing(
     let planned = failover.commands.demote.is_some();
     if failover.promote != Promote::Builtin && !planned {
         return Ok(Vec::new());
+    }
+    let conninfo = client.query(CONNINFO_SQL).await.map_err(|error| error.detail)?;
+    let conninfo = conninfo.first().and_then(|row| row.first()?.as_deref()).unwrap_or_default();
+    if has_password(conninfo) {
+        return Ok(vec![
+            "a passfile instead of the password in primary_conninfo, which every reload would log".to_owned(),
+        ]);
     }
     let rows = client.query(RIGHTS_SQL).await.map_err(|error| error.detail)?;
     if yes(&rows, 0) {

@@ -102,7 +102,7 @@ fn judge(settings: &Settings, node: &Node, answer: &Answer) -> Result<String, St
         );
     }
     if !answer.missing.is_empty() {
-        return Err(format!("the monitor role lacks rights for a failover: {}", answer.missing.join("; ")));
+        return Err(format!("this is missing for a failover: {}", answer.missing.join("; ")));
     }
     let (version, timeline) = (answer.reading.version / 10_000, answer.reading.timeline.0);
     Ok(format!("{role}, PostgreSQL {version}, timeline {timeline}, room for {room} connections"))

@@ -21,7 +21,7 @@ fn h11_the_rights_that_check_asks_for_are_enough_for_a_failover() {
     let mut given = Vec::new();
     for _ in 0..10 {
         let said = check(&herd);
-        let Some((_, missing)) = said.split_once("lacks rights for a failover: ") else { break };
+        let Some((_, missing)) = said.split_once("missing for a failover: ") else { break };
         let statement = missing.split([';', '"']).next().unwrap_or_default().to_owned();
         assert!(!given.contains(&statement), "asked for again: {statement}");
         herd.server(0).psql("postgres", &statement).expect("given");
@@ -36,6 +36,15 @@ fn h11_the_rights_that_check_asks_for_are_enough_for_a_failover() {
     let primary = herd.primary().expect("there is one");
     assert_ne!(primary, 0);
     herd.follow(&[3 - primary], primary);
+}
+
+#[test]
+fn h05_a_password_in_primary_conninfo_is_refused_before_it_is_too_late() {
+    let Some(herd) = Herd::start("promote = \"builtin\"", &[]) else { return };
+    let change = "ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 password=secret'";
+    herd.server(1).psql("postgres", change).expect("set");
+    herd.server(1).reload().expect("reloaded");
+    crate::common::eventually("check sees it", || check(&herd).contains("passfile"));
 }
 
 #[test]
