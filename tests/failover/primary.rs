@@ -168,3 +168,20 @@ fn s38_a_promotion_that_a_long_reader_delays_is_waited_for_and_nobody_else_is_pr
     );
     herd.follow(&[3 - primary], primary);
 }
+
+#[test]
+fn s15_sessions_survive_and_what_they_write_while_the_primary_is_replaced_succeeds() {
+    let Some(herd) = Herd::start(BUILTIN, &[]) else { return };
+    let mut session = herd.login();
+    assert_eq!(session.values("SELECT 1"), ["1"]);
+    herd.server(0).kill9().expect("killed");
+    eventually("writes are held", || matches!(herd.writes(), Writes::Held { .. }));
+    let begun = std::time::Instant::now();
+    let frames = session.query("INSERT INTO t VALUES (1) RETURNING n");
+    println!("held for {:?}", begun.elapsed());
+    assert_eq!(crate::common::raw::values(&frames), ["1"], "{frames:?}");
+    assert_eq!(session.values("SELECT n FROM t"), ["1"]);
+    let primary = herd.primary().expect("there is one");
+    assert_ne!(primary, 0);
+    assert_eq!(herd.server(primary).psql("postgres", "SELECT n FROM t").expect("a read").trim(), "1");
+}
