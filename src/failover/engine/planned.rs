@@ -59,7 +59,8 @@ impl Engine {
         if !self.is_detached(node) && !self.is_condemned(node) {
             return Ok(format!("node {node} is attached already"));
         }
-        if self.leads(node) && self.believed() != Some(node) || self.is_condemned(node) && !self.stands_by(node) {
+        let beside = self.leads(node) && self.believed().is_some_and(|primary| primary != node);
+        if beside || self.is_condemned(node) && !self.stands_by(node) {
             return Err(format!("node {node} does not answer as a standby: rebuild it first"));
         }
         self.journal.condemned.retain(|id| *id != node.0);
