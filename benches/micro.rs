@@ -244,7 +244,7 @@ impl Lending {
     fn first(&self) -> Box<Server> {
         let local = tokio::task::LocalSet::new();
         local.block_on(&self.runtime, async {
-            let mut ticket = self.pool.enqueue();
+            let mut ticket = self.pool.enqueue(Duration::from_secs(60));
             std::future::poll_fn(|cx| ticket.poll(cx)).await.expect("a connection")
         })
     }
@@ -273,10 +273,10 @@ fn leases(criterion: &mut Criterion) {
     });
     let mut cx = Context::from_waker(Waker::noop());
     for waiting in [1, 1_000] {
-        let mut queue: VecDeque<Ticket> = (0..waiting).map(|_| lending.pool.enqueue()).collect();
+        let mut queue: VecDeque<Ticket> = (0..waiting).map(|_| lending.pool.enqueue(Duration::from_secs(60))).collect();
         group.bench_function(BenchmarkId::new("given to the next of", waiting), |bencher| {
             bencher.iter(|| {
-                queue.push_back(lending.pool.enqueue());
+                queue.push_back(lending.pool.enqueue(Duration::from_secs(60)));
                 lending.pool.put(held.take().expect("nobody else has it"));
                 let mut ticket = queue.pop_front().expect("someone waits");
                 match ticket.poll(&mut cx) {

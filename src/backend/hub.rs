@@ -57,6 +57,8 @@ pub enum OpenError {
     Unreachable(String),
     /// The server has too many clients: wait and try again (SESSIONS R21).
     Busy(String),
+    /// None was free in time.
+    Late,
     /// The server refused this user or database; SQLSTATE and text are for the client.
     Refused {
         /// SQLSTATE.

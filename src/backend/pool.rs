@@ -45,6 +45,8 @@ pub struct Pool {
 
 struct Waiter {
     since: Instant,
+    /// When the wait is over, in vain.
+    until: Instant,
     /// Still in the queue: set back by whoever takes it out.
     queued: Cell<bool>,
     slot: RefCell<Option<Result<Box<Server>, OpenError>>>,
@@ -161,10 +163,12 @@ impl Pool {
         server.alive(&self.hub().buffers).then_some(server)
     }
 
-    /// Queues a session and sees to it that a connection comes.
-    pub fn enqueue(self: &Rc<Self>) -> Ticket {
+    /// Queues a session for at most `limit` and sees to it that a connection comes.
+    pub fn enqueue(self: &Rc<Self>, limit: Duration) -> Ticket {
+        let since = now();
         let waiter = Rc::new(Waiter {
-            since: now(),
+            since,
+            until: since + limit,
             queued: Cell::new(true),
             slot: RefCell::default(),
             waker: RefCell::default(),
@@ -172,6 +176,7 @@ impl Pool {
         self.waiters.borrow_mut().push_back(waiter.clone());
         self.publish();
         self.want_more();
+        self.watch();
         Ticket { pool: self.clone(), waiter }
     }
 
@@ -270,10 +275,7 @@ impl Pool {
             return;
         }
         let hub = self.hub();
-        if self.shared.has_its_part(hub.thread) {
-            return self.watch();
-        }
-        if !self.ask_others(&hub) {
+        if !self.shared.has_its_part(hub.thread) && !self.ask_others(&hub) {
             self.open_more();
         }
     }
@@ -284,7 +286,8 @@ impl Pool {
         self.shared.richer(hub.thread).is_some_and(ask)
     }
 
-    /// Asks other threads as soon as somebody has waited for longer than [`PATIENCE`], for as long as anybody waits.
+    /// Looks after those who wait, for as long as anybody does: asks other threads once somebody has waited for longer than [`PATIENCE`],
+    /// and ends waits whose time is over. One timer for all of them.
     fn watch(self: &Rc<Self>) {
         if self.watched.replace(true) {
             return;
@@ -294,14 +297,31 @@ impl Pool {
             let mut quiet = 0;
             while quiet < QUIET {
                 tokio::time::sleep(PATIENCE).await;
+                let now = now();
+                pool.end_waits(now);
                 let oldest = pool.waiters.borrow().front().map(|waiter| waiter.since);
                 quiet = if oldest.is_some() { 0 } else { quiet + 1 };
-                if oldest.is_some_and(|since| since.elapsed() >= PATIENCE) {
+                if oldest.is_some_and(|since| now.saturating_duration_since(since) >= PATIENCE) {
                     pool.ask_others(&pool.hub());
                 }
             }
             pool.watched.set(false);
         });
+    }
+
+    /// Ends the waits whose time is over. All of one login have the same limit, but for those who logged in before a reload.
+    fn end_waits(&self, now: Instant) {
+        let late = |waiter: &Rc<Waiter>| waiter.until <= now;
+        if !self.waiters.borrow().iter().any(late) {
+            return;
+        }
+        let (over, left) = self.waiters.borrow_mut().drain(..).partition(late);
+        *self.waiters.borrow_mut() = left;
+        self.publish();
+        let over: VecDeque<Rc<Waiter>> = over;
+        for waiter in over {
+            waiter.deliver(Err(OpenError::Late));
+        }
     }
 
     /// Opens as many connections as sessions wait for, within all limits.

@@ -1,8 +1,6 @@
 //! Getting a server connection and making it the session's: the wait, and the setup that comes before any byte of the client
 //! (SESSIONS R2, R15). A session that holds a lease never waits here for another.
 
-use std::future::Future;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -186,16 +184,12 @@ impl Session {
     async fn wait_for_lease(&mut self, pool: Rc<Pool>) -> Result<Box<Server>, NoLease> {
         let limit = self.who.limits.queue_timeout;
         self.show(Doing::Waiting);
-        let mut ticket = pool.enqueue();
-        let mut deadline = pin!(tokio::time::sleep(limit));
+        let mut ticket = pool.enqueue(limit);
         let result = std::future::poll_fn(|cx| {
             if let Poll::Ready(result) = ticket.poll(cx) {
-                return Poll::Ready(result.map_err(no_lease));
+                return Poll::Ready(result.map_err(|error| no_lease(error, &pool, limit)));
             }
-            if let Poll::Ready(end) = self.poll_interruption(cx) {
-                return Poll::Ready(Err(end));
-            }
-            deadline.as_mut().poll(cx).map(|()| Err(NoLease::Refused(queue_timeout(&pool, limit))))
+            self.poll_interruption(cx).map(Err)
         })
         .await;
         self.show(Doing::Active);
@@ -314,8 +308,9 @@ pub(super) enum SetupError {
     Lost(Lost),
 }
 
-fn no_lease(error: OpenError) -> NoLease {
+fn no_lease(error: OpenError, pool: &Pool, limit: Duration) -> NoLease {
     match error {
+        OpenError::Late => NoLease::Refused(queue_timeout(pool, limit)),
         OpenError::Unreachable(text) => NoLease::Unreachable(text),
         OpenError::Busy(text) => NoLease::Refused(Refusal::new(sqlstate::TOO_MANY_CONNECTIONS, text)),
         OpenError::Refused { code, message } => NoLease::Refused(Refusal::new(&code, message)),
