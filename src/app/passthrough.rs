@@ -102,7 +102,7 @@ async fn open(
         write::error(&mut refusal, Severity::Fatal, code, message, None);
         refusal
     };
-    let node = context.cluster().view().primary;
+    let (node, epoch) = (context.cluster().view().primary, context.cluster().view().epoch);
     let node = node.ok_or_else(|| refused(sqlstate::CANNOT_CONNECT_NOW, "no primary is known now"))?;
     let full = || {
         refused(
@@ -118,6 +118,10 @@ async fn open(
         replication: Some(if client.replication == Replication::Physical { "true" } else { "database" }),
     };
     match servers.replicate(node, &params).await {
+        // Another may have taken its place meanwhile.
+        Ok(_) if context.cluster().view().primary != Some(node) || context.cluster().view().epoch != epoch => {
+            Err(refused(sqlstate::CANNOT_CONNECT_NOW, "the primary has changed"))
+        }
         Ok(server) => Ok((node, server, place)),
         Err(error) => Err(refused(&error.sqlstate, &error.message)),
     }

@@ -79,6 +79,11 @@ impl Ticket {
         Poll::Pending
     }
 
+    /// The time of the wait is over.
+    pub fn is_over(&self) -> bool {
+        self.waiter.until <= now()
+    }
+
     /// When the wait began.
     pub fn since(&self) -> Instant {
         self.waiter.since
@@ -301,8 +306,9 @@ impl Pool {
                 pool.end_waits(now);
                 let oldest = pool.waiters.borrow().front().map(|waiter| waiter.since);
                 quiet = if oldest.is_some() { 0 } else { quiet + 1 };
-                if oldest.is_some_and(|since| now.saturating_duration_since(since) >= PATIENCE) {
-                    pool.ask_others(&pool.hub());
+                let late = oldest.is_some_and(|since| now.saturating_duration_since(since) >= PATIENCE);
+                if late && !pool.ask_others(&pool.hub()) {
+                    pool.open_more();
                 }
             }
             pool.watched.set(false);

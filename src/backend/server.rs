@@ -74,6 +74,13 @@ pub struct Leftovers {
     pub dirty: bool,
 }
 
+impl Leftovers {
+    /// `currval` and `lastval` would answer with values that are not all those of the session that has it.
+    pub fn has_foreign_sequences(&self) -> bool {
+        self.sequences != 0 && self.sequences != self.session
+    }
+}
+
 /// One connection to a server.
 #[derive(Debug)]
 pub struct Server {

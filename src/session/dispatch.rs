@@ -154,6 +154,9 @@ impl Session {
         for looked in survey.statements.iter() {
             super::finish::hide_sequences(&mut lease, looked);
         }
+        if !survey.complete {
+            super::finish::hide_all_sequences(&mut lease);
+        }
         match std::mem::take(&mut self.block) {
             Block::Deferred(deferred) => {
                 begin(&mut lease, &deferred.begin);
@@ -190,6 +193,7 @@ impl Session {
     /// long as the pool's queue timeout for one that cannot be reached.
     pub(super) async fn lease_primary(&mut self, survey: &Survey) -> Result<Leased, NoLease> {
         let since = now();
+        let (mut tried, mut place) = (since, None);
         loop {
             let wait = match self.way() {
                 Way::Refused(why) => return Err(NoLease::Unreachable(why.to_owned())),
@@ -197,20 +201,34 @@ impl Session {
                     let until = since + self.context.hold_limits().timeout;
                     Wait { why: why.to_owned(), until, held: true }
                 }
-                Way::To(node) => match self.lease_at(node, survey).await {
-                    Ok(lease) if self.is_outdated(&lease.server) => {
-                        self.lose(lease.server);
-                        continue;
+                Way::To(node) => {
+                    let leased = self.lease_at(node, survey).await;
+                    // The view may have changed while a connection was waited for, opened or set up.
+                    let still = matches!(self.way(), Way::To(primary) if primary == node);
+                    match leased {
+                        Ok(lease) if self.is_outdated(&lease.server) => {
+                            self.lose(lease.server);
+                            continue;
+                        }
+                        Ok(lease) if !still => {
+                            self.give_back(lease.server);
+                            continue;
+                        }
+                        Err(NoLease::Unreachable(_)) if !still => continue,
+                        Err(NoLease::Unreachable(text)) => {
+                            self.report(node, Trouble::CannotConnect);
+                            let why = format!("cannot reach the primary: {text}");
+                            Wait { why, until: tried + self.who.limits.queue_timeout, held: false }
+                        }
+                        done => return done,
                     }
-                    Err(NoLease::Unreachable(text)) => {
-                        self.report(node, Trouble::CannotConnect);
-                        let why = format!("cannot reach the primary: {text}");
-                        Wait { why, until: since + self.who.limits.queue_timeout, held: false }
-                    }
-                    done => return done,
-                },
+                }
             };
-            Box::pin(self.hold(&wait)).await?;
+            Box::pin(self.hold(&wait, &mut place)).await?;
+            if wait.held {
+                // The pool's deadline does not run while writes are held.
+                tried = now();
+            }
         }
     }
 

@@ -121,8 +121,10 @@ impl Session {
             context.remember(&self.who, corrected.0, &corrected.1);
         }
         if notes.took() {
-            self.last_server = server.identity.id;
-            server.leftovers.sequences = self.number();
+            // Taken in the middle of a series, where nothing could be discarded ahead of it: nobody's.
+            let mixed = server.leftovers.has_foreign_sequences();
+            self.last_server = if mixed { 0 } else { server.identity.id };
+            server.leftovers.sequences = if mixed { u64::MAX } else { self.number() };
         }
         if notes.wrote() {
             // Reads alone do not count: a session that reads on the primary for want of a fresh standby would never leave it.
@@ -371,12 +373,17 @@ impl Session {
 /// Another session's values are gone before one asks for a value, where PostgreSQL says 55000 without any, and before it takes one
 /// itself, after which nobody could tell them from its own (SESSIONS R4).
 pub(super) fn hide_sequences(lease: &mut Leased, looked: &Looked) {
-    let left = &lease.server.leftovers;
-    let foreign = left.sequences != 0 && left.sequences != left.session;
     let concerned = looked.verdict.verdict.traces != Traces::None || looked.facts.flags.has(Flags::SEQUENCE_VALUE);
+    if concerned && !lease.notes.took() {
+        hide_all_sequences(lease);
+    }
+}
+
+/// Another session's values are gone before something that nobody could look at.
+pub(super) fn hide_all_sequences(lease: &mut Leased) {
     // A failed block would refuse it, and lets nobody ask.
     let accepted = !lease.server.expected.in_series() && lease.server.status != TxStatus::Failed;
-    if foreign && concerned && accepted && !lease.notes.took() {
+    if lease.server.leftovers.has_foreign_sequences() && accepted {
         inject(lease, b"DISCARD SEQUENCES");
         lease.server.leftovers.sequences = 0;
     }

@@ -1,6 +1,7 @@
 //! Statements that need the primary while none may take them: they wait for the view to change, bounded in time and in number (DESIGN §4,
 //! HA H14). Must not decide whether there is a primary: `failover` does, and the view says so.
 
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Poll;
 
@@ -9,14 +10,14 @@ use tokio::sync::watch;
 use crate::backend::Server;
 use crate::cluster::{NodeId, Writes};
 use crate::support::clock::{Duration, Instant, now};
-use crate::wire::{front, sqlstate};
+use crate::wire::{TxStatus, front, sqlstate};
 
 use super::lease::{Leased, NoLease};
 use super::local::Refusal;
 use super::lost::state_lost;
 use super::shown::Doing;
 use super::survey::Survey;
-use super::{End, Session};
+use super::{Context, End, Session};
 
 /// How often a primary that is said to be up and cannot be reached is tried again.
 const RETRY: Duration = Duration::from_millis(100);
@@ -48,18 +49,18 @@ impl Held {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    fn enter(&self, most: u32) -> Option<Place<'_>> {
+    fn enter(&self, most: u32) -> bool {
         let more = |waiting: u32| (waiting < most).then_some(waiting + 1);
-        self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok().map(|_| Place(&self.waiting))
+        self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
     }
 }
 
-/// A place among those that wait.
-struct Place<'a>(&'a AtomicU32);
+/// A place among those that wait, for the whole of a wait.
+pub(super) struct Place(Rc<Context>);
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.global.held.waiting.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -103,7 +104,7 @@ impl Session {
     ///
     /// # Errors
     /// The time is over, too many wait, the client is gone, cancelled, or pgherd stops.
-    pub(super) async fn hold(&mut self, wait: &Wait) -> Result<(), NoLease> {
+    pub(super) async fn hold(&mut self, wait: &Wait, place: &mut Option<Place>) -> Result<(), NoLease> {
         let context = self.context.clone();
         let Some(left) = wait.until.checked_duration_since(now()).filter(|left| !left.is_zero()) else {
             return Err(NoLease::Unreachable(wait.why.clone()));
@@ -112,11 +113,14 @@ impl Session {
             return self.pause(left.min(RETRY), None).await;
         }
         let held = &context.global.held;
-        let Some(_place) = held.enter(context.hold_limits().most) else {
-            let text = format!("{}; failover.max_held statements wait for it already", wait.why);
-            return Err(NoLease::Refused(Refusal::new(sqlstate::CANNOT_CONNECT_NOW, text)));
-        };
-        context.counters.held.add(1);
+        if place.is_none() {
+            if !held.enter(context.hold_limits().most) {
+                let text = format!("{}; failover.max_held statements wait for it already", wait.why);
+                return Err(NoLease::Refused(Refusal::new(sqlstate::CANNOT_CONNECT_NOW, text)));
+            }
+            *place = Some(Place(context.clone()));
+            context.counters.held.add(1);
+        }
         let mut view = held.generation.clone();
         // What has changed since the caller looked is found by the caller's next look, which comes at once or in a second.
         view.mark_unchanged();
@@ -152,22 +156,28 @@ impl Session {
 
     /// What a kept connection is about to be sent belongs to a transaction under way, or may begin.
     pub(super) fn goes_on(&self, lease: &Leased) -> bool {
-        !lease.server.at_rest() || (matches!(self.way(), Way::To(_)) && !self.is_outdated(&lease.server))
+        let under_way = lease.server.status != TxStatus::Idle || !lease.server.expected.is_empty();
+        under_way || (matches!(self.way(), Way::To(_)) && !self.is_outdated(&lease.server))
     }
 
     /// A kept connection at rest is about to begin something: waits while writes are held.
     pub(super) async fn may_begin(&mut self, lease: Box<Leased>) -> Result<Begin, End> {
-        let leaves = self.client.header().map_err(End::Fault)?.is_some_and(|header| header.tag == front::TERMINATE);
-        if leaves {
+        // What a server passes over begins nothing, and is not answered.
+        const IGNORED: [u8; 5] = [front::TERMINATE, front::FLUSH, front::COPY_DATA, front::COPY_DONE, front::COPY_FAIL];
+        if self.client.header().map_err(End::Fault)?.is_some_and(|header| IGNORED.contains(&header.tag)) {
             return Ok(Begin::Now(lease));
         }
-        let since = now();
+        let (since, mut place) = (now(), None);
         loop {
             let why = match self.way() {
                 Way::To(_) if !self.is_outdated(&lease.server) => return Ok(Begin::Now(lease)),
                 Way::To(_) => {
+                    let stateful = lease.server.leftovers.dirty;
+                    let cut = lease.down.left > 0;
                     self.lose(lease.server);
-                    return match self.pin.take().is_some_and(|pin| pin.settled) {
+                    return match self.pin.take().is_some_and(|pin| pin.settled) || stateful {
+                        // Nothing else can be said in the middle of a message.
+                        _ if cut => Err(End::Client),
                         true => Err(End::Fatal(state_lost("another server is the primary now"))),
                         false => Ok(Begin::Elsewhere),
                     };
@@ -175,7 +185,7 @@ impl Session {
                 Way::Refused(why) => Err(NoLease::Refused(Refusal::new(sqlstate::CANNOT_CONNECT_NOW, why))),
                 Way::Held(why) => {
                     let until = since + self.context.hold_limits().timeout;
-                    self.hold(&Wait { why: why.to_owned(), until, held: true }).await
+                    self.hold(&Wait { why: why.to_owned(), until, held: true }, &mut place).await
                 }
             };
             let refusal = match why {

@@ -193,6 +193,13 @@ impl Session {
         })
         .await;
         self.show(Doing::Active);
+        let result = match result {
+            // The pool's deadline does not run while writes are held: the wait goes on elsewhere.
+            Err(NoLease::Refused(_)) if ticket.is_over() && matches!(self.way(), super::hold::Way::Held(_)) => {
+                Err(NoLease::Unreachable("writes are held".to_owned()))
+            }
+            result => result,
+        };
         let waited = ticket.since().elapsed();
         self.context.waited(waited);
         result

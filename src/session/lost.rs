@@ -93,7 +93,14 @@ impl Session {
         };
         let lease = lease?;
         self.report(lease.server.identity.node, Trouble::ConnectionLost);
-        let rested = lease.server.expected.is_empty() && lease.server.status == TxStatus::Idle && lease.quiet();
+        if lease.down.left > 0 {
+            // In the middle of a message to the client nothing else can be said.
+            self.lose(lease.server);
+            return Some(End::Client);
+        }
+        let stateless = !lease.server.leftovers.dirty;
+        let rested =
+            stateless && lease.server.expected.is_empty() && lease.server.status == TxStatus::Idle && lease.quiet();
         self.lose(lease.server);
         // In session mode a connection may be kept without anything in it that another one could not be given.
         (pinned || !rested).then(|| End::Fatal(state_lost(&lost)))

@@ -67,8 +67,11 @@ enum First {
     Whole,
     /// An error that the primary shall have a say in.
     Error(String),
-    /// A prepared statement of ours is not there any more, or its columns have changed: to be parsed again.
+    /// A prepared statement of ours is not there any more: to be parsed again.
     Stale,
+    /// Its columns have changed: the same, for a client that asks for them with this request. Another one must hear of it, or it would take
+    /// the new columns for the old ones.
+    Reshaped,
     /// The connection is gone or says goodbye.
     Lost(Lost),
     /// The client is gone.
@@ -142,14 +145,15 @@ impl Session {
             First::Answer => {}
             First::Whole => lease.down.whole = true,
             First::Error(_) if lease.ways.resort != Resort::Standby => {}
-            First::Stale if lease.ways.resort == Resort::Last => {}
+            First::Stale | First::Reshaped if lease.ways.resort == Resort::Last => {}
+            First::Reshaped if !self.describes(survey) => {}
             First::Error(code) => {
                 self.corrected = survey.single().map(|looked| Box::new((looked.facts.fingerprint, code)));
                 Box::pin(self.hide_failure(lease, false)).await;
                 self.restore(before);
                 return Ok(ReadEnd::Primary);
             }
-            First::Stale => {
+            First::Stale | First::Reshaped => {
                 let end = if lease.ways.resort == Resort::Standby { ReadEnd::Primary } else { ReadEnd::Elsewhere };
                 Box::pin(self.hide_failure(lease, true)).await;
                 self.restore(before);
@@ -174,6 +178,11 @@ impl Session {
         self.client.input.consume(survey.size);
         let end = std::future::poll_fn(|cx| self.poll_answer(&mut lease, cx)).await;
         self.after_read(lease, survey, end)
+    }
+
+    /// The request at the front of the input asks what columns there are.
+    fn describes(&self, survey: &Survey) -> bool {
+        frames::whole(&self.client.input.filled()[..survey.size]).any(|(header, _)| header.tag == b'D')
     }
 
     /// Queues the request, whose bytes stay in the input. Returns what its names stood for, to be restored if it runs again.
@@ -418,7 +427,7 @@ fn judge_error(fields: &ErrorFields<'_>) -> First {
         return First::Lost(Lost::Said(String::from_utf8_lossy(fields.message).into_owned()));
     }
     if is_stale(fields) {
-        return First::Stale;
+        return if fields.code == b"26000" { First::Stale } else { First::Reshaped };
     }
     if fields.code == sqlstate::QUERY_CANCELED.as_bytes() || fields.class() == b"22" {
         return First::Answer;

@@ -374,3 +374,19 @@ fn r04_who_takes_nothing_leaves_anothers_values_alone() {
     assert_eq!(value(&mut a, "SELECT lastval()"), "1");
     assert_eq!(code(&b.query("SELECT lastval()")).as_deref(), (!common::direct()).then_some("55000"));
 }
+
+#[test]
+fn r04_a_series_that_comes_in_parts_does_not_see_anothers_value() {
+    let Some((proxy, db)) = on_primary("r04", 1, "") else { return };
+    let mut a = RawClient::login(proxy.port(), &db);
+    let mut b = RawClient::login(proxy.port(), &db);
+    run(&mut a, "CREATE SEQUENCE s");
+    run(&mut b, "SELECT 1");
+    run(&mut a, "SELECT nextval('s')");
+    run(&mut b, "BEGIN");
+    b.send(&[raw::parse("", "SELECT lastval()", &[]), raw::describe(b'S', ""), raw::flush()].concat()).expect("sent");
+    b.until(|frame| frame.tag == b'T').expect("its columns");
+    b.send(&[raw::bind("", "", &[]), raw::execute("", 0), raw::sync()].concat()).expect("sent");
+    let frames = b.until_ready().expect("an answer");
+    assert_eq!(code(&frames).as_deref(), Some("55000"), "{frames:?}");
+}

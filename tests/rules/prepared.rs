@@ -1,7 +1,7 @@
 //! Prepared statements follow their session over server connections, and answer as if it had one of its own (SESSIONS R3).
 
 use crate::common::proxy::{Options, Proxy};
-use crate::common::raw::{RawClient, bind, close, describe, execute, parse, sync, tags, values};
+use crate::common::raw::{self, RawClient, bind, close, describe, execute, parse, sync, tags, values};
 use crate::common::{self, SOON, database, psql};
 use crate::tools::{
     code, counter, execute_named, extended, on_primary, on_standbys, prepare, run, series, state, value,
@@ -208,6 +208,10 @@ fn r03_what_a_server_has_forgotten_is_parsed_again() {
         assert_eq!(named(&mut a, "all"), "1", "{weights:?}");
         psql(cluster, primary, &db, "ALTER TABLE t ADD more text DEFAULT 'x'");
         cluster.wait_replayed(SOON).expect("the standbys follow");
+        // Who knows the columns of before must hear that they have changed, as from PostgreSQL.
+        let frames = execute_named(&mut a, "all", &[]);
+        let columns = |frame: &&raw::Frame| frame.tag == b'D' && frame.columns().len() != 1;
+        assert!(!frames.iter().any(|frame| columns(&frame)), "{weights:?}: {frames:?}");
         let mut b = RawClient::login(proxy.port(), &db);
         prepare(&mut b, "all", "SELECT * FROM t");
         let frames = series(&mut b, &[describe(b'S', "all"), bind("", "all", &[]), execute("", 0)]);
