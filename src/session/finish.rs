@@ -18,7 +18,7 @@ use super::look::Looked;
 use super::lost::state_lost;
 use super::notes::{MOST_TOUCHED, Notes};
 use super::reap::settle_cancels;
-use super::{End, Session};
+use super::{End, Session, Unfound};
 
 /// Why a session keeps its server connection, counted in its pool while it does.
 #[derive(Debug)]
@@ -281,7 +281,7 @@ impl Session {
             self.pin_because(lease, found.join(", "));
         } else if notes.is_opaque() && self.context.opaque_policy() == OpaquePolicy::Pin {
             self.pin_because(lease, "an opaque transaction (pool.opaque = \"pin\")".to_owned());
-        } else if !self.habits.pinned_for_good {
+        } else if self.habits.pinned == Unfound::None {
             self.pin = None;
         }
     }
@@ -291,16 +291,18 @@ impl Session {
         if notes.flags.has(Flags::SEQUENCE_VALUE) {
             self.habits.uses_sequences = true;
         }
-        let reason = if notes.unseen.long_statement {
-            "a prepared statement too long to move"
-        } else if notes.flags.has(Flags::SETSEED) {
-            "setseed"
-        } else if self.habits.uses_sequences && notes.wrote() {
-            "currval and lastval"
+        let (reason, ends) = if notes.flags.has(Flags::SETSEED) {
+            ("setseed", Unfound::ForGood)
+        } else if notes.unseen.long_statement {
+            ("a prepared statement too long to move", Unfound::UntilDiscard)
+        } else if self.habits.uses_sequences && (notes.wrote() || notes.took()) {
+            ("currval and lastval", Unfound::UntilDiscard)
         } else {
             return;
         };
-        self.habits.pinned_for_good = true;
+        if self.habits.pinned != Unfound::ForGood {
+            self.habits.pinned = ends;
+        }
         self.pin_because(lease, reason.to_owned());
     }
 
@@ -329,6 +331,12 @@ impl Session {
 
     /// A statement was completed while names may be forgotten (SESSIONS R3).
     pub(super) fn on_complete(&mut self, lease: &mut Leased, tag: &[u8]) {
+        if tag == b"DISCARD ALL\0" {
+            self.habits.uses_sequences = false;
+            if self.habits.pinned == Unfound::UntilDiscard {
+                self.habits.pinned = Unfound::None;
+            }
+        }
         if [&b"DEALLOCATE ALL\0"[..], b"DISCARD ALL\0"].contains(&tag) {
             lease.server.statements.clear();
             self.forget_names();

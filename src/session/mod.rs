@@ -164,7 +164,18 @@ struct Habits {
     /// It asked for `currval` or `lastval` (SESSIONS R4).
     uses_sequences: bool,
     /// Its pin has a reason that no probe finds.
-    pinned_for_good: bool,
+    pinned: Unfound,
+}
+
+/// Reasons of a pin that no probe finds, by how they end.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Unfound {
+    #[default]
+    None,
+    /// With DISCARD ALL.
+    UntilDiscard,
+    /// With the session: PostgreSQL forgets a seed no sooner.
+    ForGood,
 }
 
 impl Session {

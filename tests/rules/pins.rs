@@ -141,6 +141,26 @@ fn r04_setseed_is_ones_own() {
 }
 
 #[test]
+fn r05_discard_all_ends_what_no_probe_finds() {
+    let Some((proxy, db)) = on_primary("r05", 2, "max_pinned = 1") else { return };
+    let mut a = RawClient::login(proxy.port(), &db);
+    let mut b = RawClient::login(proxy.port(), &db);
+    run(&mut a, "CREATE SEQUENCE s");
+    for statement in ["SELECT nextval('s')", "SELECT lastval()", "SELECT nextval('s')", "SELECT 1"] {
+        run(&mut a, statement);
+    }
+    let mine = "CREATE TEMP TABLE mine (n int)";
+    if !common::direct() {
+        assert_eq!(code(&b.query(mine)).as_deref(), Some("53300"));
+    }
+    // Its end is known before its next statement.
+    run(&mut a, "DISCARD ALL");
+    run(&mut a, "SELECT 1");
+    run(&mut b, mine);
+    assert_eq!(code(&a.query("SELECT lastval()")).as_deref(), Some("55000"));
+}
+
+#[test]
 fn r05_a_temporary_table_shadows_the_permanent_one() {
     let Some((proxy, db)) = on_standbys("r05", 3, "statement_level = true") else { return };
     let cluster = common::cluster().expect("it runs");
