@@ -18,7 +18,7 @@ use std::time::Instant;
 ///   wait ends in vain: SQLSTATE 57P03 with [`text`](Self::text).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writes {
-    /// To the view's primary. Without one: 57P03 at once.
+    /// To the view's primary. Without one, as at the start: they wait as if they were held.
     Open,
     /// They wait.
     Held {
