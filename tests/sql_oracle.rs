@@ -137,7 +137,7 @@ fn told(effect: &Effect) -> String {
         Effect::Savepoint => "savepoint".to_owned(),
         Effect::TwoPhase => "two-phase".to_owned(),
         Effect::Set { name } => format!("set {name}"),
-        Effect::SetLocal => "local".to_owned(),
+        Effect::SetLocal | Effect::ResetLocal { .. } => "local".to_owned(),
         Effect::Reset { name } => format!("reset {name}"),
         Effect::ResetAll => "reset all".to_owned(),
         Effect::DiscardAll | Effect::Discard => "discard".to_owned(),
