@@ -37,6 +37,10 @@ const GAP: Duration = Duration::from_millis(250);
 /// Readings at the same time.
 const AT_ONCE: usize = 4;
 
+/// To read the definition of a view locks what it names, until the end of the query: a DROP … CASCADE that comes in between must not
+/// die of a deadlock with it, which servers look for after a second. The reading fails first, and is repeated.
+const GIVE_WAY: &str = "SET lock_timeout = '500ms'";
+
 /// Of one reading, from the dial to the last row.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -230,6 +234,7 @@ async fn read_without_limit<C: Connector>(
 ) -> Result<Outcome, ProbeError> {
     let Some((node, version)) = source(shared) else { return Ok(Outcome::Failed("no server is up".to_owned())) };
     let mut client = connector.connect(node, Some(&known.database)).await?;
+    client.query(GIVE_WAY).await?;
     let (generation, reading) = (known.generation(), known.begin());
     let functions = client.query(queries::functions(version)).await?;
     let relations = client.query(queries::RELATIONS).await?;
