@@ -114,13 +114,13 @@ pub fn setup(applied: &Rc<Carried>, wanted: &Rc<Carried>, dirty: bool) -> Vec<u8
     let identity_changed = [AUTHORIZATION, ROLE].iter().any(|name| from.get(name) != wanted.get(name));
     for (name, value) in &wanted.entries {
         if ![AUTHORIZATION, ROLE].contains(&&**name) && from.get(name) != Some(value) {
-            set(&mut text, name, value);
+            set(&mut text, name, value, false);
         }
     }
     if identity_changed {
         for name in [AUTHORIZATION, ROLE] {
             if let Some(value) = wanted.get(name) {
-                set(&mut text, name, value);
+                set(&mut text, name, value, false);
             }
         }
     }
@@ -151,13 +151,19 @@ fn qualified(text: &mut Vec<u8>, name: &str) {
     }
 }
 
-/// Appends a statement that sets one parameter for the session.
-pub fn set(text: &mut Vec<u8>, name: &str, value: &[u8]) {
+/// Appends a statement that sets one parameter, for the session or (`local`) for its transaction.
+pub fn set(text: &mut Vec<u8>, name: &str, value: &[u8], local: bool) {
+    set_config(text, name, value, local);
+    text.push(b';');
+}
+
+/// Appends the query of [`set`] without its end.
+pub fn set_config(text: &mut Vec<u8>, name: &str, value: &[u8], local: bool) {
     text.extend_from_slice(b"SELECT pg_catalog.set_config(");
     write::literal(text, name);
     text.push(b',');
     write::literal_bytes(text, value);
-    text.extend_from_slice(b",false);");
+    text.extend_from_slice(if local { b",true)" } else { b",false)" });
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ mod server;
 mod shared;
 mod statements;
 
-pub use carried::{Carried, set as set_statement, setup};
+pub use carried::{Carried, set as set_statement, set_config, setup};
 pub use expect::{Expect, Expected, Fate, Made, Undo, Unexpected};
 pub use hub::{Hub, Mail, OpenError, Opener, Opening, Post, Sizes, Times};
 pub use login::{KeyMaker, LoggedIn, LoginError, LoginFault, LoginParams, connect};

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::backend::{Expect, Lost, Outcome, Server, SharedPool, set_statement};
+use crate::backend::{Expect, Lost, Outcome, Server, SharedPool, set_config, set_statement};
 use crate::cluster::Trouble;
 use crate::config::{OpaquePolicy, PoolMode};
 use crate::routing::Traces;
@@ -351,7 +351,7 @@ impl Session {
         for name in self.base.names().filter(|name| due.covers(name)) {
             if let Some(value) = self.base.get(name) {
                 match parts {
-                    0 | 1 => set_statement(&mut text, name, value),
+                    0 | 1 => set_statement(&mut text, name, value, false),
                     _ => set_if_reset(&mut text, name, value),
                 }
             }
@@ -359,7 +359,7 @@ impl Session {
         for name in lease.notes.take_local_reset() {
             // Of several statements, a later one may have set it again.
             if let (Some(value), 0 | 1) = (self.base.get(&name), parts) {
-                set_local(&mut text, &name, value);
+                set_statement(&mut text, &name, value, true);
             }
         }
         if text.is_empty() {
@@ -416,23 +416,14 @@ fn inject(lease: &mut Leased, text: &[u8]) {
 
 /// Sets a parameter for the session unless the session has set it itself. A custom one is unknown to pg_settings; empty is its default.
 fn set_if_reset(text: &mut Vec<u8>, name: &str, value: &[u8]) {
-    text.extend_from_slice(b"SELECT pg_catalog.set_config(");
-    write::literal(text, name);
-    text.push(b',');
-    write::literal_bytes(text, value);
-    text.extend_from_slice(b",false) WHERE coalesce((SELECT source <> 'session' FROM pg_catalog.pg_settings WHERE pg_catalog.lower(name) = ");
+    set_config(text, name, value, false);
+    text.extend_from_slice(
+        b" WHERE coalesce((SELECT source <> 'session' FROM pg_catalog.pg_settings WHERE pg_catalog.lower(name) = ",
+    );
     write::literal(text, name);
     text.extend_from_slice(b"), coalesce(pg_catalog.current_setting(");
     write::literal(text, name);
     text.extend_from_slice(b", true), '') = '');");
-}
-
-fn set_local(text: &mut Vec<u8>, name: &str, value: &[u8]) {
-    text.extend_from_slice(b"SELECT pg_catalog.set_config(");
-    write::literal(text, name);
-    text.push(b',');
-    write::literal_bytes(text, value);
-    text.extend_from_slice(b",true);");
 }
 
 fn settings_query(text: &mut Vec<u8>, names: &[Box<str>], with_source: bool) {
