@@ -23,7 +23,7 @@ use crate::auth::hba::{Hba, HbaError};
 use crate::auth::scram::SaltMaker;
 use crate::auth::{Credentials, Password, Users, UsersError};
 use crate::backend::{Registry, Times};
-use crate::cluster::{Knowledge, NodeId, Shared};
+use crate::cluster::{Event, Knowledge, NodeId, Shared};
 use crate::config::{self, Settings};
 use crate::failover::engine::Order;
 use crate::health::connection::Dialer;
@@ -33,7 +33,7 @@ use crate::net::{Listener, ServerTls, TlsError, bind_tcp, bind_unix};
 use crate::routing::{Policy, PolicyError};
 use crate::session::login::LoginPolicy;
 use crate::session::{Counters, Global, Held, HoldLimits, SessionSettings, Stop, Texts};
-use crate::support::clock::{Duration, now};
+use crate::support::clock::{self, Duration, now};
 
 use control::Duties;
 use data::{Common, MAILBOX, Secrets, ThreadMail};
@@ -148,6 +148,7 @@ impl Running {
         }
         // One that waits already is older: the next reload brings the newest.
         let _ = self.desk.reloads.try_send(settings.clone());
+        common.global.settings.store(Arc::new(settings.clone()));
         self.settings = settings;
         Ok(changes)
     }
@@ -219,7 +220,7 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
     let door = login_policy(&settings, Arc::new(SaltMaker::new()), servers.keys.clone())?;
     let policy = Policy::new(&settings.routing, 1)?;
     let (mail, inboxes): (Vec<_>, Vec<_>) = (0..threads).map(|_| mpsc::channel(MAILBOX)).unzip();
-    let global = global(&servers, &registry, &health, knowledge, wanted, mail.clone())?;
+    let global = global(&settings, (&servers, &registry), &health, knowledge, wanted, mail.clone())?;
     let common = Arc::new(Common {
         global: Arc::new(global),
         servers: servers.clone(),
@@ -257,7 +258,8 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
         .name("control".to_owned())
         .spawn(move || runtime.block_on(duties.run()))
         .map_err(Error::Start)?;
-    tracing::info!(port, threads, "pgherd accepts connections");
+    let why = format!("pgherd accepts connections on port {port} with {threads} data threads");
+    common.global.cluster.events.record(Event::info("started", "pgherd").why(why));
     Ok(Running {
         common,
         settings,
@@ -292,8 +294,8 @@ fn start_threads(
 }
 
 fn global(
-    servers: &Arc<Servers>,
-    registry: &Arc<Registry>,
+    settings: &Settings,
+    (servers, registry): (&Arc<Servers>, &Arc<Registry>),
     health: &runner::Reader,
     knowledge: Arc<Knowledge<crate::routing::Catalog>>,
     wanted: mpsc::Sender<Box<str>>,
@@ -321,6 +323,8 @@ fn global(
         numbers: AtomicU64::new(1),
         wrote: AtomicU64::new(0),
         started: now(),
+        born: clock::wall(),
+        settings: ArcSwap::from_pointee(settings.clone()),
         held: Held::new(health.generation.clone()),
         analyze: Box::new(move |thread, text| {
             let _ = parser.try_send((thread, text));

@@ -5,6 +5,7 @@ use std::path::Path;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::cluster::Event;
 use crate::config::Settings;
 use crate::session::Stop;
 use crate::support::clock::Duration;
@@ -64,17 +65,17 @@ pub(super) fn serve(mut running: Running, config: &Path) -> std::io::Result<()> 
         match next(&runtime, &mut signals, leaving) {
             Some(Wish::Reload) => reload(&mut running, config),
             Some(Wish::Smart) => {
-                tracing::info!(clients = running.clients(), "stopping when the last client has left");
+                stopping(&running, "SIGTERM", "when the last client has left");
                 running.stop_listening();
                 leaving = true;
             }
             Some(Wish::Fast) => {
-                tracing::info!(clients = running.clients(), "stopping: transactions may end");
+                stopping(&running, "SIGINT", "transactions may end");
                 running.stop(Stop::AtRest, limit);
                 return Ok(());
             }
             Some(Wish::Immediate) => {
-                tracing::info!(clients = running.clients(), "stopping at once");
+                stopping(&running, "SIGQUIT", "at once");
                 running.stop(Stop::Now, Duration::ZERO);
                 return Ok(());
             }
@@ -93,10 +94,20 @@ fn next(runtime: &Runtime, signals: &mut Signals, leaving: bool) -> Option<Wish>
     })
 }
 
+fn stopping(running: &Running, who: &str, how: &str) {
+    let why = format!("stopping: {how}; {} clients are connected", running.clients());
+    running.cluster().events.record(Event::info("stopping", who).why(why));
+}
+
 fn reload(running: &mut Running, config: &Path) {
     let outcome = Settings::load(config).map_err(Error::from).and_then(|settings| running.reload(settings));
-    match outcome {
-        Ok(changes) => tracing::info!(changes = changes.len(), ?changes, "reloaded"),
-        Err(error) => tracing::error!(%error, "not reloaded: nothing was changed"),
-    }
+    let event = match outcome {
+        Ok(changes) => {
+            let changes: Vec<_> =
+                changes.iter().map(|one| format!("{}: {} -> {}", one.key, one.old, one.new)).collect();
+            Event::info("reloaded", "SIGHUP").why(format!("{} changes: {}", changes.len(), changes.join("; ")))
+        }
+        Err(error) => Event::error("not_reloaded", "SIGHUP").why(format!("nothing was changed: {error}")),
+    };
+    running.cluster().events.record(event);
 }

@@ -18,5 +18,5 @@ pub use login::{KeyMaker, LoggedIn, LoginError, LoginFault, LoginParams, connect
 pub use pool::{Pool, Ticket};
 pub use reported::{Interner, Reported};
 pub use server::{DetachedServer, Identity, Leftovers, Lost, Outcome, Server};
-pub use shared::{Full, Permit, Place, PoolKey, Registry, Share, SharedNode, SharedPool};
+pub use shared::{Full, Permit, Place, PoolKey, PoolRow, Registry, Share, SharedNode, SharedPool};
 pub use statements::{StatementKey, Statements, is_statement_name, statement_name};

@@ -186,6 +186,41 @@ fn take(count: &AtomicU32, most: u32) -> Option<u32> {
     count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| (open < most).then_some(open + 1)).ok()
 }
 
+/// One pool as people see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolRow {
+    /// Which.
+    pub key: PoolKey,
+    /// Most connections.
+    pub size: u32,
+    /// Connections open or being opened.
+    pub open: u32,
+    /// Idle ones of these.
+    pub idle: u32,
+    /// Sessions that wait for one.
+    pub waiting: u32,
+    /// How long the one has waited that waits for longest; zero if none waits.
+    pub longest_wait: Duration,
+    /// Sessions that keep one for themselves.
+    pub pinned: u32,
+}
+
+impl SharedPool {
+    fn row(&self, now: Instant) -> PoolRow {
+        let oldest = self.shares.iter().map(|share| share.oldest.load(Ordering::Acquire)).min().unwrap_or(u64::MAX);
+        let waited = if oldest == u64::MAX { 0 } else { self.since_origin(now).saturating_sub(oldest) };
+        PoolRow {
+            key: self.key.clone(),
+            size: self.size.load(Ordering::Relaxed),
+            open: self.open(),
+            idle: self.shares.iter().map(|share| share.idle.load(Ordering::Relaxed)).sum(),
+            waiting: self.shares.iter().map(|share| share.waiting.load(Ordering::Relaxed)).sum(),
+            longest_wait: Duration::from_micros(waited),
+            pinned: self.pinned.load(Ordering::Relaxed),
+        }
+    }
+}
+
 /// All pools and nodes of the process.
 #[derive(Debug)]
 pub struct Registry {
@@ -244,6 +279,16 @@ impl Registry {
         pool.clone()
     }
 
+    /// All pools at `now`, by node, database and user; readable from any thread without a lock of the data path's.
+    pub fn table(&self, now: Instant) -> Vec<PoolRow> {
+        let mut rows: Vec<_> = self.pools.iter().map(|entry| entry.value().row(now)).collect();
+        rows.sort_by(|a, b| {
+            let order = |row: &PoolRow| (row.key.node, row.key.database.clone(), row.key.user.clone());
+            order(a).cmp(&order(b))
+        });
+        rows
+    }
+
     /// Every pool, for people.
     pub fn pools(&self) -> Vec<Arc<SharedPool>> {
         self.pools.iter().map(|entry| entry.value().clone()).collect()
@@ -285,5 +330,11 @@ mod tests {
         assert_eq!(pool.needier(0, Some(base + Duration::from_millis(4)), patience), None);
         assert_eq!(pool.needier(0, Some(base + Duration::from_millis(7)), patience), Some(1));
         assert_eq!(pool.needier(1, None, patience), None);
+        let rows = registry.table(base + Duration::from_millis(9));
+        assert_eq!((rows.len(), rows[0].size, rows[0].open, rows[0].waiting), (1, 1, 0, 0));
+        assert_eq!(
+            rows[0].longest_wait,
+            Duration::from_micros(pool.since_origin(base + Duration::from_millis(9)) - pool.since_origin(base))
+        );
     }
 }

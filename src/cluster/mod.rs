@@ -3,7 +3,9 @@
 //! Words only. Layer 1: no I/O, no tokio, no clock. Both planes read [`ClusterView`] snapshots; only
 //! `health` (roles, positions) and `failover` (status, epoch) publish new ones.
 
+mod events;
 mod knowledge;
+mod records;
 mod ruling;
 mod samples;
 mod shared;
@@ -11,7 +13,9 @@ mod view;
 mod words;
 mod writes;
 
+pub use events::{Event, EventCount, Events, KEPT, Severity};
 pub use knowledge::{Knowledge, Known, Reading};
+pub use records::{Checks, NodeRecord, Records};
 pub use ruling::{Mandate, Ruling};
 pub use samples::{MAX_SAMPLED_NODES, Sample, Samples, WANTED_FOR};
 pub use shared::Shared;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::{ClusterView, NodeId, Sample, Samples};
+use super::{ClusterView, Events, NodeId, Records, Sample, Samples};
 
 /// What everyone sees of the cluster. Who must *wait* for a change gets a `watch::Receiver` of the generation from
 /// `health::runner` besides.
@@ -15,12 +15,21 @@ pub struct Shared {
     view: ArcSwap<ClusterView>,
     /// Positions, see [`Samples`] for the rules.
     pub samples: Samples,
+    /// What has happened.
+    pub events: Events,
+    /// Health checks, for people.
+    pub records: Records,
 }
 
 impl Shared {
     /// Nothing known yet; `now` becomes the beginning of the samples' time.
     pub fn new(now: Instant) -> Self {
-        Self { view: ArcSwap::from_pointee(ClusterView::empty()), samples: Samples::new(now) }
+        Self {
+            view: ArcSwap::from_pointee(ClusterView::empty()),
+            samples: Samples::new(now),
+            events: Events::default(),
+            records: Records::default(),
+        }
     }
 
     /// The present view, for the length of one decision.

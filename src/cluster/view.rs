@@ -50,6 +50,15 @@ impl NodeView {
     pub fn usable(&self) -> bool {
         self.status == Status::Up
     }
+
+    /// The status in pgpool-II's words: `up`, `down`, `quarantine`.
+    pub fn pgpool_status(&self) -> &'static str {
+        match self.status {
+            Status::Up => "up",
+            Status::Down | Status::Detached => "down",
+            Status::Quarantined => "quarantine",
+        }
+    }
 }
 
 /// The cluster as everyone sees it until the next view.
@@ -85,6 +94,17 @@ impl ClusterView {
     /// The node with that number.
     pub fn node(&self, id: NodeId) -> Option<&NodeView> {
         self.nodes.iter().find(|node| node.id == id)
+    }
+
+    /// A node's role in pgpool-II's words: `primary` is where writes go, all others are `standby`.
+    pub fn pgpool_role(&self, id: NodeId) -> &'static str {
+        if self.primary == Some(id) { "primary" } else { "standby" }
+    }
+
+    /// A node's share of the reads, from 0 to 1.
+    pub fn share(&self, id: NodeId) -> f64 {
+        let total: f64 = self.nodes.iter().map(|node| node.weight).sum();
+        self.node(id).filter(|_| total > 0.0).map_or(0.0, |node| node.weight / total)
     }
 
     /// The primary's entry, if one is known.

@@ -74,6 +74,16 @@ impl Effective {
         }
     }
 
+    /// The value of that key, as the file spells it.
+    pub(super) fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(|(value, _)| value.as_str())
+    }
+
+    /// Every key with its value, in the order of the keys.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, (value, _))| (key.as_str(), value.as_str()))
+    }
+
     /// What differs, in the order of the keys; a node that came or went is one change.
     pub(super) fn changes(old: &Self, new: &Self) -> Vec<Change> {
         let mut changes: Vec<Change> = Vec::new();

@@ -21,6 +21,7 @@ mod rows;
 mod sample;
 mod secret;
 mod settings;
+mod status;
 mod table;
 mod units;
 mod value;
@@ -34,6 +35,7 @@ pub use problem::{Error, Problem};
 pub use sample::sample;
 pub use secret::Secret;
 pub use settings::*;
+pub use status::StatusRow;
 pub use table::{Kind, Presence, Reload, Row, Section, all};
 
 /// The largest file that is read, in bytes; a hundred nodes need a tenth of it.

@@ -17,7 +17,7 @@ use tokio::time::sleep_until;
 
 use super::engine::{Action, Engine, Event, Job, Journal, Note, Order, Outcome, Settings, Ticket};
 use super::journal::Store;
-use crate::cluster::{Consensus, FailoverRequest, NodeId, Ruling, Shared, Timeline};
+use crate::cluster::{self, Consensus, FailoverRequest, NodeId, Ruling, Shared, Timeline};
 use crate::config;
 use crate::support::clock;
 
@@ -217,7 +217,7 @@ async fn follow<S: Servers + 'static, T: Threads + 'static>(parts: Parts<S, T>) 
             match action {
                 Action::Rule(ruling) => drop(world.rulings.send_replace(ruling)),
                 Action::Do(ticket, job) => start(&world, &engine, ticket, job, &sender),
-                Action::Note(note) => log(&note),
+                Action::Note(note) => drop(world.shared.events.record(happened(&note))),
                 Action::Reply(ticket, answer) => {
                     // Who asked may have given up.
                     asked.remove(&ticket).map(|asked| asked.send(answer));
@@ -272,16 +272,12 @@ fn start<S: Servers + 'static, T: Threads + 'static>(
 }
 
 /// One line per event: who, what, from whom to whom, why, in which epoch, after how long.
-fn log(note: &Note) {
-    let id = |node: Option<NodeId>| node.map(|node| i64::from(node.0));
+fn happened(note: &Note) -> cluster::Event {
+    let id = |node: &Option<NodeId>| node.map_or(String::new(), |node| node.to_string());
     let Note { event, node, from, to, epoch, why, took } = note;
-    let (node, from, to, took) = (id(*node), id(*from), id(*to), millis(*took));
     let good = ["promoted", "follows", "failover_done", "switchover_done", "outage_over", "attached"].contains(event);
-    if good {
-        tracing::info!(event = *event, node, from, to, epoch = epoch.0, took_ms = took, "{why}");
-    } else {
-        tracing::warn!(event = *event, node, from, to, epoch = epoch.0, took_ms = took, "{why}");
-    }
+    let made = if good { cluster::Event::info(event, "failover") } else { cluster::Event::warn(event, "failover") };
+    made.node(*node).change(id(from), id(to)).epoch(*epoch).why(why).took(*took)
 }
 
 fn millis(time: Duration) -> u64 {

@@ -8,3 +8,4 @@ pub mod engine;
 pub mod node;
 pub mod reading;
 pub mod runner;
+mod tally;

@@ -12,7 +12,8 @@ use tokio::time::sleep_until;
 
 use super::engine::{Action, Engine, Event, Fixed, NodeSettings, Note, Thresholds};
 use super::node::{Connector, NodeTask};
-use crate::cluster::{ClusterView, FailoverRequest, NodeId, Ruling, Shared, Status};
+use super::tally::Tally;
+use crate::cluster::{self, ClusterView, Epoch, FailoverRequest, NodeId, Ruling, Shared, Status};
 use crate::config;
 use crate::support::clock;
 
@@ -21,6 +22,9 @@ pub const MAX_REQUESTS: usize = 1024;
 
 /// The engine's clock is looked at this often even if it wishes nothing.
 const IDLE: Duration = Duration::from_secs(1);
+
+/// Who is named in the event log.
+const WHO: &str = "health";
 
 /// Events of node tasks that may wait.
 const MAX_EVENTS: usize = 256;
@@ -51,6 +55,7 @@ pub struct Monitor {
     requests: mpsc::Receiver<FailoverRequest>,
     reloads: mpsc::Receiver<Vec<NodeSettings>>,
     rulings: watch::Receiver<Ruling>,
+    tally: Tally,
 }
 
 /// What the configuration says of the nodes. `ALWAYS_PRIMARY` is a fixed primary: it still has to say that it is one.
@@ -92,7 +97,7 @@ pub fn channel() -> (Monitor, Reader) {
         published,
         rulings: rule,
     };
-    (Monitor { shared, generation, published: publish, requests, reloads, rulings }, reader)
+    (Monitor { shared, generation, published: publish, requests, reloads, rulings, tally: Tally::default() }, reader)
 }
 
 impl Monitor {
@@ -104,6 +109,7 @@ impl Monitor {
 
     async fn watch<C: Connector + 'static>(mut self, nodes: Vec<NodeSettings>, connector: Rc<C>) {
         let mut tasks = Tasks::start(&nodes, &connector, &self.shared);
+        self.tally.configure(&nodes);
         let mut engine = Engine::new(nodes, clock::now());
         self.publish(engine.view().clone());
         // A closed channel gives nothing any more: the guards keep it from being asked for ever.
@@ -130,24 +136,73 @@ impl Monitor {
                     reloading = nodes.is_some();
                     if let Some(nodes) = nodes {
                         tasks = Tasks::start(&nodes, &connector, &self.shared);
+                        self.tally.configure(&nodes);
                         self.act(engine.configure(nodes, clock::now()), &tasks);
                     }
                     continue;
                 }
                 () = sleep_until(wakeup.into()) => Event::Tick,
             };
+            self.count(&event);
             self.act(engine.step(event, clock::now()), &tasks);
         }
     }
 
-    fn act(&self, actions: Vec<Action>, tasks: &Tasks) {
+    fn act(&mut self, actions: Vec<Action>, tasks: &Tasks) {
         for action in actions {
             match action {
-                Action::Probe { node, fresh } => tasks.probe(node, fresh),
+                Action::Probe { node, fresh } => {
+                    self.tally.started(node, clock::now());
+                    tasks.probe(node, fresh);
+                }
                 Action::Publish(view) => self.publish(view),
-                Action::Note(note) => log(note),
+                Action::Note(note) => self.note(note),
             }
         }
+    }
+
+    /// Health checks, for people.
+    fn count(&mut self, event: &Event) {
+        let (node, (took, ended)) = match event {
+            Event::Answered { node, .. } => (*node, self.tally.answered(*node, clock::now())),
+            Event::Failed { node, failure } => (*node, self.tally.failed(*node, *failure, clock::now())),
+            _ => return,
+        };
+        self.shared.records.note(node, |record| {
+            record.probes.observe(took);
+            if let Some(ended) = ended {
+                ended.count(&mut record.checks, clock::wall());
+            }
+        });
+    }
+
+    fn note(&self, note: Note) {
+        let view = self.shared.view();
+        let before = |node: NodeId| view.node(node).map_or(String::new(), |node| node.status.to_string());
+        let event = match note {
+            Note::Status(node, status, reason) => {
+                self.shared.records.note(node, |record| record.changed = Some(clock::wall()));
+                let event = match status {
+                    Status::Up => cluster::Event::info("node_up", WHO).why("node is up"),
+                    _ => cluster::Event::warn("node_out", WHO).why(format!("node is not used: {reason}")),
+                };
+                event.node(node).change(before(node), status)
+            }
+            Note::Failing(node, failure) => {
+                let why = format!("probe failed: {}", failure.as_str());
+                cluster::Event::warn("probe_failed", WHO).node(node).why(why)
+            }
+            Note::Primary(node, epoch) => {
+                let from = view.primary.map_or(String::new(), |node| node.to_string());
+                let event = cluster::Event::info("primary", WHO).node(node).change(from, node);
+                event.epoch(epoch).why("this node is the primary")
+            }
+            Note::Ambiguous => cluster::Event::error("ambiguous_primary", WHO).why(
+                "several servers say that they are primary and none can be preferred: the present choice stays; set role = \"primary\" for one",
+            ),
+        };
+        let event = if event.epoch.is_none() && view.epoch > Epoch(0) { event.epoch(view.epoch) } else { event };
+        self.shared.events.record(event);
     }
 
     fn publish(&self, view: ClusterView) {
@@ -205,26 +260,5 @@ impl Tasks {
     fn probe(&self, node: NodeId, fresh: bool) {
         let sent = self.commands.get(&node).is_some_and(|command| command.try_send(fresh).is_ok());
         debug_assert!(sent, "the engine has one probe per node under way at most");
-    }
-}
-
-fn log(note: Note) {
-    match note {
-        Note::Status(node, Status::Up, _) => tracing::info!(event = "node_up", node = node.0, "node is up"),
-        Note::Status(node, status, reason) => {
-            tracing::warn!(event = "node_out", node = node.0, %status, reason, "node is not used");
-        }
-        Note::Failing(node, failure) => {
-            tracing::warn!(event = "probe_failed", node = node.0, failure = failure.as_str(), "probe failed");
-        }
-        Note::Primary(node, epoch) => {
-            tracing::info!(event = "primary", node = node.0, epoch = epoch.0, "this node is the primary");
-        }
-        Note::Ambiguous => {
-            tracing::error!(
-                event = "ambiguous_primary",
-                "several servers say that they are primary and none can be preferred: the present choice stays; set role = \"primary\" for one"
-            );
-        }
     }
 }

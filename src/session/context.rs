@@ -7,12 +7,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwap;
+
 use crate::backend::{Hub, Place, Pool, PoolKey, Registry, Reported, Sizes, Times};
 use crate::cluster::{FailoverRequest, Knowledge, Known, NodeId, Shared, Trouble};
 use crate::config::{OpaquePolicy, PoolLimits};
 use crate::routing::{self, Catalog, Class, Memory, Policy, Reason, Traces};
 use crate::sql::{self, Cache, Facts, Fingerprint, Flags, Isolation, LexMode, VerdictKey};
-use crate::support::clock::{Duration, Instant, now};
+use crate::support::clock::{Duration, Instant, SystemTime, now};
 
 use super::control::{Control, Stop};
 use super::counters::Counters;
@@ -90,6 +92,10 @@ pub struct Global {
     pub counters: Box<[Arc<Counters>]>,
     /// Asks every data thread for its sessions.
     pub describe: DescribeAll,
+    /// All settings that hold, for people: `SHOW POOL_STATUS`. What decides gets its own slice of them.
+    pub settings: ArcSwap<crate::config::Settings>,
+    /// The wall clock at the start.
+    pub born: SystemTime,
     /// Has a long text analyzed on the helper thread for the data thread of that number; never waits, and may decline.
     pub analyze: Box<dyn Fn(usize, LongText) + Send + Sync>,
 }
