@@ -5,6 +5,7 @@ help:
 	@echo "make demo [PORT=9999]  a primary, two standbys and pgherd in front of them, to play with; Ctrl-C ends all"
 	@echo "make test [STRICT=1]   all tests that this machine can run; STRICT=1: a skip is a failure"
 	@echo "make sim [RUNS=100000] failovers in a simulated cluster, many more than in make test"
+	@echo "make scenarios         real faults on real hosts (network namespaces), ONLY=s08 for a part of it"
 	@echo "make fuzz              the parsers under libFuzzer, three minutes each"
 	@echo "make lint              formatting, clippy, documentation"
 	@echo "make bench             micro benchmarks of what each statement passes through"
@@ -20,6 +21,9 @@ test: postgres
 
 sim:
 	SIM_RUNS=$(or $(RUNS),100000) cargo test --release --test sim -- --nocapture
+
+scenarios: postgres
+	cargo test --test scenarios -- --nocapture --test-threads=1 $(ONLY)
 
 fuzz:
 	tests/fuzz/run.sh
@@ -52,4 +56,4 @@ sample:
 postgres:
 	@tests/postgres.sh
 
-.PHONY: help demo test sim fuzz lint bench instructions compare sample postgres
+.PHONY: help demo test sim scenarios fuzz lint bench instructions compare sample postgres

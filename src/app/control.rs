@@ -12,7 +12,7 @@ use crate::health::catalogs::Loader;
 use crate::health::connection::Dialer;
 use crate::health::engine::NodeSettings;
 use crate::health::runner::Monitor;
-use crate::net::Listener;
+use crate::net::{self, Listener};
 use crate::support::clock::Duration;
 
 use super::data::{Common, ThreadMail};
@@ -82,16 +82,24 @@ async fn accept(listener: Listener, common: Arc<Common>) {
     }
 }
 
-/// Tells the data threads of nodes that have become unusable: idle connections to them are of no use.
+/// Tells the data threads of nodes that have become unusable: idle connections to them are of no use. What is under way on a dead standby
+/// ends, so that it runs elsewhere: one that is frozen would never answer. A dead primary is left to `failover`, which fences it.
 async fn follow(mut generation: watch::Receiver<u64>, shared: Arc<Shared>, common: Arc<Common>) {
     let mut usable: Vec<NodeId> = Vec::new();
     loop {
         let view = shared.snapshot();
+        let dead = |id: NodeId| view.node(id).is_some_and(|node| node.status == Status::Down);
         let now: Vec<NodeId> = view.nodes.iter().filter(|node| node.status == Status::Up).map(|node| node.id).collect();
         for &node in usable.iter().filter(|node| !now.contains(node)) {
             for thread in 0..common.mail.len() {
                 // A full mailbox: the thread finds out when it uses the connection.
                 let _ = common.post(thread, ThreadMail::Forget(node));
+            }
+            let endpoint = common.servers.targets.load().get(&node).map(|target| target.endpoint.clone());
+            if let Some(endpoint) = endpoint.filter(|_| dead(node) && view.primary != Some(node))
+                && let Err(error) = net::sever(&endpoint).await
+            {
+                tracing::warn!(node = node.0, %error, "connections to a dead standby are not ended");
             }
         }
         usable = now;

@@ -75,31 +75,61 @@ impl Proxy {
             let port = cluster.primary().port();
             return Self { process: None, port, log: PathBuf::new(), _reservation: None, folder: None };
         }
-        let folder = Folder::new(Owner::unprivileged().expect("an owner")).expect("a folder");
         let reservation = PortLock::any().expect("a free port");
-        let config = folder.path().join("pgherd.toml");
+        let text = configuration(cluster, options, reservation.port());
+        Self::start_as(reservation, &text, &options.hba, &options.users)
+    }
+
+    /// Starts it with this configuration, in the network namespace of the calling thread; on `reservation` of 127.0.0.1 it must answer.
+    pub fn start_as(reservation: PortLock, text: &str, hba: &str, users: &str) -> Self {
+        let folder = Folder::new(Owner::unprivileged().expect("an owner")).expect("a folder");
         let write = |name: &str, text: &str| {
             let path = folder.path().join(name);
             std::fs::write(&path, text).expect("written");
             std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("its own");
         };
-        write("hba.conf", &options.hba);
-        write("users", &options.users);
-        write("pgherd.toml", &configuration(cluster, options, reservation.port()));
+        write("hba.conf", hba);
+        write("users", users);
+        write("pgherd.toml", text);
         let log = folder.path().join("pgherd.log");
-        let output = File::create(&log).expect("a log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pgherd"));
-        command.arg("run").arg("--config").arg(&config).current_dir(folder.path()).process_group(0);
-        command.env("RUST_BACKTRACE", "1").stdin(Stdio::null());
-        command.stdout(output.try_clone().expect("a second handle")).stderr(output);
-        let process = Some(command.spawn().expect("the binary starts"));
         let port = reservation.port();
-        let mut proxy = Self { process, port, log, _reservation: Some(reservation), folder: Some(folder) };
+        let mut proxy = Self { process: None, port, log, _reservation: Some(reservation), folder: Some(folder) };
+        proxy.begin(Command::new(env!("CARGO_BIN_EXE_pgherd")));
         proxy.wait_ready();
         proxy
     }
 
-    fn wait_ready(&mut self) {
+    /// Starts the process; `program` may be one that becomes pgherd with the arguments that follow. Its log goes on.
+    pub fn begin(&mut self, program: Command) {
+        let folder = self.folder();
+        let output = File::options().create(true).append(true).open(&self.log).expect("a log");
+        let mut command = program;
+        command.arg("run").arg("--config").arg(folder.join("pgherd.toml")).current_dir(&folder).process_group(0);
+        command.env("RUST_BACKTRACE", "1").stdin(Stdio::null());
+        command.stdout(output.try_clone().expect("a second handle")).stderr(output);
+        self.process = Some(command.spawn().expect("the binary starts"));
+    }
+
+    /// Its folder, where it works and where its configuration is. Panics without a proxy in between.
+    pub fn folder(&self) -> PathBuf {
+        self.folder.as_ref().expect("a proxy").path().to_owned()
+    }
+
+    /// Kills it with SIGKILL.
+    pub fn kill9(&mut self) {
+        let mut child = self.process.take().expect("it runs");
+        child.kill().expect("it runs");
+        child.wait().expect("our child");
+    }
+
+    /// Gives it another configuration and has it read by SIGHUP. It applies it a moment later.
+    pub fn reconfigure(&self, text: &str) {
+        std::fs::write(self.folder().join("pgherd.toml"), text).expect("written");
+        kill(Pid::from_raw(i32::try_from(self.pid()).expect("a pid")), Signal::SIGHUP).expect("it runs");
+    }
+
+    /// Waits until it answers on 127.0.0.1.
+    pub fn wait_ready(&mut self) {
         let deadline = Instant::now() + super::SOON;
         loop {
             let ended = self.process.as_mut().and_then(|child| child.try_wait().expect("our child"));
@@ -135,9 +165,7 @@ impl Proxy {
 
     /// Gives it another configuration by SIGHUP, as `pgherd reload` does. It applies it a moment later.
     pub fn reload(&self, cluster: &Cluster, options: &Options) {
-        let folder = self.folder.as_ref().expect("a proxy");
-        std::fs::write(folder.path().join("pgherd.toml"), configuration(cluster, options, self.port)).expect("written");
-        kill(Pid::from_raw(i32::try_from(self.pid()).expect("a pid")), Signal::SIGHUP).expect("it runs");
+        self.reconfigure(&configuration(cluster, options, self.port));
     }
 
     /// All that it has logged so far.

@@ -88,8 +88,12 @@ pub struct RawClient {
 impl RawClient {
     /// Connects and sends nothing.
     pub fn connect(port: u16) -> Result<Self> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        Self::connect_to(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), PATIENCE)
+    }
+
+    /// The same with any address, and its own time for connecting.
+    pub fn connect_to(address: SocketAddr, limit: Duration) -> Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, limit)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
@@ -109,16 +113,30 @@ impl RawClient {
     /// Logs in with these startup parameters.
     pub fn try_login_with(port: u16, parameters: &[(&str, &str)]) -> Result<Self> {
         let mut client = Self::connect(port)?;
-        client.send(&startup(196_608, parameters))?;
-        let frames = client.until_ready()?;
+        client.greet(parameters)?;
+        Ok(client)
+    }
+
+    /// Logs in as `postgres` at any address; connecting may take `limit`, and so may the rest of the login.
+    pub fn login_at(address: SocketAddr, limit: Duration) -> Result<Self> {
+        let mut client = Self::connect_to(address, limit)?;
+        client.patience(limit);
+        client.greet(&[("user", "postgres"), ("database", "postgres")])?;
+        client.patience(PATIENCE);
+        Ok(client)
+    }
+
+    fn greet(&mut self, parameters: &[(&str, &str)]) -> Result<()> {
+        self.send(&startup(196_608, parameters))?;
+        let frames = self.until_ready()?;
         if let Some(error) = frames.iter().find(|frame| frame.tag == b'E') {
             return Err(Error::other(format!("{error:?}")));
         }
         if let Some(key) = frames.iter().find(|frame| frame.tag == b'K') {
-            client.key.clone_from(&key.body);
+            self.key.clone_from(&key.body);
         }
-        client.greeting = frames;
-        Ok(client)
+        self.greeting = frames;
+        Ok(())
     }
 
     /// Sends bytes as they are.

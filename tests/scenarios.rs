@@ -1,0 +1,19 @@
+//! Availability scenarios: real servers, the real binary and real clients on hosts of their own, real faults. `make test` runs those that
+//! are not in `at_length`; `make scenarios` runs all.
+//!
+//! Each scenario has its own hosts and servers, for it breaks them; they take turns, so that timings mean something.
+
+mod common;
+
+#[path = "scenarios/clients.rs"]
+mod clients;
+#[path = "scenarios/net.rs"]
+mod net;
+#[path = "scenarios/primary.rs"]
+mod primary;
+#[path = "scenarios/standby.rs"]
+mod standby;
+#[path = "scenarios/table.rs"]
+mod table;
+#[path = "scenarios/world.rs"]
+mod world;
