@@ -265,6 +265,16 @@ fn r09_a_catalog_is_read_on_request_and_again_after_a_change() {
     assert!(known.get().is_none(), "what was known may be wrong now");
     let same = watched.ask_for("postgres");
     watched.wait_known(&same, |c| c.function("quiet") == Some(Function::Writes) && c.relation("later").is_some());
+    // Between two sessions of an application it is read on.
+    drop((known, same));
+    primary.psql("postgres", "CREATE TABLE meanwhile (row int)").expect("creates");
+    watched.catalogs.try_send("postgres".into()).expect("room in the queue");
+    let asked = clock::now();
+    while watched.knowledge.database("postgres").get().as_deref().is_none_or(|c| c.relation("meanwhile").is_none()) {
+        assert!(asked.elapsed() < SOON, "not read");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let known = watched.knowledge.database("postgres");
     // While the primary is down a standby tells; what it does not know goes to the primary anyway.
     primary.stop().expect("stops");
     watched.wait(PRIMARY, |node| node.status == Status::Down);

@@ -1,5 +1,6 @@
 //! Reads the catalogs of databases for `routing`, on the control thread: on request, after changes, and every minute while a
-//! database is used. Owner: `app`, which starts it and ends it by dropping its future. Must not decide what a statement may do.
+//! database is used and for a while after. Owner: `app`, which starts it and ends it by dropping its future. Must not decide what a
+//! statement may do.
 //!
 //! The order rule is kept by [`Known`]: a reading counts only for changes that were seen before it was *sent*. An overtaken reading is
 //! repeated. Where the monitor role may not connect, or a catalog is too large, an empty one is published: every name in
@@ -31,6 +32,10 @@ pub const MAX_ROWS: usize = 200_000;
 /// From one reading of a used database to the next, without any request: what others changed is noticed by then.
 pub const REFRESH: Duration = Duration::from_secs(60);
 
+/// How long a database that no session is connected to is read all the same: applications that connect for each request must not find
+/// nothing known whenever a reading was due between two of them.
+const LINGER: Duration = Duration::from_secs(600);
+
 /// Two readings of one database start at least this far apart: a migration of a thousand statements is not read a thousand times.
 const GAP: Duration = Duration::from_millis(250);
 
@@ -56,10 +61,19 @@ struct Entry {
     known: Arc<Known<Catalog>>,
     /// When it is to be read next.
     due: Instant,
+    /// When a session was last seen to use it.
+    used: Instant,
     started: Option<Instant>,
     running: bool,
     /// Failures in a row.
     failures: u32,
+}
+
+impl Entry {
+    /// A session holds it too.
+    fn in_use(&self) -> bool {
+        Arc::strong_count(&self.known) > OWN_HANDLES
+    }
 }
 
 /// What became of a reading.
@@ -133,19 +147,23 @@ impl Loader {
             entry.due = entry.due.min(entry.started.map_or(now, |started| started + GAP)).max(now);
             return;
         }
-        if self.entries.len() >= MAX_DATABASES {
+        if self.entries.len() >= MAX_DATABASES && !self.make_room() {
             self.warn(database, "the catalogs of too many databases are kept");
             return;
         }
         let known = self.knowledge.database(database);
-        self.entries.insert(database.into(), Entry { known, due: now, started: None, running: false, failures: 0 });
+        self.entries
+            .insert(database.into(), Entry { known, due: now, used: now, started: None, running: false, failures: 0 });
     }
 
     fn start_due<C: Connector + 'static>(&mut self, running: &mut JoinSet<(Box<str>, Outcome)>, connector: &Rc<C>) {
         let now = clock::now();
         let mut unused = Vec::new();
         for (name, entry) in self.entries.iter_mut().filter(|(_, entry)| !entry.running && entry.due <= now) {
-            if entry.started.is_some() && Arc::strong_count(&entry.known) <= OWN_HANDLES {
+            if entry.in_use() {
+                entry.used = now;
+            }
+            if now.saturating_duration_since(entry.used) >= LINGER {
                 unused.push(name.clone());
             } else if running.len() < AT_ONCE {
                 entry.started = Some(now);
@@ -158,10 +176,23 @@ impl Loader {
             }
         }
         for name in unused {
-            // Who comes back finds nothing rather than what was known long ago, and asks.
-            if let Some(entry) = self.entries.remove(&name) {
-                entry.known.changed();
-            }
+            self.drop_entry(&name);
+        }
+    }
+
+    /// Drops a database that nobody uses now. Returns whether there was one.
+    fn make_room(&mut self) -> bool {
+        let unused = |entry: &&Entry| !entry.running && !entry.in_use();
+        let longest = self.entries.values().filter(unused).min_by_key(|entry| entry.used);
+        let Some(name) = longest.map(|entry| entry.known.database.clone()) else { return false };
+        self.drop_entry(&name);
+        true
+    }
+
+    /// Who comes back finds nothing rather than what was known long ago, and asks.
+    fn drop_entry(&mut self, database: &str) {
+        if let Some(entry) = self.entries.remove(database) {
+            entry.known.changed();
         }
     }
 
