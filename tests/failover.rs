@@ -4,6 +4,8 @@
 
 mod common;
 
+#[path = "failover/fenced.rs"]
+mod fenced;
 #[path = "failover/held.rs"]
 mod held;
 #[path = "failover/herd.rs"]

@@ -59,6 +59,8 @@ pub(super) enum ThreadMail {
     Barrier(oneshot::Sender<()>),
     /// A primary is being replaced: nothing of this node may be used any more, and no later answer of it counts.
     Fence(NodeId, oneshot::Sender<()>),
+    /// How many connections to this node are kept by sessions that have nothing under way there? Idle ones end.
+    Resting(NodeId, oneshot::Sender<u32>),
     /// Somebody wants to see the sessions.
     Describe(oneshot::Sender<Vec<Description>>),
     /// Other settings hold.
@@ -261,9 +263,10 @@ fn receive(context: &Rc<Context>, common: &Arc<Common>, passing: &Rc<Passing>, m
             let _ = passed.send(());
         }
         ThreadMail::Fence(node, done) => {
-            context.hub.forget(node);
+            context.fence(node);
             let _ = done.send(());
         }
+        ThreadMail::Resting(node, asked) => drop(asked.send(context.resting(node))),
         ThreadMail::Describe(asked) => drop(asked.send(context.describe())),
         ThreadMail::Reload(settings) => context.reload(settings.0, settings.1),
         ThreadMail::Stop(_) => {}

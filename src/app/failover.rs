@@ -54,8 +54,8 @@ pub(super) struct DataThreads(pub(super) Arc<Common>);
 
 impl DataThreads {
     /// Sends each thread a message and waits until all have answered.
-    async fn ask(&self, mail: impl Fn(oneshot::Sender<()>) -> ThreadMail) -> Result<(), String> {
-        let mut asked = Vec::new();
+    async fn ask<T>(&self, mail: impl Fn(oneshot::Sender<T>) -> ThreadMail) -> Result<Vec<T>, String> {
+        let (mut asked, mut answers) = (Vec::new(), Vec::new());
         for thread in 0..self.0.mail.len() {
             let (sender, answer) = oneshot::channel();
             let sent = self.0.mail[thread].send(mail(sender)).await;
@@ -63,9 +63,9 @@ impl DataThreads {
             asked.push(answer);
         }
         for (thread, answer) in asked.into_iter().enumerate() {
-            answer.await.map_err(|_| format!("data thread {thread} does not answer"))?;
+            answers.push(answer.await.map_err(|_| format!("data thread {thread} does not answer"))?);
         }
-        Ok(())
+        Ok(answers)
     }
 
     fn open(&self, node: NodeId) -> u32 {
@@ -76,10 +76,10 @@ impl DataThreads {
 
 impl Threads for DataThreads {
     async fn barrier(&self) -> Result<(), String> {
-        self.ask(ThreadMail::Barrier).await
+        self.ask(ThreadMail::Barrier).await.map(drop)
     }
 
-    /// The kernel ends the connections, whoever holds them; then each thread has looked at what it had heard before.
+    /// No session looks at them any more; then the kernel ends the connections, whoever holds them.
     async fn fence(&self, node: NodeId) -> Result<(), String> {
         self.ask(|done| ThreadMail::Fence(node, done)).await?;
         let target = self.0.servers.targets.load().get(&node).map(|target| target.endpoint.clone());
@@ -93,9 +93,11 @@ impl Threads for DataThreads {
         self.barrier().await
     }
 
-    async fn idle(&self, node: NodeId) -> bool {
-        // Idle connections do not count: they end, and what is left is at work.
-        self.ask(|done| ThreadMail::Fence(node, done)).await.is_ok() && self.open(node) == 0
+    async fn busy(&self, node: NodeId) -> Result<u32, String> {
+        // Counted before those that rest: one that rests and ends in between must not make another one look as if it rested.
+        let open = self.open(node);
+        let resting: u32 = self.ask(|asked| ThreadMail::Resting(node, asked)).await?.into_iter().sum();
+        Ok(open.saturating_sub(resting))
     }
 }
 

@@ -44,6 +44,9 @@ pub enum Lost {
     /// It did not answer in time.
     #[error("server did not answer in time")]
     Timeout,
+    /// Another server takes its place, and nothing that it still says counts (HA H8).
+    #[error("another server takes its place")]
+    Fenced,
 }
 
 /// What belongs to one server connection for as long as it lives, wherever it is.
@@ -263,8 +266,7 @@ impl Server {
         }
     }
 
-    /// Runs `text` for pgherd itself and collects what it returns. Nothing else may be owed.
-    /// Not cancel safe: dropped in the middle, the connection must be closed.
+    /// Runs `text` for pgherd itself, with nothing else owed. Not cancel safe: dropped in the middle, the connection must be closed.
     ///
     /// # Errors
     /// The connection was lost; an error of the statement is in the outcome.

@@ -439,7 +439,8 @@ impl Settings {
             Job::Recruit { .. } => 4,
             Job::Follow { .. } => 5,
             Job::Promote { .. } => 5,
-            Job::CatchUp(..) | Job::Drain(_) => 30,
+            Job::CatchUp(..) => 30,
+            Job::Drain(_) => return self.drain,
             Job::Checkpoint { .. } => 300,
             Job::Hook { .. } | Job::Await(_) => return self.hook_timeout,
         };

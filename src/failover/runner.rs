@@ -23,6 +23,9 @@ use crate::support::clock;
 
 /// Orders of operators that may wait.
 pub const MAX_ORDERS: usize = 16;
+/// A switch-over waits for transactions half as long as new ones may wait for it, within these bounds.
+const SHORTEST_DRAIN: Duration = Duration::from_secs(1);
+const LONGEST_DRAIN: Duration = Duration::from_secs(15);
 /// Answers of jobs that may wait; each job has one.
 const MAX_ANSWERS: usize = 256;
 
@@ -70,8 +73,11 @@ pub trait Threads {
     /// It is not known to be so.
     fn fence(&self, node: NodeId) -> impl Future<Output = Result<(), String>>;
 
-    /// No session has a connection to this node any more: transactions have ended.
-    fn idle(&self, node: NodeId) -> impl Future<Output = bool>;
+    /// How many connections to this node are at work: those that sessions keep between two transactions do not count.
+    ///
+    /// # Errors
+    /// A data thread does not answer.
+    fn busy(&self, node: NodeId) -> impl Future<Output = Result<u32, String>>;
 }
 
 /// An order and where its answer goes.
@@ -178,6 +184,7 @@ pub fn settings(config: &config::Settings) -> Settings {
         },
         hooks: hooks.into_iter().filter(|(_, command)| command.is_some()).map(|(hook, _)| hook).collect(),
         hook_timeout: commands.timeout,
+        drain: (failover.hold_timeout / 2).clamp(SHORTEST_DRAIN, LONGEST_DRAIN),
     }
 }
 

@@ -5,11 +5,13 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustls::{ClientConnection, ServerConnection};
 use rustls_pki_types::{CertificateDer, ServerName};
 use socket2::{SockRef, TcpKeepalive};
@@ -231,6 +233,19 @@ impl Stream {
             Self::Tcp(tcp) | Self::Tls(tcp, _) => tcp.peer_addr().map(PeerAddr::Ip),
             Self::Unix(_) => Ok(PeerAddr::Unix),
         }
+    }
+
+    /// The peer has sent all that it ever will, whether or not all of it was read. A system call.
+    pub fn has_left(&self) -> bool {
+        let fd = match self {
+            Self::Tcp(tcp) | Self::Tls(tcp, _) => tcp.as_fd(),
+            Self::Unix(unix) => unix.as_fd(),
+        };
+        let asked = PollFlags::from_bits_retain(nix::libc::POLLRDHUP);
+        let mut asked = [PollFd::new(fd, asked)];
+        // What cannot be asked is found out by the next read.
+        let said = poll(&mut asked, PollTimeout::ZERO).is_ok_and(|count| count > 0);
+        said && asked[0].revents().is_some_and(|said| !said.is_empty())
     }
 
     /// The address of this host that the peer reached; none over a Unix socket.

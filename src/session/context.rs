@@ -18,6 +18,7 @@ use crate::support::clock::{Duration, Instant, SystemTime, now};
 
 use super::control::{Control, Stop};
 use super::counters::Counters;
+use super::fence::Fences;
 use super::hold::{Held, HoldLimits};
 use super::prepared::Texts;
 use super::shown::Description;
@@ -168,6 +169,7 @@ pub struct Context {
     who: RefCell<HashMap<(Arc<str>, Arc<str>), Rc<Who>>>,
     pub(super) greetings: RefCell<HashMap<(Arc<str>, Arc<str>, u64), Greeting>>,
     pub(super) sessions: RefCell<HashMap<u64, Rc<Control>>>,
+    pub(super) fences: Fences,
     /// The time, as of the last housekeeping.
     pub(super) tick: Cell<Instant>,
     random: Cell<u64>,
@@ -191,6 +193,7 @@ impl Context {
             who: RefCell::default(),
             greetings: RefCell::default(),
             sessions: RefCell::default(),
+            fences: Fences::default(),
             tick: Cell::new(now()),
             random: Cell::new(seed),
         })

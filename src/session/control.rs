@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::task::{Context, Waker};
 
+use crate::cluster::NodeId;
 use crate::support::clock::Instant;
 
 use super::shown::Shown;
@@ -27,6 +28,7 @@ pub struct Control {
     stop: Cell<Stop>,
     waker: RefCell<Option<Waker>>,
     idle_since: Cell<Option<Instant>>,
+    rests: Cell<Option<NodeId>>,
     /// When the client logged in.
     pub since: Instant,
     /// What others may see of it.
@@ -41,6 +43,7 @@ impl Control {
             stop: Cell::new(Stop::No),
             waker: RefCell::default(),
             idle_since: Cell::new(None),
+            rests: Cell::new(None),
             since,
             shown,
         }
@@ -58,7 +61,8 @@ impl Control {
         self.wake();
     }
 
-    fn wake(&self) {
+    /// Has the session look at everything again.
+    pub(super) fn wake(&self) {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }
@@ -78,6 +82,16 @@ impl Control {
         if self.idle_since.get().is_none() {
             self.idle_since.set(Some(now));
         }
+    }
+
+    /// The session keeps a connection to this node and has nothing under way there, or not.
+    pub(super) fn rest(&self, node: Option<NodeId>) {
+        self.rests.set(node);
+    }
+
+    /// Where the session keeps a connection while it has nothing under way.
+    pub(super) fn rests_at(&self) -> Option<NodeId> {
+        self.rests.get()
     }
 
     /// The client has said something.

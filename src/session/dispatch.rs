@@ -192,13 +192,12 @@ impl Session {
     /// The primary, waiting for one if there is none now: as long as `failover.hold_timeout` while the view says that one is to come, as
     /// long as the pool's queue timeout for one that cannot be reached.
     pub(super) async fn lease_primary(&mut self, survey: &Survey) -> Result<Leased, NoLease> {
-        let since = now();
-        let (mut tried, mut place) = (since, None);
+        let (mut tried, mut place) = (now(), None);
         loop {
             let wait = match self.way() {
                 Way::Refused(why) => return Err(NoLease::Unreachable(why.to_owned())),
                 Way::Held(why) => {
-                    let until = since + self.context.hold_limits().timeout;
+                    let until = self.held_from() + self.context.hold_limits().timeout;
                     Wait { why: why.to_owned(), until, held: true }
                 }
                 Way::To(node) => {
@@ -220,7 +219,10 @@ impl Session {
                             let why = format!("cannot reach the primary: {text}");
                             Wait { why, until: tried + self.who.limits.queue_timeout, held: false }
                         }
-                        done => return done,
+                        done => {
+                            self.held_since = self.held_since.filter(|_| done.is_err());
+                            return done;
+                        }
                     }
                 }
             };

@@ -38,7 +38,8 @@ impl Session {
     /// Moves replies to the client until nothing more can be done now. Ready only when a side is lost.
     pub(super) fn poll_replies(&mut self, lease: &mut Leased, cx: &mut Context<'_>) -> Poll<Broken> {
         loop {
-            if let Err(lost) = self.scan(lease) {
+            let scanned = if self.is_fenced(lease) { Err(Lost::Fenced) } else { self.scan(lease) };
+            if let Err(lost) = scanned {
                 // What came before is the client's.
                 return match self.poll_write_client(lease, cx) {
                     Poll::Pending => Poll::Pending,

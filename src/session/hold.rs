@@ -7,14 +7,13 @@ use std::task::Poll;
 
 use tokio::sync::watch;
 
-use crate::backend::Server;
+use crate::backend::{Lost, Server};
 use crate::cluster::{NodeId, Writes};
 use crate::support::clock::{Duration, Instant, now};
 use crate::wire::{TxStatus, front, sqlstate};
 
 use super::lease::{Leased, NoLease};
 use super::local::Refusal;
-use super::lost::state_lost;
 use super::shown::Doing;
 use super::survey::Survey;
 use super::{Context, End, Session};
@@ -144,13 +143,17 @@ impl Session {
             if let Poll::Ready(end) = self.poll_interruption(cx) {
                 return Poll::Ready(Err(end));
             }
-            if change.as_mut().poll(cx).is_ready() {
+            if change.as_mut().poll(cx).is_ready() || self.keeps_fenced() {
                 return Poll::Ready(Ok(()));
             }
             timer.as_mut().poll(cx).map(Ok)
         })
         .await;
         self.show(Doing::Active);
+        // With a full input nobody has looked for the client's end: it has sent ahead.
+        if waited.is_ok() && self.client.input.is_full() && self.client.stream.has_left() {
+            return Err(NoLease::Gone);
+        }
         waited
     }
 
@@ -160,6 +163,26 @@ impl Session {
         under_way || (matches!(self.way(), Way::To(_)) && !self.is_outdated(&lease.server))
     }
 
+    /// When the time of the request at the front of the input began to run: with its own wait, or with that of one before it, if it was
+    /// sent without waiting for that one's answer.
+    pub(super) fn held_from(&mut self) -> Instant {
+        *self.held_since.get_or_insert_with(now)
+    }
+
+    /// A kept connection at rest is of no use any more: what a new one cannot be given ends the session.
+    fn begin_elsewhere(&mut self, lease: Leased) -> Result<Begin, End> {
+        let stateful = lease.server.leftovers.dirty;
+        let cut = lease.down.left > 0;
+        self.lose(lease.server);
+        let pin = self.pin.take().filter(|pin| pin.settled);
+        match pin.is_some() || stateful {
+            // Nothing else can be said in the middle of a message.
+            _ if cut => Err(End::Client),
+            true => Err(End::Fatal(self.state_gone(&Lost::Fenced, pin.as_deref().map(|pin| &*pin.reason)))),
+            false => Ok(Begin::Elsewhere),
+        }
+    }
+
     /// A kept connection at rest is about to begin something: waits while writes are held.
     pub(super) async fn may_begin(&mut self, lease: Box<Leased>) -> Result<Begin, End> {
         // What a server passes over begins nothing, and is not answered.
@@ -167,25 +190,22 @@ impl Session {
         if self.client.header().map_err(End::Fault)?.is_some_and(|header| IGNORED.contains(&header.tag)) {
             return Ok(Begin::Now(lease));
         }
-        let (since, mut place) = (now(), None);
+        let (mut lease, mut place) = (lease, None);
         loop {
             let why = match self.way() {
+                _ if self.is_fenced(&lease) => return self.begin_elsewhere(*lease),
                 Way::To(_) if !self.is_outdated(&lease.server) => return Ok(Begin::Now(lease)),
-                Way::To(_) => {
-                    let stateful = lease.server.leftovers.dirty;
-                    let cut = lease.down.left > 0;
-                    self.lose(lease.server);
-                    return match self.pin.take().is_some_and(|pin| pin.settled) || stateful {
-                        // Nothing else can be said in the middle of a message.
-                        _ if cut => Err(End::Client),
-                        true => Err(End::Fatal(state_lost("another server is the primary now"))),
-                        false => Ok(Begin::Elsewhere),
-                    };
-                }
+                Way::To(_) => return self.begin_elsewhere(*lease),
                 Way::Refused(why) => Err(NoLease::Refused(Refusal::new(sqlstate::CANNOT_CONNECT_NOW, why))),
                 Way::Held(why) => {
-                    let until = since + self.context.hold_limits().timeout;
-                    self.hold(&Wait { why: why.to_owned(), until, held: true }, &mut place).await
+                    let until = self.held_from() + self.context.hold_limits().timeout;
+                    // It rests meanwhile, and must not keep a switch-over from going on.
+                    self.control.rest(Some(lease.server.identity.node));
+                    self.lease = Some(lease);
+                    let held = self.hold(&Wait { why: why.to_owned(), until, held: true }, &mut place).await;
+                    self.control.rest(None);
+                    lease = self.lease.take().expect("a wait takes nothing");
+                    held
                 }
             };
             let refusal = match why {

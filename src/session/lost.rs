@@ -17,7 +17,7 @@ impl Session {
     /// A leased server is lost. The session lives on unless it had state there that nothing brings back.
     pub(super) fn lose_lease(&mut self, mut lease: Leased, lost: &Lost) -> Result<(), End> {
         let node = lease.server.identity.node;
-        if !matches!(lost, Lost::NotBegun { .. }) {
+        if !matches!(lost, Lost::NotBegun { .. } | Lost::Fenced) {
             self.report(node, Trouble::ConnectionLost);
         }
         // It may have been committed: who looks for it must not look behind it (SESSIONS R7).
@@ -27,9 +27,9 @@ impl Session {
             self.lose(lease.server);
             return Err(End::Client);
         }
-        if self.pin.take().is_some_and(|pin| pin.settled) {
+        if let Some(pin) = self.pin.take().filter(|pin| pin.settled) {
             self.lose(lease.server);
-            return Err(End::Fatal(state_lost(lost)));
+            return Err(End::Fatal(self.state_gone(lost, Some(&pin.reason))));
         }
         let (owed, open) = lease.server.expected.owed();
         let begins = lease.server.expected.begins();
@@ -81,7 +81,7 @@ impl Session {
     /// A server connection that was kept between transactions is lost: its state is gone with it.
     pub(super) fn lost_while_idle(&mut self, broken: Broken) -> Option<End> {
         let lease = self.lease.take();
-        let pinned = self.pin.take().is_some_and(|pin| pin.settled);
+        let pin = self.pin.take().filter(|pin| pin.settled);
         let lost = match broken {
             Broken::Client => {
                 if let Some(lease) = lease {
@@ -92,7 +92,9 @@ impl Session {
             Broken::Server(lost) => lost,
         };
         let lease = lease?;
-        self.report(lease.server.identity.node, Trouble::ConnectionLost);
+        if !matches!(lost, Lost::Fenced) {
+            self.report(lease.server.identity.node, Trouble::ConnectionLost);
+        }
         if lease.down.left > 0 {
             // In the middle of a message to the client nothing else can be said.
             self.lose(lease.server);
@@ -103,7 +105,7 @@ impl Session {
             stateless && lease.server.expected.is_empty() && lease.server.status == TxStatus::Idle && lease.quiet();
         self.lose(lease.server);
         // In session mode a connection may be kept without anything in it that another one could not be given.
-        (pinned || !rested).then(|| End::Fatal(state_lost(&lost)))
+        (pin.is_some() || !rested).then(|| End::Fatal(self.state_gone(&lost, pin.as_deref().map(|pin| &*pin.reason))))
     }
 }
 

@@ -13,6 +13,7 @@ mod control;
 mod counters;
 mod dispatch;
 mod downstream;
+mod fence;
 mod finish;
 mod frames;
 mod freshness;
@@ -150,6 +151,8 @@ pub struct Session {
     ahead: Option<Looked>,
     /// The server connection of its last write (SESSIONS R4).
     last_server: u64,
+    /// Since when requests of this client have been held, those that it had sent ahead included: their time is up together (HA H14).
+    held_since: Option<crate::support::clock::Instant>,
     habits: Habits,
     /// The sessions of all threads, for the statement at the front of the input that asks for them.
     gathered: Option<Vec<Description>>,
@@ -209,6 +212,7 @@ impl Session {
             corrected: None,
             ahead: None,
             last_server: 0,
+            held_since: None,
             habits: Habits::default(),
             gathered: None,
             discard: 0,
@@ -235,6 +239,7 @@ impl Session {
     async fn serve(&mut self) -> End {
         loop {
             let next = std::future::poll_fn(|cx| self.poll_next(cx)).await;
+            self.control.rest(None);
             if self.asks_pgherd() && next.is_ok() {
                 match Box::pin(self.administer_at_rest()).await {
                     Ok(false) => {}
@@ -276,6 +281,8 @@ impl Session {
         }
         if let Some(mut lease) = self.lease.take() {
             let broken = self.poll_replies(&mut lease, cx);
+            let rests = lease.server.at_rest() && lease.quiet();
+            self.control.rest(rests.then_some(lease.server.identity.node));
             self.lease = Some(lease);
             if let Poll::Ready(broken) = broken
                 && let Some(end) = self.lost_while_idle(broken)
@@ -304,6 +311,7 @@ impl Session {
                 Poll::Ready(_) => return Poll::Ready(Err(End::Client)),
                 Poll::Pending => {
                     self.client.rest(&self.context.hub.buffers);
+                    self.held_since = None;
                     self.show_rest();
                     if self.context.watches_idle() && matches!(self.block, Block::None) {
                         self.control.idle_from(now());

@@ -235,6 +235,9 @@ impl Session {
         if self.control.stopping_now() {
             return Poll::Ready(First::Gone);
         }
+        if self.is_fenced(lease) {
+            return Poll::Ready(First::Lost(Lost::Fenced));
+        }
         if !lease.server.flushed()
             && let Poll::Ready(Err(error)) = lease.server.poll_flush(cx)
         {
@@ -293,7 +296,8 @@ impl Session {
             lease.server.at_rest() && lease.quiet() && session.client.output.is_empty()
         };
         // Most answers are there as a whole and go out at once.
-        if let Ok(true) = self.scan_whole(lease)
+        if !self.is_fenced(lease)
+            && let Ok(true) = self.scan_whole(lease)
             && let Poll::Ready(Ok(_)) = self.poll_write_client(lease, cx)
             && rests(self, lease)
         {

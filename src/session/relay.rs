@@ -43,6 +43,9 @@ impl Session {
         if self.control.stopping_now() {
             return Poll::Ready(RelayEnd::Stopped);
         }
+        if self.is_fenced(lease) {
+            return self.drain_replies(lease, cx, Lost::Fenced);
+        }
         loop {
             let before = self.client.input.len();
             let taken = match self.take_messages(lease) {

@@ -81,6 +81,7 @@ impl Proxy {
             fence: if random.one_in(2) { FenceRule::Required } else { FenceRule::BestEffort },
             hooks,
             hook_timeout: Duration::from_secs(10),
+            drain: Duration::from_secs(15),
         };
         Self {
             process: None,

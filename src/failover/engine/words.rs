@@ -78,6 +78,8 @@ pub struct Settings {
     pub hooks: BTreeSet<Hook>,
     /// The longest run of a hook.
     pub hook_timeout: Duration,
+    /// How long a switch-over waits for the transactions that are open when it begins; then it is given up.
+    pub drain: Duration,
 }
 
 /// What a failing `fence_command` does (HA H8).

@@ -109,11 +109,22 @@ impl<S: Servers, T: Threads> World<S, T> {
         Outcome::Opinions(all.into_iter().flatten().collect())
     }
 
+    /// Whoever has a transaction open is asked for nothing: it goes on, and either ends in time or keeps its primary.
     async fn drain(&self, node: NodeId) -> Outcome {
-        while !self.threads.idle(node).await {
-            sleep(LOOK).await;
+        let limit = super::settings(&self.config()).drain;
+        let deadline = clock::now() + limit.saturating_sub(LOOK * 5);
+        loop {
+            match self.threads.busy(node).await {
+                Ok(0) => return Outcome::Ok,
+                Ok(busy) if clock::now() >= deadline => {
+                    return Outcome::Failed(format!(
+                        "{busy} of the transactions on node {node} did not end within {limit:?}; end them, or try again later"
+                    ));
+                }
+                Ok(_) => sleep(LOOK).await,
+                Err(why) => return Outcome::Failed(why),
+            }
         }
-        Outcome::Ok
     }
 
     async fn relax(&self, node: NodeId) -> Result<(), String> {
