@@ -24,6 +24,7 @@ const BREATHER: Duration = Duration::from_millis(50);
 /// What runs on the control thread.
 pub(super) struct Duties {
     pub(super) failover: Parts<Monitored, DataThreads>,
+    pub(super) pcp: super::pcp::Seed,
     pub(super) monitor: Monitor,
     pub(super) nodes: Vec<NodeSettings>,
     pub(super) prober: Dialer,
@@ -42,14 +43,27 @@ impl Duties {
     /// Runs until the end is told. Call within the runtime of the control thread.
     pub(super) async fn run(self) {
         let local = LocalSet::new();
-        let Self { failover, monitor, nodes, prober, loader, reader, generation, listeners, common, mut end, mut deaf } =
-            self;
+        let Self {
+            failover,
+            pcp,
+            monitor,
+            nodes,
+            prober,
+            loader,
+            reader,
+            generation,
+            listeners,
+            common,
+            mut end,
+            mut deaf,
+        } = self;
         let shared = common.global.cluster.clone();
         let accepting: Vec<_> =
             listeners.into_iter().map(|listener| local.spawn_local(accept(listener, common.clone()))).collect();
         local.spawn_local(monitor.run(nodes, prober));
         local.spawn_local(runner::run(failover));
         local.spawn_local(loader.run(reader));
+        local.spawn_local(crate::pcp::serve(pcp.grow()));
         local.spawn_local(follow(generation, shared, common));
         local.spawn_local(async move {
             let _ = deaf.recv().await;

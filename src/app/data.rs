@@ -61,6 +61,10 @@ pub(super) enum ThreadMail {
     Fence(NodeId, oneshot::Sender<()>),
     /// How many connections to this node are kept by sessions that have nothing under way there? Idle ones end.
     Resting(NodeId, oneshot::Sender<u32>),
+    /// An operator cancels what a session does or, if true, ends it. Is there one of that number?
+    Act(u64, bool, oneshot::Sender<bool>),
+    /// Pools have retired connections.
+    Reset(oneshot::Sender<()>),
     /// Somebody wants to see the sessions.
     Describe(oneshot::Sender<Vec<Description>>),
     /// Other settings hold.
@@ -94,6 +98,12 @@ impl Common {
     /// The thread with the fewest clients.
     pub(super) fn idlest(&self) -> usize {
         (0..self.load.len()).min_by_key(|&thread| self.load[thread].load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    /// The thread on which a session of that number would live.
+    pub(super) fn thread_of(&self, id: i32) -> Option<usize> {
+        let count = u32::try_from(id).ok()?.checked_sub(FIRST_ID)?;
+        Some(count as usize % self.mail.len())
     }
 
     /// Takes a CancelRequest to the session that it names, if its secret is right.
@@ -267,6 +277,16 @@ fn receive(context: &Rc<Context>, common: &Arc<Common>, passing: &Rc<Passing>, m
             let _ = done.send(());
         }
         ThreadMail::Resting(node, asked) => drop(asked.send(context.resting(node))),
+        ThreadMail::Act(id, end, asked) => {
+            // A client that replicates has no session: it can be cancelled.
+            let found = context.act_on(id, end) || !end && passing.cancel(id, &common.servers);
+            let _ = asked.send(found);
+        }
+        ThreadMail::Reset(done) => {
+            context.hub.housekeeping();
+            context.forget_greetings();
+            let _ = done.send(());
+        }
         ThreadMail::Describe(asked) => drop(asked.send(context.describe())),
         ThreadMail::Reload(settings) => context.reload(settings.0, settings.1),
         ThreadMail::Stop(_) => {}

@@ -7,6 +7,7 @@ mod failover;
 pub mod log;
 mod parser;
 mod passthrough;
+mod pcp;
 mod servers;
 mod signals;
 
@@ -30,9 +31,10 @@ use crate::health::connection::Dialer;
 use crate::health::engine::{Fixed, NodeSettings, Thresholds};
 use crate::health::{catalogs, runner};
 use crate::net::{Listener, ServerTls, TlsError, bind_tcp, bind_unix};
+use crate::pcp::Reloaded;
 use crate::routing::{Policy, PolicyError};
 use crate::session::login::LoginPolicy;
-use crate::session::{Counters, Global, Held, HoldLimits, SessionSettings, Stop, Texts};
+use crate::session::{Counters, Global, Held, HoldLimits, Pause, SessionSettings, Stop, Texts};
 use crate::support::clock::{self, Duration, now};
 
 use control::Duties;
@@ -60,6 +62,9 @@ pub enum Error {
     /// A certificate or key.
     #[error("tls: {0}")]
     Tls(#[from] TlsError),
+    /// The file of administrators.
+    #[error(transparent)]
+    Admins(#[from] crate::pcp::AdminsError),
     /// A listening socket.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -90,6 +95,8 @@ pub struct Running {
     end: Option<mpsc::Sender<()>>,
     deaf: Option<mpsc::Sender<()>>,
     desk: failover::Desk,
+    /// Of the administration port.
+    office: pcp::Ends,
     port: u16,
     policies: u64,
 }
@@ -125,19 +132,26 @@ impl Running {
         self.common.clients.load(Ordering::Acquire)
     }
 
-    /// Applies other settings to everything but listening sockets. Returns what waits for a restart.
+    /// What administrators ask of the main thread, for whoever serves it; once.
+    fn wishes(&mut self) -> mpsc::Receiver<pcp::Wish> {
+        std::mem::replace(&mut self.office.wishes, mpsc::channel(1).1)
+    }
+
+    /// Applies other settings to everything but listening sockets. Returns what has changed, and what waits for a restart.
     ///
     /// # Errors
     /// Nothing was applied.
-    pub fn reload(&mut self, settings: Settings) -> Result<Vec<config::Change>, Error> {
+    pub fn reload(&mut self, settings: Settings) -> Result<Reloaded, Error> {
         let changes = Settings::diff(&self.settings, &settings);
         let door = self.common.door.load();
         let door = login_policy(&settings, door.salts.clone(), door.keys.clone())?;
         let targets = servers::targets(&settings)?;
         let users = users(&settings)?;
+        let (admins, left) = (pcp::admins(&settings)?, self.office.left(&settings));
         self.policies += 1;
         let policy = Policy::new(&settings.routing, self.policies)?;
         let common = &self.common;
+        self.office.admins.store(Arc::new(admins));
         common.door.store(Arc::new(door));
         common.servers.targets.store(Arc::new(targets));
         common.servers.users.store(Arc::new(users));
@@ -150,7 +164,7 @@ impl Running {
         let _ = self.desk.reloads.try_send(settings.clone());
         common.global.settings.store(Arc::new(settings.clone()));
         self.settings = settings;
-        Ok(changes)
+        Ok(Reloaded { changes, left })
     }
 
     /// The settings that hold.
@@ -240,7 +254,12 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
         listen(&settings)?
     };
     let (parts, desk) = failover::parts(&settings, kept, &health, dialer(&settings, &servers), &common);
+    let (seed, office) = {
+        let _inside = runtime.enter();
+        pcp::parts(&settings, &common, desk.orders.clone())?
+    };
     let duties = Duties {
+        pcp: seed,
         failover: parts,
         monitor,
         nodes: settings.nodes.iter().map(node_settings).collect(),
@@ -268,6 +287,7 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
         end: Some(end),
         deaf: Some(deaf),
         desk,
+        office,
         port,
         policies: 1,
     })
@@ -326,6 +346,7 @@ fn global(
         born: clock::wall(),
         settings: ArcSwap::from_pointee(settings.clone()),
         held: Held::new(health.generation.clone()),
+        pause: Pause::new(now()),
         analyze: Box::new(move |thread, text| {
             let _ = parser.try_send((thread, text));
         }),

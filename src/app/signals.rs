@@ -1,15 +1,19 @@
-//! Signals of a running proxy, as pgpool-II and PostgreSQL have them. Must not know what stopping means.
+//! Signals of a running proxy and what administrators ask of it, as pgpool-II and PostgreSQL have them. Must not know what stopping means.
 
 use std::path::Path;
 
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 
 use crate::cluster::Event;
 use crate::config::Settings;
+use crate::pcp::Reloaded;
+use crate::pcp::request::StopMode;
 use crate::session::Stop;
 use crate::support::clock::Duration;
 
+use super::pcp::Wish;
 use super::{Error, Running};
 
 /// How often the last client's leaving is looked for.
@@ -21,61 +25,60 @@ struct Signals {
     smart: Signal,
     fast: Signal,
     immediate: Signal,
-}
-
-/// What a signal asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wish {
-    Reload,
-    Smart,
-    Fast,
-    Immediate,
+    wishes: mpsc::Receiver<Wish>,
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    fn new(wishes: mpsc::Receiver<Wish>) -> std::io::Result<Self> {
         Ok(Self {
             reload: signal(SignalKind::hangup())?,
             smart: signal(SignalKind::terminate())?,
             fast: signal(SignalKind::interrupt())?,
             immediate: signal(SignalKind::quit())?,
+            wishes,
         })
     }
 
     async fn next(&mut self) -> Wish {
+        let stop = |mode, name: &str| Wish::Stop(mode, name.to_owned());
         tokio::select! {
-            _ = self.reload.recv() => Wish::Reload,
-            _ = self.smart.recv() => Wish::Smart,
-            _ = self.fast.recv() => Wish::Fast,
-            _ = self.immediate.recv() => Wish::Immediate,
+            _ = self.reload.recv() => Wish::Reload("SIGHUP".to_owned(), None),
+            _ = self.smart.recv() => stop(StopMode::Smart, "SIGTERM"),
+            _ = self.fast.recv() => stop(StopMode::Fast, "SIGINT"),
+            _ = self.immediate.recv() => stop(StopMode::Immediate, "SIGQUIT"),
+            Some(wish) = self.wishes.recv() => wish,
         }
     }
 }
 
-/// Serves signals until one of them, or the last client's leaving after a smart stop, ends the proxy.
+/// Serves signals and administrators until one of them, or the last client's leaving after a smart stop, ends the proxy.
 pub(super) fn serve(mut running: Running, config: &Path) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut signals = {
         let _inside = runtime.enter();
-        Signals::new()?
+        Signals::new(running.wishes())?
     };
-    let limit = running.settings().listen.stop_timeout;
     let mut leaving = false;
     loop {
+        let limit = running.settings().listen.stop_timeout;
         match next(&runtime, &mut signals, leaving) {
-            Some(Wish::Reload) => reload(&mut running, config),
-            Some(Wish::Smart) => {
-                stopping(&running, "SIGTERM", "when the last client has left");
+            Some(Wish::Reload(who, asked)) => {
+                let outcome = reload(&mut running, config, &who);
+                // Who asked may have given up.
+                asked.map(|asked| asked.send(outcome));
+            }
+            Some(Wish::Stop(StopMode::Smart, who)) => {
+                stopping(&running, &who, "when the last client has left");
                 running.stop_listening();
                 leaving = true;
             }
-            Some(Wish::Fast) => {
-                stopping(&running, "SIGINT", "transactions may end");
+            Some(Wish::Stop(StopMode::Fast, who)) => {
+                stopping(&running, &who, "transactions may end");
                 running.stop(Stop::AtRest, limit);
                 return Ok(());
             }
-            Some(Wish::Immediate) => {
-                stopping(&running, "SIGQUIT", "at once");
+            Some(Wish::Stop(StopMode::Immediate, who)) => {
+                stopping(&running, &who, "at once");
                 running.stop(Stop::Now, Duration::ZERO);
                 return Ok(());
             }
@@ -99,15 +102,18 @@ fn stopping(running: &Running, who: &str, how: &str) {
     running.cluster().events.record(Event::info("stopping", who).why(why));
 }
 
-fn reload(running: &mut Running, config: &Path) {
+fn reload(running: &mut Running, config: &Path, who: &str) -> Result<Reloaded, String> {
     let outcome = Settings::load(config).map_err(Error::from).and_then(|settings| running.reload(settings));
-    let event = match outcome {
-        Ok(changes) => {
+    let outcome = outcome.map_err(|error| error.to_string());
+    let event = match &outcome {
+        Ok(Reloaded { changes, left }) => {
             let changes: Vec<_> =
                 changes.iter().map(|one| format!("{}: {} -> {}", one.key, one.old, one.new)).collect();
-            Event::info("reloaded", "SIGHUP").why(format!("{} changes: {}", changes.len(), changes.join("; ")))
+            let left = left.iter().map(|left| format!("; {left}")).collect::<String>();
+            Event::info("reloaded", who).why(format!("{} changes: {}{left}", changes.len(), changes.join("; ")))
         }
-        Err(error) => Event::error("not_reloaded", "SIGHUP").why(format!("nothing was changed: {error}")),
+        Err(error) => Event::error("not_reloaded", who).why(format!("nothing was changed: {error}")),
     };
     running.cluster().events.record(event);
+    outcome
 }

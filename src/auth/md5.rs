@@ -45,6 +45,11 @@ pub fn md5_answer(hash: &Md5Hash, salt: [u8; 4]) -> String {
     hex(&[&hash.0.as_bytes()[3..], &salt])
 }
 
+/// MD5 over all parts, as 32 hexadecimal digits.
+pub fn md5_digits(parts: &[&[u8]]) -> String {
+    hex(parts).split_off(3)
+}
+
 fn hex(parts: &[&[u8]]) -> String {
     let mut hasher = Md5::new();
     for part in parts {

@@ -13,6 +13,6 @@ pub mod server;
 mod users;
 
 pub use keys::{Derivation, KeyCache};
-pub use md5::{Md5Hash, md5_answer};
+pub use md5::{Md5Hash, md5_answer, md5_digits};
 pub use secret::{Credentials, Password, Stored};
 pub use users::{Users, UsersError};

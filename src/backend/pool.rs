@@ -188,7 +188,7 @@ impl Pool {
     /// Takes a connection that is at rest back: to the one who has waited longest, else to the idle ones.
     pub fn put(self: &Rc<Self>, mut server: Box<Server>) {
         let hub = self.hub();
-        if hub.is_retired(server.identity.opened) || self.shared.oversized() {
+        if self.is_retired(&hub, &server) || self.shared.oversized() {
             server.close();
             self.want_more();
             return;
@@ -395,7 +395,7 @@ impl Pool {
             let spare =
                 self.shared.open().saturating_sub(u32::try_from(closed.len()).unwrap_or(u32::MAX)) > self.min.get();
             let stale = spare && !timeout.is_zero() && server.idle_since.elapsed() > timeout;
-            if !stale && !hub.is_retired(server.identity.opened) && server.alive(&hub.buffers) {
+            if !stale && !self.is_retired(&hub, &server) && server.alive(&hub.buffers) {
                 kept.push(server);
             } else {
                 closed.push(server);
@@ -443,6 +443,10 @@ impl Pool {
         for server in servers {
             server.close();
         }
+    }
+
+    fn is_retired(&self, hub: &Hub, server: &Server) -> bool {
+        hub.is_retired(server.identity.opened) || self.shared.is_retired(server.identity.opened)
     }
 
     /// Idle connections and waiting sessions of this thread.

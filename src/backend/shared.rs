@@ -53,6 +53,8 @@ pub struct SharedPool {
     pub pinned: AtomicU32,
     /// Sessions waiting, over all threads.
     pub waiting: AtomicU32,
+    /// Connections opened before this moment end when they are idle; in microseconds since the pool was made.
+    retired: AtomicU64,
     /// Each thread's part.
     pub shares: Box<[Share]>,
     node: Arc<SharedNode>,
@@ -139,6 +141,19 @@ impl SharedPool {
     /// More connections are open than the size that it has now.
     pub fn oversized(&self) -> bool {
         self.open() > self.size.load(Ordering::Relaxed)
+    }
+
+    /// Connections that are open now end as soon as they are idle.
+    pub fn retire(&self, now: Instant) {
+        self.retired.store(self.since_origin(now).saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// Was a connection of that age retired?
+    pub fn is_retired(&self, opened: Instant) -> bool {
+        match self.retired.load(Ordering::Relaxed) {
+            0 => false,
+            retired => self.since_origin(opened) < retired,
+        }
     }
 
     /// Microseconds from the pool's beginning to `at`.
@@ -271,6 +286,7 @@ impl Registry {
                 open: AtomicU32::new(0),
                 pinned: AtomicU32::new(0),
                 waiting: AtomicU32::new(0),
+                retired: AtomicU64::new(0),
                 shares: (0..self.threads).map(|_| share()).collect(),
                 node,
                 origin: now(),

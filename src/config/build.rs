@@ -281,6 +281,7 @@ fn pcp(build: &Build, reader: Reader<'_>) -> Pcp {
         port: reader.int("port"),
         unix_socket_directories: build.paths(&reader, "unix_socket_directories"),
         users_file: build.opt_path(&reader, "users_file"),
+        layout: reader.word("layout"),
     }
 }
 

@@ -183,6 +183,8 @@ rows! {
         port: PORT, Default("9898"), Restart, "pcp_port", "TCP port, and suffix of the Unix sockets.";
         unix_socket_directories: Paths, Default("[]"), Restart, "pcp_socket_dir", "Folders that get a Unix socket .s.PGSQL.<port>.";
         users_file: Path, Unset(r#""pcp.conf""#), Live, "", "Administrators, in the form of pcp.conf.";
+        layout: Choice(&["4.3", "4.4", "4.5", "4.7"]), Default(r#""4.3""#), Live, "",
+            "The pgpool-II whose pcp_* programs are answered: they differ in their fields and cannot tell their version.";
     }
     Web {
         address: Text, Default(r#""127.0.0.1""#), Restart, "", "TCP address.";

@@ -464,6 +464,21 @@ pub struct Pcp {
     pub unix_socket_directories: Vec<PathBuf>,
     /// In pcp.conf's format; none: no one can log in, and the port stays closed.
     pub users_file: Option<PathBuf>,
+    /// See [`PcpLayout`].
+    pub layout: PcpLayout,
+}
+
+/// The fields that the `pcp_*` programs of a version of pgpool-II expect: they cannot tell theirs. In the order of the versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PcpLayout {
+    /// From 4.3.1 on, Debian 12's.
+    V43,
+    /// 4.4
+    V44,
+    /// 4.5 and 4.6
+    V45,
+    /// From 4.7 on.
+    V47,
 }
 
 /// `[web]`

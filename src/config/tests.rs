@@ -38,6 +38,7 @@ fn the_words_of_the_table_are_those_of_the_enums() {
     same::<Arbiter>(Section::Watchdog, "arbiter");
     same::<LogLevel>(Section::Log, "level");
     same::<LogFormat>(Section::Log, "format");
+    same::<PcpLayout>(Section::Pcp, "layout");
 }
 
 /// Every default and example fits its own row.

@@ -1,8 +1,8 @@
 //! The words of the file for each enum of the settings, both ways.
 
 use super::settings::{
-    Arbiter, Consistency, Fence, LogFormat, LogLevel, NodeRole, OnQuorumLoss, OnSyncShortage, OpaquePolicy, PoolMode,
-    Promote, SslMode,
+    Arbiter, Consistency, Fence, LogFormat, LogLevel, NodeRole, OnQuorumLoss, OnSyncShortage, OpaquePolicy, PcpLayout,
+    PoolMode, Promote, SslMode,
 };
 
 /// An enum that the file spells as a word.
@@ -46,4 +46,5 @@ words! {
     Arbiter: "nodes" = Nodes, "witness" = Witness, "trusted" = Trusted;
     LogLevel: "error" = Error, "warn" = Warn, "info" = Info, "debug" = Debug, "trace" = Trace;
     LogFormat: "text" = Text, "json" = Json;
+    PcpLayout: "4.3" = V43, "4.4" = V44, "4.5" = V45, "4.7" = V47;
 }

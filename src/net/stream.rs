@@ -222,6 +222,14 @@ impl Stream {
         poll_fn(|cx| self.poll_shutdown(cx)).await
     }
 
+    /// The user of a process of this host at the other end of a Unix socket.
+    pub fn peer_uid(&self) -> Option<u32> {
+        match self {
+            Self::Unix(unix) => unix.peer_cred().ok().map(|cred| cred.uid()),
+            Self::Tcp(_) | Self::Tls(..) => None,
+        }
+    }
+
     /// Is it encrypted?
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(..))

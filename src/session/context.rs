@@ -20,6 +20,7 @@ use super::control::{Control, Stop};
 use super::counters::Counters;
 use super::fence::Fences;
 use super::hold::{Held, HoldLimits};
+use super::pause::Pause;
 use super::prepared::Texts;
 use super::shown::Description;
 
@@ -85,6 +86,8 @@ pub struct Global {
     pub started: Instant,
     /// Statements that wait for a primary.
     pub held: Held,
+    /// An operator's pause.
+    pub pause: Pause,
     /// Retires the idle connections of all threads (SESSIONS R6).
     pub retire: Box<dyn Fn() + Send + Sync>,
     /// Sends a CancelRequest.
@@ -422,6 +425,18 @@ impl Context {
         if let Some(control) = self.sessions.borrow().get(&id) {
             control.cancel();
         }
+    }
+
+    /// Cancels what a session is doing, or ends it; false if there is none of that number.
+    pub fn act_on(&self, id: u64, end: bool) -> bool {
+        let sessions = self.sessions.borrow();
+        let Some(control) = sessions.get(&id) else { return false };
+        if end {
+            control.stop(Stop::Now)
+        } else {
+            control.cancel()
+        }
+        true
     }
 
     /// Tells every session to end.

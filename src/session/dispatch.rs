@@ -125,6 +125,9 @@ impl Session {
 
     /// Sends a request to where it belongs, and on to the primary if a standby would not have it.
     async fn send(&mut self, survey: Survey) -> Result<(), End> {
+        if self.context.global.pause.is_on() && !Box::pin(self.sit_out(&survey)).await? {
+            return Ok(());
+        }
         let mut avoid: Vec<NodeId> = Vec::new();
         let blocked = match &self.block {
             Block::None => false,

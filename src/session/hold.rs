@@ -14,6 +14,7 @@ use crate::wire::{TxStatus, front, sqlstate};
 
 use super::lease::{Leased, NoLease};
 use super::local::Refusal;
+use super::pause;
 use super::shown::Doing;
 use super::survey::Survey;
 use super::{Context, End, Session};
@@ -84,6 +85,9 @@ pub(super) struct Wait {
 impl Session {
     /// Where a statement that needs the primary goes now.
     pub(super) fn way(&self) -> Way {
+        if self.context.global.pause.is_on() {
+            return Way::Held(pause::WHY);
+        }
         let view = self.context.cluster().view();
         match (view.writes, view.primary) {
             (Writes::Refused { why }, _) => Way::Refused(why),
@@ -133,9 +137,13 @@ impl Session {
     async fn pause(&mut self, time: Duration, view: Option<&mut watch::Receiver<u64>>) -> Result<(), NoLease> {
         self.show(Doing::Waiting);
         let mut timer = std::pin::pin!(tokio::time::sleep(time));
+        let mut resumed = self.context.global.pause.watch();
         let mut change = std::pin::pin!(async {
             match view {
-                Some(view) => drop(view.changed().await),
+                Some(view) => tokio::select! {
+                    _ = view.changed() => {}
+                    _ = resumed.changed() => {}
+                },
                 None => std::future::pending().await,
             }
         });
@@ -155,6 +163,24 @@ impl Session {
             return Err(NoLease::Gone);
         }
         waited
+    }
+
+    /// Waits until an operator's pause is over; false if the request was refused.
+    pub(super) async fn sit_out(&mut self, survey: &Survey) -> Result<bool, End> {
+        let mut place = None;
+        while self.context.global.pause.is_on() {
+            let until = self.held_from() + self.context.hold_limits().timeout;
+            let refusal = match self.hold(&Wait { why: pause::WHY.to_owned(), until, held: true }, &mut place).await {
+                Ok(()) => continue,
+                Err(NoLease::Gone) => return Err(End::Client),
+                Err(NoLease::Refused(refusal)) => refusal,
+                Err(NoLease::Unreachable(text)) => Refusal::new(sqlstate::CANNOT_CONNECT_NOW, text),
+            };
+            self.refuse(survey, &refusal);
+            return Ok(false);
+        }
+        self.held_since = None;
+        Ok(true)
     }
 
     /// What a kept connection is about to be sent belongs to a transaction under way, or may begin.

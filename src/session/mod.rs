@@ -27,6 +27,7 @@ mod lost;
 mod names;
 mod notes;
 mod parse;
+mod pause;
 mod place;
 mod prepared;
 mod read;
@@ -51,6 +52,7 @@ pub use context::{CancelServer, Cancelling, Context, DescribeAll, Describing, Gl
 pub use control::{Control, Stop};
 pub use counters::{Count, Counters};
 pub use hold::{Held, HoldLimits};
+pub use pause::Pause;
 pub use prepared::Texts;
 pub use shown::{Description, Doing};
 

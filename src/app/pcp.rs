@@ -1,0 +1,221 @@
+//! What the administration port needs of the process: its socket, its users, orders, and the main thread, which alone reloads and stops.
+//! Must not decide.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::Settings;
+use crate::failover::engine::Order;
+use crate::failover::runner::Asked;
+use crate::net::{Listener, bind_tcp, bind_unix};
+use crate::pcp::request::StopMode;
+use crate::pcp::{Admins, House, Parts, Reloaded, Which};
+use crate::session::Global;
+use crate::support::clock::{self, Duration};
+
+use super::data::{Common, ThreadMail};
+use super::{Error, resolve};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 16;
+/// Everyone may knock: who comes in is a matter of `pcp.users_file`.
+const SOCKET_MODE: u32 = 0o777;
+/// Wishes that may wait for the main thread.
+const WISHES: usize = 4;
+/// How long the main thread may take to reload.
+const RELOADING: Duration = Duration::from_secs(60);
+/// How long a data thread may take to answer.
+const ANSWERING: Duration = Duration::from_secs(5);
+
+/// What the main thread is asked.
+pub(super) enum Wish {
+    /// Reload, for that person, and say what came of it.
+    Reload(String, Option<oneshot::Sender<Result<Reloaded, String>>>),
+    /// Stop, for that person.
+    Stop(StopMode, String),
+}
+
+/// The main thread's ends.
+pub(super) struct Ends {
+    pub(super) admins: Arc<ArcSwap<Admins>>,
+    pub(super) wishes: mpsc::Receiver<Wish>,
+    /// The port is open.
+    pub(super) open: bool,
+}
+
+impl Ends {
+    /// What of these settings needs a new start although its parameter does not say so.
+    pub(super) fn left(&self, settings: &Settings) -> Vec<String> {
+        match (self.open, settings.pcp.users_file.is_some()) {
+            (false, true) => vec!["the administration port opens with the next start".to_owned()],
+            (true, false) => vec!["the administration port lets nobody in and closes with the next start".to_owned()],
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// The process, as `pcp` sees it.
+pub(super) struct Office {
+    common: Arc<Common>,
+    admins: Arc<ArcSwap<Admins>>,
+    orders: mpsc::Sender<Asked>,
+    wishes: mpsc::Sender<Wish>,
+}
+
+/// The file of users; nobody without one.
+///
+/// # Errors
+/// It cannot be used.
+pub(super) fn admins(settings: &Settings) -> Result<Admins, Error> {
+    let Some(file) = &settings.pcp.users_file else { return Ok(Admins::default()) };
+    let (admins, warning) = Admins::load(file)?;
+    if let Some(warning) = warning {
+        tracing::warn!("{warning}");
+    }
+    Ok(admins)
+}
+
+/// The listening sockets: none without a file of users. Call inside the runtime of the control thread.
+///
+/// # Errors
+/// One cannot be had.
+pub(super) fn listen(settings: &Settings) -> Result<Vec<Listener>, Error> {
+    let pcp = &settings.pcp;
+    let mut listeners = Vec::new();
+    if pcp.users_file.is_none() {
+        return Ok(listeners);
+    }
+    let addresses = pcp.addresses.iter().map(|address| resolve(address, pcp.port));
+    let addresses: Vec<Vec<SocketAddr>> = addresses.collect::<Result<_, _>>()?;
+    for address in addresses.into_iter().flatten() {
+        let failed = |source| Error::Listen { address: format!("{address} (pcp)"), source };
+        listeners.push(bind_tcp(address, BACKLOG).map_err(failed)?);
+    }
+    for directory in &pcp.unix_socket_directories {
+        let failed = |source| Error::Listen { address: format!("{} (pcp)", directory.display()), source };
+        listeners.push(bind_unix(directory, pcp.port, SOCKET_MODE, BACKLOG).map_err(failed)?);
+    }
+    Ok(listeners)
+}
+
+/// What runs on the control thread, made there of [`Seed::grow`], and the main thread's ends.
+///
+/// # Errors
+/// A file or a socket cannot be had.
+pub(super) fn parts(
+    settings: &Settings,
+    common: &Arc<Common>,
+    orders: mpsc::Sender<Asked>,
+) -> Result<(Seed, Ends), Error> {
+    let admins = Arc::new(ArcSwap::from_pointee(admins(settings)?));
+    let listeners = listen(settings)?;
+    let (wish, wishes) = mpsc::channel(WISHES);
+    let open = !listeners.is_empty();
+    let office = Office { common: common.clone(), admins: admins.clone(), orders, wishes: wish };
+    Ok((Seed { office, listeners }, Ends { admins, wishes, open }))
+}
+
+/// The same before it is on its thread.
+pub(super) struct Seed {
+    office: Office,
+    listeners: Vec<Listener>,
+}
+
+impl Seed {
+    /// On the control thread.
+    pub(super) fn grow(self) -> Parts<Office> {
+        Parts { house: Rc::new(self.office), listeners: self.listeners }
+    }
+}
+
+impl Office {
+    async fn act(&self, session: i32, end: bool) -> bool {
+        let Some(thread) = self.common.thread_of(session) else { return false };
+        let (sender, answer) = oneshot::channel();
+        let id = u64::from(session.unsigned_abs());
+        if self.common.mail[thread].send(ThreadMail::Act(id, end, sender)).await.is_err() {
+            return false;
+        }
+        tokio::time::timeout(ANSWERING, answer).await.is_ok_and(|answer| answer.unwrap_or(false))
+    }
+}
+
+impl House for Office {
+    fn settings(&self) -> Arc<Settings> {
+        self.common.global.settings.load_full()
+    }
+
+    fn admins(&self) -> Arc<Admins> {
+        self.admins.load_full()
+    }
+
+    fn global(&self) -> &Arc<Global> {
+        &self.common.global
+    }
+
+    fn clients(&self) -> usize {
+        self.common.clients.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    async fn order(&self, order: Order) -> Result<String, String> {
+        let (sender, answer) = oneshot::channel();
+        let ended = || "the failover engine has ended".to_owned();
+        self.orders.send((order, sender)).await.map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+
+    async fn reload(&self, who: &str) -> Result<Reloaded, String> {
+        let (sender, answer) = oneshot::channel();
+        let busy = || "the main thread does not answer: try again, or send SIGHUP".to_owned();
+        self.wishes.try_send(Wish::Reload(who.to_owned(), Some(sender))).map_err(|_| busy())?;
+        let answer = tokio::time::timeout(RELOADING, answer).await.map_err(|_| busy())?;
+        answer.map_err(|_| busy())?
+    }
+
+    fn may_stop(&self) -> Result<(), String> {
+        if self.wishes.capacity() > 0 && !self.wishes.is_closed() {
+            return Ok(());
+        }
+        Err("the main thread does not answer: try again, or send a signal".to_owned())
+    }
+
+    fn stop(&self, mode: StopMode, who: &str) {
+        // There was room a moment ago; else it is about to stop already.
+        let _ = self.wishes.try_send(Wish::Stop(mode, who.to_owned()));
+    }
+
+    async fn cancel(&self, session: i32) -> bool {
+        self.act(session, false).await
+    }
+
+    async fn end(&self, session: i32) -> bool {
+        self.act(session, true).await
+    }
+
+    async fn reset(&self, which: &Which) -> u32 {
+        let mut open = 0;
+        for pool in self.common.global.registry.pools() {
+            let key = &pool.key;
+            let is = |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|wanted| wanted == name);
+            if which.node.is_none_or(|id| id == key.node.0)
+                && is(&which.database, &key.database)
+                && is(&which.user, &key.user)
+            {
+                pool.retire(clock::now());
+                open += pool.open();
+            }
+        }
+        for mail in &self.common.mail {
+            let (sender, answer) = oneshot::channel();
+            // A thread that is busy closes them a moment later, with its housekeeping.
+            if mail.try_send(ThreadMail::Reset(sender)).is_ok() {
+                let _ = tokio::time::timeout(ANSWERING, answer).await;
+            }
+        }
+        open
+    }
+}

@@ -1,0 +1,64 @@
+//! What the administration port needs of the rest of the process; `app` implements it. Must not hold logic.
+
+use std::sync::Arc;
+
+use super::admins::Admins;
+use super::own::Which;
+use super::request::StopMode;
+use crate::config::{Change, Settings};
+use crate::failover::engine::Order;
+use crate::session::Global;
+
+/// What a reload did.
+#[derive(Debug, Clone, Default)]
+pub struct Reloaded {
+    /// What differs between the two files.
+    pub changes: Vec<Change>,
+    /// What holds only after a new start, for people; besides changes whose class says so.
+    pub left: Vec<String>,
+}
+
+/// The rest of the process.
+pub trait House {
+    /// The settings that hold.
+    fn settings(&self) -> Arc<Settings>;
+
+    /// The administrators that hold.
+    fn admins(&self) -> Arc<Admins>;
+
+    /// What the data threads share: view, pools, counters, sessions.
+    fn global(&self) -> &Arc<Global>;
+
+    /// Clients that are connected, those that still log in included.
+    fn clients(&self) -> usize;
+
+    /// Takes an order to the failover engine; the answer is there when it is over.
+    ///
+    /// # Errors
+    /// Why it is refused, or failed, for people.
+    fn order(&self, order: Order) -> impl Future<Output = Result<String, String>>;
+
+    /// Reads the configuration file again, for `who`.
+    ///
+    /// # Errors
+    /// Nothing was changed; why, for people.
+    fn reload(&self, who: &str) -> impl Future<Output = Result<Reloaded, String>>;
+
+    /// Can it be stopped so?
+    ///
+    /// # Errors
+    /// Why not, for people.
+    fn may_stop(&self) -> Result<(), String>;
+
+    /// Begins to stop, for `who`; returns at once. To be asked once the client has its answer.
+    fn stop(&self, mode: StopMode, who: &str);
+
+    /// Cancels what a session does; false if there is no such session.
+    fn cancel(&self, session: i32) -> impl Future<Output = bool>;
+
+    /// Ends a session; false if there is none.
+    fn end(&self, session: i32) -> impl Future<Output = bool>;
+
+    /// Server connections of these pools end as soon as they are idle. How many were open.
+    fn reset(&self, which: &Which) -> impl Future<Output = u32>;
+}

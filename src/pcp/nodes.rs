@@ -1,0 +1,286 @@
+//! What the administration port tells of nodes, in pgpool-II's fields and for pgherd's own client. Reads what is published.
+
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+
+use crate::cluster::{Checks, ClusterView, Life, NodeId, NodeView, Shared, Status};
+use crate::config::{Node, PcpLayout};
+use crate::support::clock::stamp;
+
+/// pgpool-II's weights are parts of this number.
+const RAND_MAX: f64 = 2_147_483_647.0;
+
+/// One node as it is told.
+pub(super) struct Told<'a> {
+    node: &'a Node,
+    view: &'a ClusterView,
+    seen: Option<&'a NodeView>,
+    changed: Option<SystemTime>,
+    checks: Checks,
+}
+
+impl<'a> Told<'a> {
+    pub(super) fn new(node: &'a Node, view: &'a ClusterView, shared: &Shared) -> Self {
+        let record = shared.records.of(node.id);
+        Self { node, view, seen: view.node(node.id), changed: record.changed, checks: record.checks }
+    }
+
+    fn status(&self) -> &'static str {
+        self.seen.map_or("down", NodeView::pgpool_status)
+    }
+
+    /// pgpool-II's number: 2 up, 3 down. What it calls waiting, up and never used, is up here.
+    fn status_number(&self) -> &'static str {
+        if self.seen.is_some_and(NodeView::usable) { "2" } else { "3" }
+    }
+
+    fn quarantined(&self) -> bool {
+        self.seen.is_some_and(|seen| seen.status == Status::Quarantined)
+    }
+
+    /// What the server itself says by the last probe.
+    fn server_status(&self) -> &'static str {
+        match self.seen.map_or(Life::Unknown, |seen| seen.life) {
+            Life::Well => "up",
+            Life::Busy(_) | Life::Dead(_) => "down",
+            Life::Unknown | Life::Suspect(_) => "unknown",
+        }
+    }
+
+    fn role(&self) -> &'static str {
+        self.view.pgpool_role(self.node.id)
+    }
+
+    fn server_role(&self) -> String {
+        self.seen.map_or("unknown".to_owned(), |seen| seen.role.to_string())
+    }
+
+    fn is_primary(&self) -> bool {
+        self.view.primary == Some(self.node.id)
+    }
+
+    fn lag(&self) -> u64 {
+        self.seen.and_then(|seen| seen.lag).filter(|_| !self.is_primary()).unwrap_or(0)
+    }
+
+    fn streams(&self) -> bool {
+        let position = self.seen.and_then(|seen| seen.position.as_ref());
+        !self.is_primary() && position.is_some_and(|position| position.streaming)
+    }
+
+    fn replication_state(&self) -> &'static str {
+        if self.streams() { "streaming" } else { "" }
+    }
+
+    /// By the names that the primary waits for.
+    fn sync_state(&self) -> &'static str {
+        if self.streams() { sync_state(&self.view.synchronous, &self.node.application_name) } else { "" }
+    }
+
+    /// The fields of `i NodeInfo`.
+    pub(super) fn node_info(&self, layout: PcpLayout) -> Vec<String> {
+        let role = if self.is_primary() { "2" } else { "3" };
+        let since = self.changed.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let mut fields = vec![
+            self.node.host.clone(),
+            self.node.port.to_string(),
+            self.status_number().to_owned(),
+            u8::from(self.quarantined()).to_string(),
+            self.server_status().to_owned(),
+            format!("{:.6}", self.view.share(self.node.id) * RAND_MAX),
+            role.to_owned(),
+            self.server_role(),
+            self.lag().to_string(),
+            self.replication_state().to_owned(),
+            self.sync_state().to_owned(),
+            since.map_or(0, |since| since.as_secs()).to_string(),
+        ];
+        if layout >= PcpLayout::V44 {
+            // Lag is in bytes, not in time.
+            fields.insert(8, "0".to_owned());
+        }
+        fields
+    }
+
+    /// The fields of `h`.
+    pub(super) fn health_checks(&self) -> Vec<String> {
+        let checks = &self.checks;
+        let time = |at: Option<SystemTime>| at.map_or(String::new(), stamp);
+        vec![
+            self.node.id.to_string(),
+            self.node.host.clone(),
+            self.node.port.to_string(),
+            self.status().to_owned(),
+            self.role().to_owned(),
+            time(self.changed),
+            checks.total.to_string(),
+            checks.success.to_string(),
+            checks.fail.to_string(),
+            checks.skip.to_string(),
+            checks.retries.to_string(),
+            format!("{:.6}", checks.average_retries()),
+            checks.most_retries.to_string(),
+            checks.longest.as_millis().to_string(),
+            checks.shortest.unwrap_or_default().as_millis().to_string(),
+            format!("{:.6}", checks.average_millis()),
+            time(checks.last),
+            time(checks.last_success),
+            time(checks.last_skip),
+            time(checks.last_fail),
+        ]
+    }
+
+    /// For pgherd's own client.
+    pub(super) fn json(&self) -> Value {
+        let position = self.seen.and_then(|seen| seen.position.as_ref());
+        json!({
+            "node": self.node.id.0,
+            "name": self.node.name,
+            "host": self.node.host,
+            "port": self.node.port,
+            "status": self.seen.map_or("unknown".to_owned(), |seen| seen.status.to_string()),
+            "reason": self.seen.map_or("", |seen| seen.reason),
+            "role": self.role(),
+            "server_status": self.server_status(),
+            "server_role": self.server_role(),
+            "weight": self.view.share(self.node.id),
+            "lsn": position.map(|position| position.sample.lsn.to_string()),
+            "timeline": position.map(|position| position.timeline.0),
+            "lag_bytes": self.seen.and_then(|seen| seen.lag),
+            "delay_seconds": self.seen.and_then(|seen| seen.delay).map(|delay| delay.as_secs_f64()),
+            "replication_state": self.replication_state(),
+            "sync_state": self.sync_state(),
+            "since": self.changed.map(stamp),
+        })
+    }
+
+    /// The same for its health checks.
+    pub(super) fn json_checks(&self) -> Value {
+        let checks = &self.checks;
+        json!({
+            "node": self.node.id.0,
+            "name": self.node.name,
+            "status": self.seen.map_or("unknown".to_owned(), |seen| seen.status.to_string()),
+            "since": self.changed.map(stamp),
+            "total": checks.total,
+            "success": checks.success,
+            "fail": checks.fail,
+            "skip": checks.skip,
+            "retries": checks.retries,
+            "average_retries": checks.average_retries(),
+            "most_retries": checks.most_retries,
+            "longest_ms": millis(checks.longest),
+            "shortest_ms": checks.shortest.map(millis),
+            "average_ms": checks.average_millis(),
+            "last": checks.last.map(stamp),
+            "last_success": checks.last_success.map(stamp),
+            "last_skip": checks.last_skip.map(stamp),
+            "last_fail": checks.last_fail.map(stamp),
+        })
+    }
+}
+
+fn millis(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A node of that number.
+pub(super) fn find(nodes: &[Node], id: NodeId) -> Option<&Node> {
+    nodes.iter().find(|node| node.id == id)
+}
+
+/// `pg_stat_replication.sync_state` of a standby of that name, as far as the primary's setting alone tells it.
+fn sync_state(setting: &str, name: &str) -> &'static str {
+    let setting = setting.trim();
+    let (head, list) = setting.split_once('(').unwrap_or(("", setting));
+    let names = list.trim_end_matches(')').split(',').map(|name| name.trim().trim_matches('"'));
+    let place = names.clone().position(|known| known == "*" || known.eq_ignore_ascii_case(name));
+    let head = head.trim().to_ascii_lowercase();
+    let count = head.split_whitespace().next_back().and_then(|count| count.parse::<usize>().ok()).unwrap_or(1);
+    match place {
+        Some(_) if head.starts_with("any") => "quorum",
+        Some(place) if place < count => "sync",
+        Some(_) => "potential",
+        None => "async",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{Epoch, Role};
+    use crate::config::Settings;
+    use crate::support::clock::now;
+    use std::path::Path;
+    use std::time::Duration;
+
+    fn settings() -> Settings {
+        let file = "[[node]]\nid = 0\nhost = \"/run/pg\"\nport = 21002\n[[node]]\nid = 2\nhost = \"b\"\nname = \"b\"\n";
+        Settings::parse(file, Path::new("/etc/pgherd.toml")).expect("good")
+    }
+
+    fn node(id: u16, role: Role, weight: f64) -> NodeView {
+        NodeView {
+            id: NodeId(id),
+            name: String::new(),
+            role,
+            status: Status::Up,
+            life: Life::Well,
+            weight,
+            position: None,
+            version: 150_000,
+            lag: Some(17),
+            delay: None,
+            reason: "",
+        }
+    }
+
+    #[test]
+    fn fields_are_those_of_each_version() {
+        let (settings, shared) = (settings(), Shared::new(now()));
+        let mut view = ClusterView::empty();
+        view.epoch = Epoch(1);
+        view.nodes = vec![node(0, Role::Primary, 1.0), node(2, Role::Standby, 3.0)];
+        view.primary = Some(NodeId(0));
+        view.nodes[1].status = Status::Quarantined;
+        view.nodes[1].life = Life::Dead(now());
+        let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_219_840);
+        shared.records.note(NodeId(0), |record| record.changed = Some(changed));
+        let told = |id: usize| Told::new(&settings.nodes[id], &view, &shared);
+        let primary = "/run/pg 21002 2 0 up 536870911.750000 2 primary 0   1795219840";
+        assert_eq!(told(0).node_info(PcpLayout::V43).join(" "), primary);
+        let standby = "b 5432 3 1 down 1610612735.250000 3 standby 17   0";
+        assert_eq!(told(1).node_info(PcpLayout::V43).join(" "), standby);
+        let standby = "b 5432 3 1 down 1610612735.250000 3 standby 0 17   0";
+        assert_eq!(told(1).node_info(PcpLayout::V44).join(" "), standby);
+        assert_eq!(told(1).node_info(PcpLayout::V47).len(), 13);
+        assert_eq!(told(0).health_checks().len(), 20);
+        assert_eq!(told(0).health_checks()[..6].join("|"), "0|/run/pg|21002|up|primary|2026-11-21 00:10:40");
+    }
+
+    #[test]
+    fn a_node_that_nobody_has_seen_is_down() {
+        let (settings, shared, view) = (settings(), Shared::new(now()), ClusterView::empty());
+        let told = Told::new(&settings.nodes[0], &view, &shared);
+        let fields = told.node_info(PcpLayout::V43);
+        assert_eq!((fields[2].as_str(), fields[4].as_str(), fields[7].as_str()), ("3", "unknown", "unknown"));
+        assert_eq!(told.json()["status"], "unknown");
+    }
+
+    #[test]
+    fn sync_state_follows_the_setting() {
+        for (setting, name, state) in [
+            ("", "a", "async"),
+            ("a", "a", "sync"),
+            ("a, b", "b", "potential"),
+            ("FIRST 2 (a, \"B\", c)", "b", "sync"),
+            ("2 (a, b, c)", "c", "potential"),
+            ("ANY 1 (a, b)", "b", "quorum"),
+            ("any 1 (a, b)", "c", "async"),
+            ("*", "c", "sync"),
+        ] {
+            assert_eq!(sync_state(setting, name), state, "{setting} {name}");
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Answers to pgherd's own client: the same facts and orders in JSON, and what pgpool-II has not. Must not decide.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::answer;
+use super::house::House;
+use super::nodes::{self, Told};
+use super::own::{MOST_EVENTS, Own, Which};
+use super::processes;
+use crate::backend::PoolRow;
+use crate::cluster::{self, NodeId};
+use crate::config::Reload;
+use crate::failover::engine::Order;
+use crate::session::{Counters, Doing};
+use crate::support::clock::{self, stamp};
+
+/// The longest pause.
+const LONGEST_PAUSE: u32 = 3_600;
+/// Waiting sessions that the overview tells of, those that wait for longest first.
+const WAITING: usize = 20;
+/// Sessions that one answer tells of; a message has its bounds.
+const SESSIONS: usize = 10_000;
+
+/// Answers one request.
+///
+/// # Errors
+/// For people.
+pub(super) async fn answer<H: House>(house: &H, own: Own, who: &str) -> Result<Value, String> {
+    match own {
+        Own::Overview => overview(house).await,
+        Own::Nodes { node } => node_list(house, node, |told| told.json()),
+        Own::HealthChecks { node } => node_list(house, node, |told| told.json_checks()),
+        Own::Sessions { session } => sessions(house, session).await,
+        Own::Pools => Ok(json!({ "pools": pools(house) })),
+        Own::Settings => Ok(settings(house)),
+        Own::Watchdog => Err("watchdog is not enabled".to_owned()),
+        Own::Detach { node, gracefully } => text(answer::detach(house, NodeId(node), gracefully, who).await),
+        Own::Attach { node } => text(answer::order(house, Order::Attach(NodeId(node)), who).await),
+        Own::Promote { node } => text(answer::order(house, Order::Promote(NodeId(node)), who).await),
+        Own::SwitchOver { node } => text(answer::order(house, Order::SwitchOver(node.map(NodeId)), who).await),
+        Own::Recover { .. } => Err(answer::no_recovery()),
+        Own::Reload => reload(house, who).await,
+        Own::Stop { .. } => house.may_stop().map(|()| json!({ "text": "stopping" })),
+        Own::Cancel { session } if house.cancel(session).await => {
+            event(house, cluster::Event::info("session_cancelled", who).why(format!("session {session}")));
+            Ok(json!({ "text": format!("session {session} is cancelled") }))
+        }
+        Own::End { session } if house.end(session).await => {
+            event(house, cluster::Event::info("session_ended", who).why(format!("session {session}")));
+            Ok(json!({ "text": format!("session {session} ends") }))
+        }
+        Own::Cancel { session } | Own::End { session } => Err(format!("there is no session {session}")),
+        Own::ResetPool(which) => reset(house, &which, who).await,
+        Own::Pause { seconds } => pause(house, seconds, who),
+        Own::Resume => resume(house, who),
+        Own::Events { after, most } => Ok(events(house, after, most)),
+    }
+}
+
+fn text(result: Result<String, String>) -> Result<Value, String> {
+    result.map(|text| json!({ "text": text }))
+}
+
+fn event<H: House>(house: &H, event: cluster::Event) {
+    house.global().cluster.events.record(event);
+}
+
+fn node_list<H: House>(house: &H, id: Option<u16>, show: impl Fn(&Told<'_>) -> Value) -> Result<Value, String> {
+    let settings = house.settings();
+    if let Some(id) = id.filter(|id| nodes::find(&settings.nodes, NodeId(*id)).is_none()) {
+        return Err(format!("there is no node {id}"));
+    }
+    let shared = &house.global().cluster;
+    let view = shared.view();
+    let chosen = settings.nodes.iter().filter(|node| id.is_none_or(|id| node.id == NodeId(id)));
+    let list: Vec<_> = chosen.map(|node| show(&Told::new(node, &view, shared))).collect();
+    Ok(json!({ "nodes": list, "epoch": view.epoch.0 }))
+}
+
+fn pools<H: House>(house: &H) -> Vec<Value> {
+    let row = |pool: &PoolRow| {
+        json!({
+            "node": pool.key.node.0,
+            "database": &*pool.key.database,
+            "user": &*pool.key.user,
+            "size": pool.size,
+            "open": pool.open,
+            "idle": pool.idle,
+            "waiting": pool.waiting,
+            "longest_wait_ms": millis(pool.longest_wait),
+            "pinned": pool.pinned,
+        })
+    };
+    house.global().registry.table(clock::now()).iter().map(row).collect()
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+async fn sessions<H: House>(house: &H, session: Option<i32>) -> Result<Value, String> {
+    let all = answer::sessions(house).await?;
+    let moment = answer::moment();
+    let chosen = all.iter().filter(|one| session.is_none_or(|id| one.id == id));
+    let list: Vec<_> = chosen.take(SESSIONS).map(|one| processes::json(one, moment)).collect();
+    match session {
+        Some(id) if list.is_empty() => Err(format!("there is no session {id}")),
+        _ => Ok(json!({ "sessions": list })),
+    }
+}
+
+async fn overview<H: House>(house: &H) -> Result<Value, String> {
+    let mut told = node_list(house, None, |told| told.json())?;
+    let waiting = match answer::sessions(house).await {
+        Ok(mut all) => {
+            all.retain(|one| one.doing == Doing::Waiting);
+            all.sort_by_key(|one| one.doing_since);
+            let moment = answer::moment();
+            Some(all.iter().take(WAITING).map(|one| processes::json(one, moment)).collect::<Vec<_>>())
+        }
+        // Busy threads are a reason to look at the rest all the more.
+        Err(_) => None,
+    };
+    let global = house.global();
+    let sum =
+        |of: &fn(&Counters) -> &crate::session::Count| global.counters.iter().map(|one| of(one).get()).sum::<u64>();
+    let counters: serde_json::Map<_, _> =
+        Counters::ALL.iter().map(|(name, of)| ((*name).to_owned(), json!(sum(of)))).collect();
+    let view = global.cluster.view();
+    let settings = house.settings();
+    let last = global.cluster.events.last();
+    let more = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "at": stamp(clock::wall()),
+        "started": stamp(global.born),
+        "primary": view.primary.map(|id| id.0),
+        "writes": if view.writes.open() { "open" } else { view.writes.text() },
+        "clients": house.clients(),
+        "max_clients": settings.listen.max_clients,
+        "held": global.held.waiting(),
+        "paused_seconds": paused(house),
+        "pools": pools(house),
+        "waiting": waiting,
+        "counters": counters,
+        "events": events(house, last.saturating_sub(5), 5)["events"],
+    });
+    merge(&mut told, more);
+    Ok(told)
+}
+
+fn merge(into: &mut Value, more: Value) {
+    if let (Value::Object(into), Value::Object(more)) = (into, more) {
+        into.extend(more);
+    }
+}
+
+fn settings<H: House>(house: &H) -> Value {
+    let rows = house.settings().status(&house.global().cluster.view());
+    let row = |row: &crate::config::StatusRow| json!({ "name": row.name, "value": row.value, "description": row.description });
+    json!({ "settings": rows.iter().map(row).collect::<Vec<_>>() })
+}
+
+async fn reload<H: House>(house: &H, who: &str) -> Result<Value, String> {
+    let reloaded = house.reload(who).await?;
+    let change = |one: &crate::config::Change| {
+        let holds = match one.class {
+            Reload::Live => "now",
+            Reload::NewSessions => "for new sessions",
+            Reload::Restart => "after a new start",
+        };
+        json!({ "parameter": one.key, "old": one.old, "new": one.new, "holds": holds })
+    };
+    Ok(json!({
+        "text": answer::in_words(&reloaded),
+        "changes": reloaded.changes.iter().map(change).collect::<Vec<_>>(),
+        "left": reloaded.left,
+    }))
+}
+
+async fn reset<H: House>(house: &H, which: &Which, who: &str) -> Result<Value, String> {
+    if let Some(id) = which.node.filter(|id| nodes::find(&house.settings().nodes, NodeId(*id)).is_none()) {
+        return Err(format!("there is no node {id}"));
+    }
+    let open = house.reset(which).await;
+    let said = format!("{open} server connections end as soon as they are idle");
+    event(house, cluster::Event::info("pool_reset", who).node(which.node.map(NodeId)).why(&said));
+    Ok(json!({ "text": said, "connections": open }))
+}
+
+/// Seconds until paused statements go on by themselves; none if there is no pause.
+fn paused<H: House>(house: &H) -> Option<u64> {
+    let until = house.global().pause.until()?;
+    Some(until.saturating_duration_since(clock::now()).as_secs() + 1)
+}
+
+fn pause<H: House>(house: &H, seconds: u32, who: &str) -> Result<Value, String> {
+    if !(1..=LONGEST_PAUSE).contains(&seconds) {
+        return Err(format!("a pause lasts from 1 to {LONGEST_PAUSE} seconds"));
+    }
+    let failover = &house.settings().failover;
+    house.global().pause.begin(clock::now() + Duration::from_secs(seconds.into()));
+    let mut said = format!(
+        "new statements wait from now on, at most for {seconds} s; at most {} at a time (failover.max_held)",
+        failover.max_held
+    );
+    if Duration::from_secs(seconds.into()) > failover.hold_timeout {
+        let limit = failover.hold_timeout.as_secs();
+        said += &format!("; one that has waited for {limit} s (failover.hold_timeout) is refused");
+    }
+    event(house, cluster::Event::warn("paused", who).why(&said));
+    Ok(json!({ "text": said, "in_use": in_use(house) }))
+}
+
+/// Server connections in the hands of sessions.
+fn in_use<H: House>(house: &H) -> u32 {
+    house.global().registry.table(clock::now()).iter().map(|pool| pool.open.saturating_sub(pool.idle)).sum()
+}
+
+fn resume<H: House>(house: &H, who: &str) -> Result<Value, String> {
+    let held = house.global().held.waiting();
+    if !house.global().pause.end() {
+        return Err("statements are not paused".to_owned());
+    }
+    let said = format!("statements go on; {held} have waited");
+    event(house, cluster::Event::info("resumed", who).why(&said));
+    Ok(json!({ "text": said, "held": held }))
+}
+
+fn events<H: House>(house: &H, after: u64, most: usize) -> Value {
+    let list = house.global().cluster.events.since(after, most.min(MOST_EVENTS));
+    json!({ "events": list.iter().map(event_json).collect::<Vec<_>>() })
+}
+
+/// One event.
+pub(super) fn event_json(event: &cluster::Event) -> Value {
+    json!({
+        "number": event.number,
+        "at": stamp(event.at),
+        "severity": event.severity.as_str(),
+        "event": event.name,
+        "who": event.who,
+        "node": event.node.map(|node| node.0),
+        "from": event.from,
+        "to": event.to,
+        "why": event.why,
+        "epoch": event.epoch.map(|epoch| epoch.0),
+        "took_ms": event.took.map(millis),
+    })
+}
+
+/// What there is to see of the wait for something long: who waits, and what is still at work.
+pub(super) fn progress<H: House>(house: &H) -> Value {
+    let global = house.global();
+    json!({
+        "writes": if global.cluster.view().writes.open() { "open" } else { global.cluster.view().writes.text() },
+        "held": global.held.waiting(),
+        "in_use": in_use(house),
+    })
+}
