@@ -6,6 +6,8 @@ mod common;
 
 #[path = "failover/fenced.rs"]
 mod fenced;
+#[path = "failover/fixed.rs"]
+mod fixed;
 #[path = "failover/held.rs"]
 mod held;
 #[path = "failover/herd.rs"]
@@ -18,5 +20,9 @@ mod killed;
 mod planned;
 #[path = "failover/primary.rs"]
 mod primary;
+#[path = "failover/reloads.rs"]
+mod reloads;
+#[path = "failover/returns.rs"]
+mod returns;
 #[path = "failover/rights.rs"]
 mod rights;

@@ -1,16 +1,16 @@
 //! The monitor against a real primary and two standbys: what it finds, how fast it notices, what a sample proves.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use pgherd::app::demo::Error;
 use pgherd::app::demo::cluster::{Cluster, Options};
 use pgherd::auth::Credentials;
 use pgherd::cluster::{Epoch, Knowledge, Known, NodeId, NodeView, Role, Status};
 use pgherd::health::catalogs;
-use pgherd::health::connection::Dialer;
+use pgherd::health::connection::{Account, Dialer};
 use pgherd::health::engine::{Fixed, NodeSettings, Thresholds};
 use pgherd::health::runner::{self, Reader};
 use pgherd::net::{ClientTls, DialTarget, Endpoint, SocketOptions, SslMode};
@@ -32,12 +32,11 @@ fn dialer(cluster: &Cluster, user: &str) -> Dialer {
         options: SocketOptions::default(),
     };
     let targets = cluster.servers().iter().zip(0..).map(|(server, id)| (NodeId(id), target(server.port()))).collect();
+    let account = Account { user: user.to_owned(), database: "postgres".to_owned(), credentials: Credentials::None };
     Dialer {
-        user: user.to_owned(),
-        database: "postgres".to_owned(),
-        credentials: Credentials::None,
+        account: Arc::new(ArcSwap::from_pointee(account)),
         keys: Arc::default(),
-        targets: RefCell::new(targets),
+        targets: Arc::new(ArcSwap::from_pointee(targets)),
     }
 }
 

@@ -267,7 +267,7 @@ fn receive(context: &Rc<Context>, common: &Arc<Common>, passing: &Rc<Passing>, m
             context.hub.retire();
             context.forget_greetings();
         }
-        ThreadMail::Forget(node) => context.hub.forget(node),
+        ThreadMail::Forget(node) => context.forget(node),
         // Who asked may have given up.
         ThreadMail::Barrier(passed) => {
             let _ = passed.send(());

@@ -11,6 +11,7 @@ use crate::failover::engine::Journal;
 use crate::failover::journal::Store;
 use crate::failover::runner::{Asked, MAX_ORDERS, Parts, Row, Servers, Sql, Threads};
 use crate::health::connection::{Connection, Dialer};
+use crate::health::engine::NodeSettings;
 use crate::health::node::{Connector, ProbeClient};
 use crate::health::runner::Reader;
 use crate::net;
@@ -105,6 +106,7 @@ impl Threads for DataThreads {
 pub(super) struct Desk {
     pub(super) orders: mpsc::Sender<Asked>,
     pub(super) reloads: mpsc::Sender<Settings>,
+    pub(super) nodes: mpsc::Sender<Vec<NodeSettings>>,
 }
 
 /// The state directory; who promotes nobody can do without.
@@ -147,5 +149,5 @@ pub(super) fn parts(
         orders,
         reloads,
     };
-    (parts, Desk { orders: order, reloads: reload })
+    (parts, Desk { orders: order, reloads: reload, nodes: health.reloads.clone() })
 }

@@ -11,7 +11,6 @@ mod pcp;
 mod servers;
 mod signals;
 
-use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -22,13 +21,12 @@ use tokio::sync::mpsc;
 
 use crate::auth::hba::{Hba, HbaError};
 use crate::auth::scram::SaltMaker;
-use crate::auth::{Credentials, Password, Users, UsersError};
+use crate::auth::{Users, UsersError};
 use crate::backend::{Registry, Times};
 use crate::cluster::{Event, Knowledge, NodeId, Shared};
 use crate::config::{self, Settings};
 use crate::failover::engine::Order;
 use crate::health::connection::Dialer;
-use crate::health::engine::{Fixed, NodeSettings, Thresholds};
 use crate::health::{catalogs, runner};
 use crate::net::{Listener, ServerTls, TlsError, bind_tcp, bind_unix};
 use crate::pcp::Reloaded;
@@ -43,6 +41,9 @@ use servers::Servers;
 
 /// Mode of the Unix sockets: who may come in is a matter of `hba_file`.
 const SOCKET_MODE: u32 = 0o777;
+
+/// How long a reload waits for a view without the nodes that it removed.
+const TURNING: Duration = Duration::from_secs(2);
 
 /// Why pgherd cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -153,18 +154,39 @@ impl Running {
         let common = &self.common;
         self.office.admins.store(Arc::new(admins));
         common.door.store(Arc::new(door));
+        let moved = servers::moved(&common.servers.targets.load(), &targets);
         common.servers.targets.store(Arc::new(targets));
+        common.servers.monitor.store(Arc::new(servers::account(&settings)));
         common.servers.users.store(Arc::new(users));
         common.max_clients.store(settings.listen.max_clients as usize, Ordering::Relaxed);
         for mail in &common.mail {
             let parts = Box::new((policy.clone(), session_settings(&settings)));
             let _ = mail.blocking_send(ThreadMail::Reload(parts));
         }
-        // One that waits already is older: the next reload brings the newest.
-        let _ = self.desk.reloads.try_send(settings.clone());
+        // A data thread knows a node before the view does.
+        let _ = self.desk.nodes.blocking_send(runner::node_settings(&settings.nodes));
+        let _ = self.desk.reloads.blocking_send(settings.clone());
+        self.forget(&settings);
+        if moved {
+            (common.global.retire)();
+        }
         common.global.settings.store(Arc::new(settings.clone()));
         self.settings = settings;
         Ok(Reloaded { changes, left })
+    }
+
+    /// Ends the connections to nodes that are configured no more, once no view names them any more.
+    fn forget(&self, settings: &Settings) {
+        let gone = |id: NodeId| settings.node(id).is_none();
+        let deadline = now() + TURNING;
+        while self.cluster().view().nodes.iter().any(|node| gone(node.id)) && now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        for node in self.settings.nodes.iter().map(|node| node.id).filter(|id| gone(*id)) {
+            for mail in &self.common.mail {
+                let _ = mail.blocking_send(ThreadMail::Forget(node));
+            }
+        }
     }
 
     /// The settings that hold.
@@ -253,7 +275,7 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
         let _inside = runtime.enter();
         listen(&settings)?
     };
-    let (parts, desk) = failover::parts(&settings, kept, &health, dialer(&settings, &servers), &common);
+    let (parts, desk) = failover::parts(&settings, kept, &health, dialer(&servers), &common);
     let (seed, office) = {
         let _inside = runtime.enter();
         pcp::parts(&settings, &common, desk.orders.clone())?
@@ -262,10 +284,10 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
         pcp: seed,
         failover: parts,
         monitor,
-        nodes: settings.nodes.iter().map(node_settings).collect(),
-        prober: dialer(&settings, &servers),
+        nodes: runner::node_settings(&settings.nodes),
+        prober: dialer(&servers),
         loader,
-        reader: dialer(&settings, &servers),
+        reader: dialer(&servers),
         generation: health.generation.clone(),
         listeners,
         common: common.clone(),
@@ -370,40 +392,8 @@ fn session_settings(settings: &Settings) -> SessionSettings {
     }
 }
 
-fn node_settings(node: &config::Node) -> NodeSettings {
-    let check = &node.health_check;
-    NodeSettings {
-        id: node.id,
-        name: node.name.clone(),
-        weight: node.weight,
-        fixed: match node.role {
-            config::NodeRole::Auto => Fixed::Auto,
-            config::NodeRole::Primary => Fixed::Primary,
-            config::NodeRole::Standby => Fixed::Standby,
-        },
-        thresholds: Thresholds {
-            period: check.period,
-            timeout: check.timeout,
-            max_retries: check.max_retries,
-            retry_delay: check.retry_delay,
-            successes: check.successes,
-        },
-    }
-}
-
-fn dialer(settings: &Settings, servers: &Servers) -> Dialer {
-    let monitor = &settings.monitor;
-    let credentials = match &monitor.password {
-        Some(password) => Credentials::Password(Password::new(password.expose().as_bytes())),
-        None => Credentials::None,
-    };
-    Dialer {
-        user: monitor.user.clone(),
-        database: monitor.database.clone(),
-        credentials,
-        keys: servers.keys.clone(),
-        targets: RefCell::new((**servers.targets.load()).clone()),
-    }
+fn dialer(servers: &Servers) -> Dialer {
+    Dialer { account: servers.monitor.clone(), keys: servers.keys.clone(), targets: servers.targets.clone() }
 }
 
 fn users(settings: &Settings) -> Result<Users, Error> {

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 
-use crate::auth::{Credentials, Users};
+use crate::auth::{Credentials, Password, Users};
 use crate::backend::{
     Identity, KeyMaker, LoggedIn, LoginParams, OpenError, Opener, Permit, Registry, Server, SharedPool, connect,
 };
 use crate::cluster::{NodeId, Shared};
 use crate::config::{self, Settings};
+use crate::health::connection::{Account, Targets};
 use crate::net::{ClientTls, DialTarget, Endpoint, Keepalive, SocketOptions, SslMode, TlsError, dial};
 use crate::support::clock::{Duration, now};
 use crate::wire::{CancelKey, write};
@@ -26,7 +27,9 @@ const CANCEL: Duration = Duration::from_secs(5);
 /// All servers.
 pub(super) struct Servers {
     /// By node.
-    pub(super) targets: ArcSwap<HashMap<NodeId, DialTarget>>,
+    pub(super) targets: Targets,
+    /// The monitor role.
+    pub(super) monitor: Arc<ArcSwap<Account>>,
     /// Secrets of the file of users.
     pub(super) users: ArcSwap<Users>,
     /// What clients' own logins taught, by user (SESSIONS R22); in memory only.
@@ -47,7 +50,8 @@ impl Servers {
         cluster: Arc<Shared>,
     ) -> Result<Self, TlsError> {
         Ok(Self {
-            targets: ArcSwap::from_pointee(targets(settings)?),
+            targets: Arc::new(ArcSwap::from_pointee(targets(settings)?)),
+            monitor: Arc::new(ArcSwap::from_pointee(account(settings))),
             users: ArcSwap::from_pointee(users),
             learned: DashMap::new(),
             keys: Arc::new(KeyMaker::default()),
@@ -153,9 +157,25 @@ pub(super) fn opener(servers: Arc<Servers>, interner: Rc<crate::backend::Interne
     })
 }
 
+/// The monitor role.
+pub(super) fn account(settings: &Settings) -> Account {
+    let monitor = &settings.monitor;
+    let credentials = match &monitor.password {
+        Some(password) => Credentials::Password(Password::new(password.expose().as_bytes())),
+        None => Credentials::None,
+    };
+    Account { user: monitor.user.clone(), database: monitor.database.clone(), credentials }
+}
+
 /// How each node is dialled.
 pub(super) fn targets(settings: &Settings) -> Result<HashMap<NodeId, DialTarget>, TlsError> {
     settings.nodes.iter().map(|node| Ok((node.id, target(node)?))).collect()
+}
+
+/// Does any node that was there go, or is it reached in another way?
+pub(super) fn moved(old: &HashMap<NodeId, DialTarget>, new: &HashMap<NodeId, DialTarget>) -> bool {
+    let same = |(id, target): (&NodeId, &DialTarget)| new.get(id).is_some_and(|new| new.endpoint == target.endpoint);
+    !old.iter().all(same)
 }
 
 fn target(node: &config::Node) -> Result<DialTarget, TlsError> {

@@ -6,6 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use super::Failure;
 use super::check::Finding;
 use super::rights;
@@ -13,7 +15,7 @@ use crate::auth::{Credentials, Password};
 use crate::backend::KeyMaker;
 use crate::cluster::{NodeId, Role};
 use crate::config::{Node, Promote, Settings, SslMode};
-use crate::health::connection::Dialer;
+use crate::health::connection::{Account, Dialer};
 use crate::health::node::{Connector, ProbeClient};
 use crate::health::reading::{PROBE_SQL, Reading, Row};
 use crate::net::{self, ClientTls, DialTarget, Endpoint, SocketOptions};
@@ -131,12 +133,15 @@ fn dialer(settings: &Settings) -> Result<Dialer, Failure> {
     for node in &settings.nodes {
         targets.insert(node.id, target(node)?);
     }
-    Ok(Dialer {
+    let account = Account {
         user: monitor.user.clone(),
         database: monitor.database.clone(),
         credentials: password.map_or(Credentials::None, Credentials::Password),
+    };
+    Ok(Dialer {
+        account: Arc::new(ArcSwap::from_pointee(account)),
         keys: Arc::new(KeyMaker::new()),
-        targets: targets.into(),
+        targets: Arc::new(ArcSwap::from_pointee(targets)),
     })
 }
 

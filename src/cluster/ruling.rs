@@ -20,6 +20,8 @@ pub struct Ruling {
     pub writes: Writes,
     /// Taken out, in order; their status is `Detached` and none of them becomes primary.
     pub detached: Vec<NodeId>,
+    /// Found dead beside a living primary, in order: what would be used again is `Detached` until somebody attaches it.
+    pub fallen: Vec<NodeId>,
     /// No view has a smaller epoch: what was agreed on before a restart still holds.
     pub epoch: Epoch,
     /// No server on an older timeline becomes primary.
@@ -35,6 +37,7 @@ impl Default for Ruling {
         Self {
             writes: Writes::Open,
             detached: Vec::new(),
+            fallen: Vec::new(),
             epoch: Epoch(0),
             timeline: Timeline(0),
             primary: None,

@@ -9,8 +9,10 @@
 //! A run that cannot go on before the promotion is given up: what it recruited is restored by chores, and it is tried again. Behind
 //! the promotion there is only forward. What a process leaves behind when it dies, the next one finds in the journal (HA H13).
 
+mod absent;
 pub mod choice;
 mod chores;
+mod configured;
 mod planned;
 mod promotion;
 mod run;
@@ -88,6 +90,8 @@ pub struct Engine {
     hooks: BTreeMap<Ticket, Job>,
     /// When nodes that say that they are primary, and are not obeyed, were first seen.
     rivals: BTreeMap<NodeId, Instant>,
+    /// Standbys that have died.
+    absent: absent::Absent,
     /// An operator has chosen this one of two that say that they are primary.
     obeyed: Option<NodeId>,
     /// When the primary was stopped for a switch-over: what was read from it before does not count.
@@ -121,6 +125,7 @@ impl Engine {
             hooks: BTreeMap::new(),
             stopped: None,
             rivals: BTreeMap::new(),
+            absent: absent::Absent::default(),
             obeyed: None,
             rewrite: None,
             closing: None,
@@ -175,11 +180,12 @@ impl Engine {
             Event::Done(ticket, outcome) => self.done(ticket, outcome, now),
             Event::Withdrawn => self.withdrawn(now),
             Event::Order(ticket, order) => self.order(ticket, order, now),
-            Event::Configure(settings) => self.settings = settings,
+            Event::Configure(settings) => self.configure(settings, now),
             Event::Tick => {}
         }
         self.expire(now);
         self.drive(now);
+        self.look_after_standbys(now);
         self.chores(now);
         if self.rewrite.is_some_and(|at| at <= now) {
             self.rewrite = None;
@@ -360,6 +366,7 @@ impl Engine {
         Ruling {
             writes,
             detached: out.into_iter().map(NodeId).collect(),
+            fallen: self.absent.fallen(),
             epoch: self.floor,
             timeline: Timeline(self.journal.timeline),
             primary: self.journal.primary.map(NodeId),

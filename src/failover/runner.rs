@@ -147,11 +147,14 @@ impl<S: Servers, T> World<S, T> {
 /// What the configuration says, in the engine's words.
 pub fn settings(config: &config::Settings) -> Settings {
     use super::engine::{Duty, FenceRule, Hook, Member, Mode};
+    let appointed = config.nodes.iter().any(|node| node.role == config::NodeRole::Primary || node.flags.always_primary);
     let member = |node: &config::Node| Member {
         id: node.id,
         duty: match node.role {
             _ if node.flags.disallow_to_failover || node.flags.always_primary => Duty::Fixed,
             config::NodeRole::Primary => Duty::Fixed,
+            // Beside a primary that the configuration names it keeps its role as that one does.
+            config::NodeRole::Standby if appointed => Duty::Fixed,
             config::NodeRole::Standby => Duty::Standby,
             config::NodeRole::Auto => Duty::Any,
         },
@@ -184,6 +187,7 @@ pub fn settings(config: &config::Settings) -> Settings {
         },
         hooks: hooks.into_iter().filter(|(_, command)| command.is_some()).map(|(hook, _)| hook).collect(),
         hook_timeout: commands.timeout,
+        auto_failback: failover.auto_failback.then_some(failover.auto_failback_interval),
         drain: (failover.hold_timeout / 2).clamp(SHORTEST_DRAIN, LONGEST_DRAIN),
     }
 }

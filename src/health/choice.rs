@@ -129,6 +129,10 @@ impl Judgement {
     /// Taken out, whatever it says.
     pub const DETACHED: Self = Self { status: Status::Detached, reason: "detached", proven: false };
 
+    /// It could be used, but has died since it was, and waits to be attached.
+    pub const WAITS: Self =
+        Self { status: Status::Detached, reason: "was down and waits to be attached", proven: false };
+
     /// Not answering, and how.
     pub const fn down(reason: &'static str) -> Self {
         Self { status: Status::Down, reason, proven: false }
@@ -196,12 +200,17 @@ pub struct Court<'a> {
     pub consensus: Option<(u64, Timeline)>,
     /// What a standby proves by streaming now; its timeline is the primary's.
     pub standing: Standing,
+    /// The configuration says who is primary.
+    pub appointed: bool,
 }
 
 impl Court<'_> {
     /// Judges a node that answers, by its newest answer and its record.
     pub fn judge(&self, id: NodeId, fixed: Fixed, seen: &Seen, record: Record) -> Judgement {
         let reading = &seen.reading;
+        if self.is_copy(id, fixed, reading) {
+            return Judgement::up(false);
+        }
         if self.system.is_some_and(|system| system != reading.system) {
             return Judgement::out("belongs to another cluster (system identifier differs)");
         }
@@ -219,6 +228,15 @@ impl Court<'_> {
             (false, false) if self.primary.is_none() => self.without_primary(reading),
             (false, false) => self.standby(seen, record),
         }
+    }
+
+    /// A server of its own that the configuration calls a standby of the primary that it names: a logical replica, or one kept by triggers.
+    /// Nothing can be compared; that it may be read is the configuration's word. One of the same system was a streaming standby, and
+    /// was promoted: that is none.
+    pub fn is_copy(&self, id: NodeId, fixed: Fixed, reading: &Reading) -> bool {
+        let another = self.system.is_some_and(|system| system != reading.system);
+        let standby = fixed == Fixed::Standby && self.primary != Some(id) && reading.role == Role::Primary;
+        self.appointed && standby && another
     }
 
     fn without_primary(&self, reading: &Reading) -> Judgement {

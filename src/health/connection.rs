@@ -1,12 +1,13 @@
 //! The monitor's own connections: simple queries over a logged-in stream, answers as text. Owner: the control thread. Must
 //! not take part in pools, and never sends what a client wrote.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+
+use arc_swap::ArcSwap;
 
 use super::node::{Connector, ProbeClient, ProbeError};
 use super::reading::{Failure, Row};
@@ -26,26 +27,36 @@ const APPLICATION_NAME: &str = "pgherd monitor";
 /// Beyond every deadline that callers set around `connect`.
 const LOGIN_LIMIT: Duration = Duration::from_secs(60);
 
-/// Makes monitor connections. One per process.
+/// The monitor role.
 #[derive(Debug)]
-pub struct Dialer {
-    /// The monitor role.
+pub struct Account {
+    /// Its name.
     pub user: String,
     /// Its own database.
     pub database: String,
     /// What it logs in with.
     pub credentials: Credentials,
+}
+
+/// How each node is reached.
+pub type Targets = Arc<ArcSwap<HashMap<NodeId, DialTarget>>>;
+
+/// Makes monitor connections.
+#[derive(Debug)]
+pub struct Dialer {
+    /// Replaced by a reload.
+    pub account: Arc<ArcSwap<Account>>,
     /// Shared with all other logins.
     pub keys: Arc<KeyMaker>,
-    /// How each node is reached; replaced by a reload before the monitor hears of it.
-    pub targets: RefCell<HashMap<NodeId, DialTarget>>,
+    /// Replaced by a reload before the monitor hears of it.
+    pub targets: Targets,
 }
 
 impl Connector for Dialer {
     type Client = Connection;
 
     async fn connect(&self, node: NodeId, database: Option<&str>) -> Result<Connection, ProbeError> {
-        self.log_in(node, database.unwrap_or(&self.database), None).await
+        self.log_in(node, database, None).await
     }
 }
 
@@ -55,20 +66,26 @@ impl Dialer {
     /// # Errors
     /// How it failed; the role may lack REPLICATION.
     pub async fn replicate(&self, node: NodeId) -> Result<Connection, ProbeError> {
-        self.log_in(node, "", Some("true")).await
+        self.log_in(node, Some(""), Some("true")).await
     }
 
-    async fn log_in(&self, node: NodeId, database: &str, replication: Option<&str>) -> Result<Connection, ProbeError> {
-        let target = self.targets.borrow().get(&node).cloned();
+    async fn log_in(
+        &self,
+        node: NodeId,
+        database: Option<&str>,
+        replication: Option<&str>,
+    ) -> Result<Connection, ProbeError> {
+        let (target, account) = (self.targets.load().get(&node).cloned(), self.account.load_full());
+        let database = database.unwrap_or(&account.database);
         let Some(target) = target else {
             return Err(ProbeError { failure: Failure::Unreachable, detail: format!("node {node} has no address") });
         };
         // Nothing that the role or the database has set may change how answers look.
         let options = [("application_name", APPLICATION_NAME), ("client_encoding", "UTF8"), ("statement_timeout", "0")];
         let options = options.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let params = LoginParams { user: &self.user, database, options: &options, replication };
+        let params = LoginParams { user: &account.user, database, options: &options, replication };
         let deadline = clock::now() + LOGIN_LIMIT;
-        let done = login::connect(&target, &params, &self.credentials, &self.keys, deadline).await;
+        let done = login::connect(&target, &params, &account.credentials, &self.keys, deadline).await;
         let done = done.map_err(|error| ProbeError {
             failure: failure(error.fault, &error.sqlstate, &error.message),
             detail: error.message,

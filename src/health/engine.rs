@@ -366,8 +366,9 @@ impl Engine {
             system: self.system,
             consensus: if self.ambiguous { None } else { consensus },
             standing,
+            appointed: self.nodes.iter().any(|node| node.settings.fixed == Fixed::Primary),
         };
-        let detached = &self.ruling.detached;
+        let Ruling { detached, fallen, .. } = &self.ruling;
         let judge = |node: &mut Node| {
             let Some(seen) = node.last.as_ref().filter(|_| matches!(node.health, Health::Up { .. })) else {
                 let unknown = if node.last.is_some() { "coming back" } else { NOT_ASKED.reason };
@@ -384,11 +385,18 @@ impl Engine {
             if court.primary != Some(node.settings.id) {
                 node.record.compare([Some(seen), node.earlier.as_ref()], court.reference);
             }
+            node.copy = court.is_copy(node.settings.id, node.settings.fixed, &seen.reading);
             let judgement = court.judge(node.settings.id, node.settings.fixed, seen, node.record);
             if judgement.proven {
                 node.record.standing = Some(standing);
             }
-            if detached.contains(&node.settings.id) { Judgement::DETACHED } else { judgement }
+            match node.settings.id {
+                id if detached.contains(&id) => Judgement::DETACHED,
+                id if fallen.contains(&id) && court.primary != Some(id) && judgement.status == Status::Up => {
+                    Judgement::WAITS
+                }
+                _ => judgement,
+            }
         };
         self.nodes.iter_mut().map(judge).collect()
     }
@@ -437,7 +445,8 @@ fn claims(node: &Node) -> bool {
 
 fn node_view(node: &Node, judgement: Judgement, reference: Option<Lsn>, (epoch, now): (Epoch, Instant)) -> NodeView {
     let reading = node.last.as_ref().map(|seen| &seen.reading);
-    let role = reading.map_or(Role::Unknown, |reading| reading.role);
+    // What the configuration calls a standby is one for everybody.
+    let role = if node.copy { Role::Standby } else { reading.map_or(Role::Unknown, |reading| reading.role) };
     let position = node.last.as_ref().map(|Seen { asked, reading, .. }| Position {
         sample: Sample { asked: *asked, lsn: reading.lsn, epoch },
         received: reading.received,

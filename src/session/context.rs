@@ -218,6 +218,17 @@ impl Context {
         self.who.borrow_mut().clear();
     }
 
+    /// Idle connections to a node are of no use any more; if it is configured no more, those that come back are not either.
+    pub fn forget(&self, node: NodeId) {
+        if self.most_connections(node).is_none() {
+            for pool in self.hub.pools().iter().filter(|pool| pool.key().node == node) {
+                pool.keep_at_least(0);
+                pool.shared().size.store(0, Ordering::Relaxed);
+            }
+        }
+        self.hub.forget(node);
+    }
+
     /// How statements that need the primary wait for one.
     pub(super) fn hold_limits(&self) -> HoldLimits {
         self.settings.borrow().hold

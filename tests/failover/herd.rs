@@ -77,6 +77,14 @@ impl Herd {
         });
     }
 
+    /// Takes over the configuration as `change` leaves it, without a restart.
+    pub fn reload(&mut self, change: impl Fn(&str) -> String) {
+        let path = self.folder.path().join("pgherd.toml");
+        std::fs::write(&path, change(&self.config)).expect("written");
+        let settings = Settings::load(&path).expect("a configuration");
+        self.running.as_mut().expect("it runs").reload(settings).expect("reloaded");
+    }
+
     pub fn running(&self) -> &Running {
         self.running.as_ref().expect("it runs")
     }

@@ -100,6 +100,7 @@ fn h05_one_standby_of_two_is_no_majority_but_an_operator_may_promote_it() {
     // The one that was away is told whom to follow when it is back.
     herd.server(2).start().expect("starts");
     herd.follow(&[2], 1);
+    herd.running().order(Order::Attach(NodeId(2))).expect("attached");
     herd.wait_status(2, Status::Up);
 }
 
@@ -148,7 +149,18 @@ fn s38_a_promotion_that_a_long_reader_delays_is_waited_for_and_nobody_else_is_pr
     herd.server(0).psql("postgres", "DELETE FROM t").expect("deleted");
     herd.server(0).psql("postgres", "VACUUM t").expect("vacuumed");
     herd.server(0).psql("postgres", "INSERT INTO t VALUES (1000000)").expect("behind what cannot be replayed");
-    std::thread::sleep(Duration::from_millis(500));
+    // They have all of it, and replay none: only then the primary may die.
+    let written = herd.server(0).psql("postgres", "SELECT pg_current_wal_flush_lsn()").expect("a position");
+    let stuck = format!(
+        "SELECT pg_last_wal_receive_lsn() >= '{0}' AND pg_last_wal_replay_lsn() < '{0}' AND EXISTS \
+         (SELECT FROM pg_stat_activity WHERE backend_type = 'startup' AND wait_event LIKE 'RecoveryConflict%')",
+        written.trim()
+    );
+    for id in [1, 2] {
+        eventually(&format!("node {id} cannot replay"), || {
+            herd.server(id).psql("postgres", &stuck).is_ok_and(|said| said.trim() == "t")
+        });
+    }
     herd.server(0).kill9().expect("killed");
     eventually("a failover is under way", || matches!(herd.writes(), Writes::Held { why: Hold::Failover, .. }));
     let recovers =

@@ -81,6 +81,7 @@ impl Proxy {
             fence: if random.one_in(2) { FenceRule::Required } else { FenceRule::BestEffort },
             hooks,
             hook_timeout: Duration::from_secs(10),
+            auto_failback: random.one_in(2).then(|| Duration::from_secs(random.below(5))),
             drain: Duration::from_secs(15),
         };
         Self {

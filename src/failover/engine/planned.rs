@@ -50,13 +50,15 @@ impl Engine {
         self.journal.detached.sort_unstable();
         self.record(now);
         self.note("detached", Some(node), "by an operator".to_owned(), Duration::ZERO);
-        self.notify(Hook::Failover, node, now);
+        if !self.absent.forgive(node) {
+            self.notify(Hook::Failover, node, now);
+        }
         Ok(format!("node {node} is detached"))
     }
 
     fn attach(&mut self, node: NodeId, now: Instant) -> Result<String, String> {
         self.known(node)?;
-        if !self.is_detached(node) && !self.is_condemned(node) {
+        if !self.is_detached(node) && !self.is_condemned(node) && !self.absent.is_fallen(node) {
             return Ok(format!("node {node} is attached already"));
         }
         let beside = self.leads(node) && self.believed().is_some_and(|primary| primary != node);
@@ -65,13 +67,15 @@ impl Engine {
         }
         self.journal.condemned.retain(|id| *id != node.0);
         self.journal.detached.retain(|id| *id != node.0);
+        self.absent.forgive(node);
         self.record(now);
         self.note("attached", Some(node), "by an operator".to_owned(), Duration::ZERO);
         self.notify(Hook::Failback, node, now);
         Ok(format!("node {node} is attached; it is used as soon as it is well"))
     }
 
-    fn notify(&mut self, hook: Hook, node: NodeId, now: Instant) {
+    /// Runs the hook for a node that comes or goes; nobody waits for it.
+    pub(super) fn notify(&mut self, hook: Hook, node: NodeId, now: Instant) {
         let Some(primary) = self.believed().filter(|_| self.settings.hooks.contains(&hook)) else { return };
         self.journal.attempts += 1;
         let job = Job::Hook { hook, node, old: primary, new: Some(primary), id: self.journal.attempts };

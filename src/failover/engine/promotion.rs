@@ -165,6 +165,13 @@ impl Engine {
             return lost;
         };
         let (old, begun, planned, id) = (run.old, run.begun, run.planned(), run.id);
+        match planned {
+            // It was stopped on purpose, and is used again as soon as it follows.
+            true => drop(self.absent.forgive(old)),
+            false if self.is_dead(old) => self.absent.replaced(old),
+            false => {}
+        }
+        let Some(run) = self.run.as_ref() else { return false };
         let asked: BTreeSet<NodeId> = run.standings.keys().copied().filter(|id| *id != primary).collect();
         self.journal.intent = None;
         self.journal.spent = None;

@@ -80,6 +80,9 @@ impl Engine {
         self.journal.promised = self.journal.promised.filter(|(promised, _)| *promised != node.0);
         if let Some(from) = from {
             self.journal.leader = Some((from.0, self.journal.attempts));
+            if self.is_dead(from) {
+                self.absent.replaced(from);
+            }
             self.closing = Some(self.give_for(Purpose::Close, Job::Fence(from), now));
             self.note("primary_adopted", Some(node), "promoted by somebody else".to_owned(), Duration::ZERO);
         }

@@ -28,6 +28,7 @@ pub(in crate::failover) fn settings(count: u16) -> Settings {
         fence: FenceRule::Required,
         hooks: BTreeSet::new(),
         hook_timeout: Duration::from_secs(60),
+        auto_failback: None,
         drain: Duration::from_secs(15),
     }
 }

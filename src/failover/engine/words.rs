@@ -38,7 +38,8 @@ pub enum Duty {
     Any,
     /// Never primary.
     Standby,
-    /// It keeps its role, whatever happens: `DISALLOW_TO_FAILOVER`, `ALWAYS_PRIMARY`, `role = "primary"`.
+    /// It keeps its role, whatever happens: `DISALLOW_TO_FAILOVER`, `ALWAYS_PRIMARY`, `role = "primary"`, and `role = "standby"` beside
+    /// such a primary.
     Fixed,
 }
 
@@ -78,6 +79,8 @@ pub struct Settings {
     pub hooks: BTreeSet<Hook>,
     /// The longest run of a hook.
     pub hook_timeout: Duration,
+    /// Standbys that have died are attached again once they stream, not twice within this time; none: by an operator alone.
+    pub auto_failback: Option<Duration>,
     /// How long a switch-over waits for the transactions that are open when it begins; then it is given up.
     pub drain: Duration,
 }

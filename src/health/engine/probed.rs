@@ -39,6 +39,8 @@ pub(super) struct Node {
     pub(super) counted: u32,
     pub(super) failing: Option<Instant>,
     pub(super) record: Record,
+    /// A server of its own that is a standby by configuration.
+    pub(super) copy: bool,
 }
 
 impl Node {
@@ -55,6 +57,7 @@ impl Node {
             counted: 0,
             failing: None,
             record: Record::default(),
+            copy: false,
         }
     }
 
