@@ -102,7 +102,7 @@ rows! {
         max_connections: Int(1, 1_000_000), Default("90"), Live, "",
             "Server connections over all pools; keep it below the server's own max_connections.";
         role: Choice(&["auto", "primary", "standby"]), Default(r#""auto""#), Live, "",
-            "auto: whatever the server says; primary: without asking; standby: never a primary.";
+            "auto: whatever the server says; primary: no other is; standby: never a primary, and beside a fixed primary read from even as a server of its own.";
         sslmode: Choice(&["disable", "prefer", "require", "verify-ca", "verify-full"]), Default(r#""prefer""#), Live, "",
             "As in libpq.";
         ca: Path, Unset(r#""servers.crt""#), Live, "", "Whoever signs the server's certificate, PEM; for verify-ca and verify-full.";
