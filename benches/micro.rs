@@ -87,6 +87,8 @@ fn policy() -> Policy {
         statement_level: false,
         consistency: Consistency::Session,
         delay_threshold: 0,
+        delay_threshold_by_time: std::time::Duration::ZERO,
+        too_late: pgherd::config::TooLate::OtherStandby,
         primary_routing_query_pattern_list: Vec::new(),
         app_name_redirect_list: Vec::new(),
         database_redirect_list: Vec::new(),

@@ -16,6 +16,8 @@ mod herd;
 mod hooks;
 #[path = "failover/killed.rs"]
 mod killed;
+#[path = "failover/late.rs"]
+mod late;
 #[path = "failover/planned.rs"]
 mod planned;
 #[path = "failover/primary.rs"]

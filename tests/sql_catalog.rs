@@ -1,10 +1,11 @@
 //! The catalog queries and the table of built-in functions against a real server. Skips aloud without PostgreSQL.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use pgherd::app::demo::Error;
 use pgherd::app::demo::cluster::{Cluster, Options};
-use pgherd::config::{Consistency, Routing};
+use pgherd::config::{Consistency, Routing, TooLate};
 use pgherd::routing::catalog::{Row, queries};
 use pgherd::routing::{Catalog, Class, Policy, Reason, Traces, verdict};
 use pgherd::sql::{Flags, LexMode, analyze};
@@ -89,6 +90,8 @@ fn policy() -> Policy {
         statement_level: false,
         consistency: Consistency::Session,
         delay_threshold: 0,
+        delay_threshold_by_time: Duration::ZERO,
+        too_late: TooLate::OtherStandby,
         primary_routing_query_pattern_list: Vec::new(),
         app_name_redirect_list: Vec::new(),
         database_redirect_list: Vec::new(),

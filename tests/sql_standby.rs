@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use pgherd::app::demo::Error;
 use pgherd::app::demo::cluster::{Cluster, Options};
-use pgherd::config::{Consistency, Routing};
+use pgherd::config::{Consistency, Routing, TooLate};
 use pgherd::routing::catalog::{Row, queries};
 use pgherd::routing::{Catalog, Class, Policy, Reason, Traces, Verdict, verdict};
 use pgherd::sql::{Effect, Facts, Flags, Kind, LexMode, analyze};
@@ -99,6 +99,8 @@ impl Session {
             statement_level: false,
             consistency: Consistency::Session,
             delay_threshold: 0,
+            delay_threshold_by_time: Duration::ZERO,
+            too_late: TooLate::OtherStandby,
             primary_routing_query_pattern_list: Vec::new(),
             app_name_redirect_list: Vec::new(),
             database_redirect_list: Vec::new(),

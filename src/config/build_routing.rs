@@ -3,7 +3,7 @@
 use super::build::Build;
 use super::problem::Problem;
 use super::read::Reader;
-use super::settings::{Node, Redirect, RedirectTarget, Routing};
+use super::settings::{Node, Redirect, RedirectTarget, Routing, TooLate};
 use super::value::{self, Item};
 
 pub(super) fn routing(build: &mut Build, reader: Reader<'_>, nodes: &[Node]) -> Routing {
@@ -16,6 +16,11 @@ pub(super) fn routing(build: &mut Build, reader: Reader<'_>, nodes: &[Node]) -> 
         statement_level: reader.flag("statement_level"),
         consistency: reader.word("consistency"),
         delay_threshold: reader.opt_size("delay_threshold").unwrap_or_default(),
+        delay_threshold_by_time: reader.duration("delay_threshold_by_time"),
+        too_late: match reader.flag("prefer_lower_delay_standby") {
+            true => TooLate::OtherStandby,
+            false => TooLate::Primary,
+        },
         primary_routing_query_pattern_list: reader.texts("primary_routing_query_pattern_list"),
         app_name_redirect_list: redirects("app_name_redirect_list"),
         database_redirect_list: redirects("database_redirect_list"),

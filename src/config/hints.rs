@@ -13,7 +13,6 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("child_max_connections", "pgherd has no child processes; leave it out"),
     ("client_idle_limit_in_recovery", "online recovery does not stop clients; leave it out"),
     ("connection_cache", "connections are always pooled; `mode = \"session\"` in [pool] is nearest to pgpool-II"),
-    ("delay_threshold_by_time", "use `delay_threshold` in [routing], in bytes"),
     ("detach_false_primary", "a second primary is always detached; leave it out"),
     ("failover_on_backend_error", "a session's error starts a health check and condemns nothing; leave it out"),
     ("listen_backlog_multiplier", "use `backlog` in [listen]"),

@@ -123,6 +123,10 @@ rows! {
             "What a read must see: what its session wrote, what any client of this proxy wrote, or whatever the standby has.";
         delay_threshold: TERABYTES, Default(r#""0B""#), Live, "delay_threshold",
             "A standby that is further behind gets no reads; 0B: however far.";
+        delay_threshold_by_time: Duration(0, DAY), Default(r#""0s""#), Live, "delay_threshold_by_time",
+            "The same by the age of what it replayed last, as long as it has not replayed all that it received; 0s: however old.";
+        prefer_lower_delay_standby: Bool, Default("true"), Live, "prefer_lower_delay_standby",
+            "Reads whose standby is too far behind go to the least delayed other one; false: to the primary.";
         primary_routing_query_pattern_list: Patterns, Default("[]"), Live,
             "primary_routing_query_pattern_list black_query_pattern_list", "Reads that match one of these go to the primary.";
         app_name_redirect_list: Redirects, Default("[]"), NewSessions, "app_name_redirect_preference_list",

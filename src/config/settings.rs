@@ -308,6 +308,15 @@ pub struct Redirect {
     pub ratio: f64,
 }
 
+/// Where reads go whose standby is beyond a delay threshold: `prefer_lower_delay_standby`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TooLate {
+    /// To the least delayed other standby, and to the primary if all are too late.
+    OtherStandby,
+    /// To the primary.
+    Primary,
+}
+
 /// `[routing]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Routing {
@@ -319,6 +328,10 @@ pub struct Routing {
     pub consistency: Consistency,
     /// Bytes of lag beyond which a standby gets no reads; 0: any lag will do.
     pub delay_threshold: u64,
+    /// The same in time; zero: any.
+    pub delay_threshold_by_time: Duration,
+    /// See [`TooLate`].
+    pub too_late: TooLate,
     /// Reads whose text matches one of these regular expressions go to the primary.
     pub primary_routing_query_pattern_list: Vec<String>,
     /// By `application_name` of the startup packet; goes before database and user.

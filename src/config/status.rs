@@ -86,6 +86,8 @@ const ITEMS: &[Item] = &[
     ("sr_check_user", "monitor.user", Unit::Text),
     ("sr_check_database", "monitor.database", Unit::Text),
     ("delay_threshold", "routing.delay_threshold", Unit::Bytes),
+    ("delay_threshold_by_time", "routing.delay_threshold_by_time", Unit::Millis),
+    ("prefer_lower_delay_standby", "routing.prefer_lower_delay_standby", Unit::Flag),
     ("follow_primary_command", "failover.follow_primary_command", Unit::Text),
     ("database_redirect_preference_list", "routing.database_redirect_list", Unit::List),
     ("app_name_redirect_preference_list", "routing.app_name_redirect_list", Unit::List),

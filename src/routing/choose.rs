@@ -2,6 +2,7 @@
 
 use super::{Class, Policy, Reason, Verdict};
 use crate::cluster::{ClusterView, NodeId, NodeView};
+use crate::config::TooLate;
 use crate::sql::Isolation;
 
 /// Where the session stands in its transaction.
@@ -101,14 +102,17 @@ fn standby(session: &SessionView<'_>, view: &ClusterView, policy: &Policy) -> Re
         Allowed::Any => true,
         Allowed::Only(nodes) => nodes.contains(&node.id),
     };
-    let near =
-        |node: &&NodeView| policy.delay_threshold == 0 || node.lag.is_some_and(|lag| lag <= policy.delay_threshold);
+    let near = |node: &&NodeView| policy.is_near(node);
     let up = || view.usable_standbys().filter(takes);
     let serves = || up().filter(consistent).filter(near);
     if let Some(node) = serves().find(|node| session.preferred == Some(node.id)) {
         return Ok((node.id, Reason::Read));
     }
-    if let Some(node) = serves().min_by_key(|node| node.lag.unwrap_or(u64::MAX)) {
+    let mine = up().filter(consistent).find(|node| session.preferred == Some(node.id));
+    if mine.is_some() && policy.too_late == TooLate::Primary && primary_up {
+        return Err(Reason::Lag);
+    }
+    if let Some(node) = serves().min_by_key(|node| (node.lag.unwrap_or(u64::MAX), node.delay)) {
         let reason = if session.preferred.is_some() { Reason::OtherStandby } else { Reason::Read };
         return Ok((node.id, reason));
     }

@@ -1,9 +1,12 @@
 //! The operator's wishes, with their regular expressions compiled. Made from the configuration at start and reload; must
 //! not change afterwards.
 
+use std::time::Duration;
+
 use regex::{Regex, RegexSet};
 
-use crate::config::{Consistency, Redirect, Routing};
+use crate::cluster::NodeView;
+use crate::config::{Consistency, Redirect, Routing, TooLate};
 
 /// A regular expression of the configuration that does not compile.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +32,10 @@ pub struct Policy {
     pub consistency: Consistency,
     /// Bytes of lag beyond which a standby gets no reads; 0: any lag will do.
     pub delay_threshold: u64,
+    /// The same in time; zero: any.
+    pub delay_threshold_by_time: Duration,
+    /// Where reads go whose standby is beyond one of these.
+    pub too_late: TooLate,
     patterns: RegexSet,
     reads: RegexSet,
     writes: RegexSet,
@@ -47,6 +54,8 @@ impl Policy {
             statement_level: routing.statement_level,
             consistency: routing.consistency,
             delay_threshold: routing.delay_threshold,
+            delay_threshold_by_time: routing.delay_threshold_by_time,
+            too_late: routing.too_late,
             patterns: set(
                 "primary_routing_query_pattern_list",
                 &routing.primary_routing_query_pattern_list,
@@ -60,6 +69,14 @@ impl Policy {
                 redirects("user_redirect_list", &routing.user_redirect_list)?,
             ],
         })
+    }
+
+    /// Is a standby within both thresholds? What is not known is too much, but who lacks nothing is not late.
+    pub fn is_near(&self, node: &NodeView) -> bool {
+        let bytes = self.delay_threshold == 0 || node.lag.is_some_and(|lag| lag <= self.delay_threshold);
+        let limit = self.delay_threshold_by_time;
+        let time = limit.is_zero() || node.lag == Some(0) || node.delay.is_some_and(|delay| delay <= limit);
+        bytes && time
     }
 
     /// Must every read be looked at as a text? Then no decision may be kept by fingerprint, since literals count.

@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+mod late;
+
 use super::catalog::Row;
 use super::*;
 use crate::cluster::{ClusterView, Epoch, NodeId, NodeView, Role, Status};
-use crate::config::{Consistency, Redirect, RedirectTarget, Routing};
+use crate::config::{Consistency, Redirect, RedirectTarget, Routing, TooLate};
 use crate::sql::{Fingerprint, Isolation, LexMode, analyze};
 
 fn routing() -> Routing {
@@ -14,6 +16,8 @@ fn routing() -> Routing {
         statement_level: false,
         consistency: Consistency::Session,
         delay_threshold: 0,
+        delay_threshold_by_time: Duration::ZERO,
+        too_late: TooLate::OtherStandby,
         primary_routing_query_pattern_list: Vec::new(),
         app_name_redirect_list: Vec::new(),
         database_redirect_list: Vec::new(),

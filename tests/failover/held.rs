@@ -146,3 +146,61 @@ fn h14_a_hold_is_bounded_in_time_and_number_and_can_be_cancelled() {
         assert_eq!(values(&client.query("SELECT 7")), ["7"]);
     }
 }
+
+#[test]
+fn h14_what_is_sent_ahead_shares_the_time_of_what_is_held_and_goes_with_its_client() {
+    let Some(herd) = Herd::start("promote = \"never\"\nhold_timeout = \"3s\"", &[]) else { return };
+    let (mut ahead, mut gone) = (herd.client(), herd.client());
+    ahead.query("SELECT 1");
+    gone.query("SELECT 1");
+    herd.server(0).stop().expect("stopped");
+    eventually("writes wait", || matches!(herd.writes(), pgherd::cluster::Writes::Held { .. }));
+    let begun = Instant::now();
+    // More than any buffer takes, so that the end of the client lies behind what is not read while the first one waits.
+    let filler = "x".repeat(60);
+    let many: Vec<u8> =
+        (0..4_000).flat_map(|row| query(&format!("INSERT INTO t VALUES ({row}) -- {filler}"))).collect();
+    gone.send(&many).expect("sent");
+    drop(gone);
+    for row in 10_000..10_005 {
+        ahead.send(&query(&format!("INSERT INTO t VALUES ({row})"))).expect("sent");
+    }
+    for _ in 0..5 {
+        let refused = ahead.until_ready().expect("an answer");
+        assert_eq!(refused.iter().find_map(Frame::sqlstate).as_deref(), Some("57P03"), "{refused:?}");
+    }
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(6), "each has waited for itself: {took:?}");
+    herd.server(0).start().expect("starts");
+    eventually("writes go on", || herd.writes() == pgherd::cluster::Writes::Open);
+    assert_eq!(values(&ahead.query("INSERT INTO t VALUES (20000) RETURNING n")), ["20000"]);
+    assert_eq!(herd.server(0).psql("postgres", "SELECT count(*) FROM t").expect("a read").trim(), "1");
+}
+
+#[test]
+fn h04_what_was_held_is_released_in_the_pools_pace() {
+    let Some(herd) = Herd::start("promote = \"builtin\"\n[pool]\nsize = 3", &[]) else { return };
+    let mut clients: Vec<_> = (0..60).map(|_| herd.client()).collect();
+    herd.write_again(1);
+    herd.server(0).kill9().expect("killed");
+    eventually("writes wait", || matches!(herd.writes(), pgherd::cluster::Writes::Held { .. }));
+    for (row, client) in clients.iter_mut().enumerate() {
+        client.send(&query(&format!("INSERT INTO t SELECT {row} + 1000 FROM pg_sleep(0.05)"))).expect("sent");
+    }
+    eventually("another is primary", || herd.primary().is_some_and(|id| id != 0));
+    let primary = herd.primary().expect("there is one");
+    let asked = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'postgres' AND query LIKE '%pg_sleep(0.05)' \
+        AND pid <> pg_backend_pid()";
+    let mut most = 0;
+    while herd.server(primary).psql("postgres", "SELECT count(*) FROM t WHERE n >= 1000").expect("a read").trim()
+        != "60"
+    {
+        let now = herd.server(primary).psql("postgres", asked).expect("a read").trim().parse().expect("a number");
+        most = most.max(now);
+    }
+    assert!((1..=3).contains(&most), "{most} connections for a pool of 3");
+    for client in &mut clients {
+        let frames = client.until_ready().expect("an answer");
+        assert_eq!(frames.iter().find_map(Frame::sqlstate), None, "{frames:?}");
+    }
+}
