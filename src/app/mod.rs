@@ -276,10 +276,7 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
         listen(&settings)?
     };
     let (parts, desk) = failover::parts(&settings, kept, &health, dialer(&servers), &common);
-    let (seed, office) = {
-        let _inside = runtime.enter();
-        pcp::parts(&settings, &common, desk.orders.clone())?
-    };
+    let (seed, office) = pcp::parts(&settings, &common, desk.orders.clone(), &runtime)?;
     let duties = Duties {
         pcp: seed,
         failover: parts,
@@ -460,7 +457,7 @@ fn resolve(address: &str, port: u16) -> Result<Vec<std::net::SocketAddr>, Error>
 /// It could not start.
 pub fn run(config: PathBuf) -> Result<(), Error> {
     let settings = Settings::load(&config)?;
-    log::to_stderr(&settings.log);
+    let dial = log::to_stderr(&settings.log);
     let running = start(settings)?;
-    signals::serve(running, &config).map_err(Error::Start)
+    signals::serve(running, &config, &dial).map_err(Error::Start)
 }

@@ -79,11 +79,11 @@ pub(super) fn admins(settings: &Settings) -> Result<Admins, Error> {
     Ok(admins)
 }
 
-/// The listening sockets: none without a file of users. Call inside the runtime of the control thread.
+/// The listening sockets: none without a file of users. Call inside the runtime that they are to serve.
 ///
 /// # Errors
 /// One cannot be had.
-pub(super) fn listen(settings: &Settings) -> Result<Vec<Listener>, Error> {
+fn listen(settings: &Settings) -> Result<Vec<Listener>, Error> {
     let pcp = &settings.pcp;
     let mut listeners = Vec::new();
     if pcp.users_file.is_none() {
@@ -110,9 +110,13 @@ pub(super) fn parts(
     settings: &Settings,
     common: &Arc<Common>,
     orders: mpsc::Sender<Asked>,
+    control: &tokio::runtime::Runtime,
 ) -> Result<(Seed, Ends), Error> {
     let admins = Arc::new(ArcSwap::from_pointee(admins(settings)?));
-    let listeners = listen(settings)?;
+    let listeners = {
+        let _inside = control.enter();
+        listen(settings)?
+    };
     let (wish, wishes) = mpsc::channel(WISHES);
     let open = !listeners.is_empty();
     let office = Office { common: common.clone(), admins: admins.clone(), orders, wishes: wish };

@@ -13,6 +13,7 @@ use crate::pcp::request::StopMode;
 use crate::session::Stop;
 use crate::support::clock::Duration;
 
+use super::log::Dial;
 use super::pcp::Wish;
 use super::{Error, Running};
 
@@ -52,7 +53,7 @@ impl Signals {
 }
 
 /// Serves signals and administrators until one of them, or the last client's leaving after a smart stop, ends the proxy.
-pub(super) fn serve(mut running: Running, config: &Path) -> std::io::Result<()> {
+pub(super) fn serve(mut running: Running, config: &Path, dial: &Dial) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut signals = {
         let _inside = runtime.enter();
@@ -64,6 +65,7 @@ pub(super) fn serve(mut running: Running, config: &Path) -> std::io::Result<()> 
         match next(&runtime, &mut signals, leaving) {
             Some(Wish::Reload(who, asked)) => {
                 let outcome = reload(&mut running, config, &who);
+                dial.set(running.settings().log.level);
                 // Who asked may have given up.
                 asked.map(|asked| asked.send(outcome));
             }

@@ -4,6 +4,7 @@
 //! Exit status: 0 done, 1 it failed or found something wrong, 2 the command line is wrong.
 
 mod check;
+mod pcp;
 pub mod pid;
 mod process;
 mod report;
@@ -39,6 +40,8 @@ enum Command {
     Reload(ConfigArg),
     /// Stop the running proxy.
     Stop(StopArgs),
+    /// Administer a running proxy over its administration port.
+    Pcp(pcp::PcpArgs),
 }
 
 #[derive(Debug, Args)]
@@ -136,6 +139,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
             Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Reload(args) => process::reload(&args.config, args.json),
+        Command::Pcp(args) => pcp::run(&args),
         Command::Stop(args) => {
             process::stop(&args.file.config, args.mode, Duration::from_secs(args.timeout), args.file.json)
         }

@@ -135,7 +135,7 @@ fn node_info<H: House>(house: &H, node: Option<NodeId>) -> Vec<u8> {
 fn health_checks<H: House>(house: &H, id: NodeId) -> Vec<u8> {
     let settings = house.settings();
     let Some(node) = nodes::find(&settings.nodes, id) else {
-        let detail = format!("{NO_SUCH_NODE} : {id}");
+        let detail = format!("{NO_SUCH_NODE} {id}");
         return reply::error(Severity::Error, "informing health check stats info failed", &detail);
     };
     let shared = &house.global().cluster;

@@ -16,6 +16,8 @@ use crate::failover::engine::Order;
 use crate::session::{Counters, Doing};
 use crate::support::clock::{self, stamp};
 
+/// How often it is looked who is still at work.
+const LOOK: Duration = Duration::from_millis(100);
 /// The longest pause.
 const LONGEST_PAUSE: u32 = 3_600;
 /// Waiting sessions that the overview tells of, those that wait for longest first.
@@ -53,7 +55,7 @@ pub(super) async fn answer<H: House>(house: &H, own: Own, who: &str) -> Result<V
         }
         Own::Cancel { session } | Own::End { session } => Err(format!("there is no session {session}")),
         Own::ResetPool(which) => reset(house, &which, who).await,
-        Own::Pause { seconds } => pause(house, seconds, who),
+        Own::Pause { seconds, wait } => pause(house, seconds, wait, who).await,
         Own::Resume => resume(house, who),
         Own::Events { after, most } => Ok(events(house, after, most)),
     }
@@ -195,7 +197,7 @@ fn paused<H: House>(house: &H) -> Option<u64> {
     Some(until.saturating_duration_since(clock::now()).as_secs() + 1)
 }
 
-fn pause<H: House>(house: &H, seconds: u32, who: &str) -> Result<Value, String> {
+async fn pause<H: House>(house: &H, seconds: u32, wait: bool, who: &str) -> Result<Value, String> {
     if !(1..=LONGEST_PAUSE).contains(&seconds) {
         return Err(format!("a pause lasts from 1 to {LONGEST_PAUSE} seconds"));
     }
@@ -210,7 +212,24 @@ fn pause<H: House>(house: &H, seconds: u32, who: &str) -> Result<Value, String> 
         said += &format!("; one that has waited for {limit} s (failover.hold_timeout) is refused");
     }
     event(house, cluster::Event::warn("paused", who).why(&said));
-    Ok(json!({ "text": said, "in_use": in_use(house) }))
+    while wait {
+        let busy = at_work(house).await?;
+        if busy == 0 {
+            break;
+        }
+        if house.global().pause.until().is_none() {
+            return Err(format!("the pause is over, and {busy} sessions were still at work"));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(json!({ "text": said, "at_work": at_work(house).await? }))
+}
+
+/// Sessions with a statement or a transaction under way at a server.
+async fn at_work<H: House>(house: &H) -> Result<usize, String> {
+    let all = answer::sessions(house).await?;
+    let works = |doing| matches!(doing, Doing::Active | Doing::InTransaction | Doing::InFailedTransaction);
+    Ok(all.iter().filter(|one| one.server.is_some() && works(one.doing)).count())
 }
 
 /// Server connections in the hands of sessions.

@@ -82,6 +82,9 @@ pub enum Own {
     Pause {
         /// Whole seconds, after which they go on by themselves.
         seconds: u32,
+        /// Answer when no statement is under way any more.
+        #[serde(default)]
+        wait: bool,
     },
     /// Let them go on.
     Resume,
@@ -122,6 +125,20 @@ pub struct Which {
 }
 
 impl Own {
+    /// Does it change something, so that what happens meanwhile is worth telling?
+    pub(super) fn is_order(&self) -> bool {
+        use Own as O;
+        match self {
+            O::Detach { .. } | O::Attach { .. } | O::Promote { .. } | O::SwitchOver { .. } | O::Recover { .. } => true,
+            O::Pause { .. } | O::Reload => true,
+            O::Overview | O::Nodes { .. } | O::HealthChecks { .. } | O::Sessions { .. } | O::Pools | O::Settings => {
+                false
+            }
+            O::Watchdog | O::Stop { .. } | O::Resume | O::Cancel { .. } | O::End { .. } => false,
+            O::ResetPool(_) | O::Events { .. } => false,
+        }
+    }
+
     /// Reads the body of a request.
     pub(super) fn read(body: &[u8]) -> Result<Self, String> {
         serde_json::from_slice(body).map_err(|error| format!("no request: {error}"))
@@ -165,7 +182,7 @@ mod tests {
             Own::Detach { node: 1, gracefully: true },
             Own::SwitchOver { node: Some(2) },
             Own::Stop { mode: StopMode::Fast },
-            Own::Pause { seconds: 30 },
+            Own::Pause { seconds: 30, wait: true },
             Own::ResetPool(which),
             Own::ResetPool(Which::default()),
             Own::Events { after: u64::MAX, most: 100 },

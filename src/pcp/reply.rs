@@ -14,7 +14,7 @@ pub(super) enum Severity {
     Fatal,
 }
 
-/// An error. The stock client takes a message that begins with S, M or D for another field: ours begin with small letters.
+/// An error.
 pub(super) fn error(severity: Severity, message: &str, detail: &str) -> Vec<u8> {
     let severity = match severity {
         Severity::Error => "SERROR",
@@ -38,9 +38,12 @@ pub(super) fn error(severity: Severity, message: &str, detail: &str) -> Vec<u8> 
     out
 }
 
+/// The stock client takes a message that begins with S, M or D for another field.
 fn lower(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or(String::new(), |first| first.to_lowercase().chain(letters).collect())
+    match text.chars().next() {
+        Some(first @ ('S' | 'M' | 'D')) => format!("{}{}", first.to_ascii_lowercase(), &text[1..]),
+        _ => text.to_owned(),
+    }
 }
 
 /// A remark before an answer; the stock client shows it with `-d` only.

@@ -27,6 +27,8 @@ const LOGIN: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(600);
 /// A client that does not read its answer for so long is given up.
 const WRITE: Duration = Duration::from_secs(30);
+/// Events that are told at a time.
+const MOST_TOLD: usize = 100;
 /// How often progress is looked for.
 const TICK: Duration = Duration::from_millis(200);
 /// After an accept that failed for want of descriptors or memory.
@@ -250,11 +252,11 @@ async fn talk<H: House>(desk: &Desk<H>, line: &mut Line, mut state: State) {
     }
 }
 
-/// Answers pgherd's own client, with what happens meanwhile as progress.
+/// Answers pgherd's own client; what happens during an order comes before the answer as progress.
 async fn serve_own<H: House>(desk: &Desk<H>, line: &mut Line, own: Own, who: &str) -> bool {
     let house = &*desk.house;
-    let events = &house.global().cluster.events;
-    let (mut told, mut shown) = (events.last(), ours::progress(house));
+    let is_order = own.is_order();
+    let mut progress = Progress { told: house.global().cluster.events.last(), shown: ours::progress(house) };
     let mut answer = std::pin::pin!(ours::answer(house, own, who));
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -263,17 +265,8 @@ async fn serve_own<H: House>(desk: &Desk<H>, line: &mut Line, own: Own, who: &st
         tokio::select! {
             biased;
             result = &mut answer => break result,
-            _ = ticks.tick() => {
-                let mut out = Vec::new();
-                for event in events.since(told, 100) {
-                    told = event.number;
-                    push_json(&mut out, PROGRESS, &serde_json::json!({ "event": ours::event_json(&event) }));
-                }
-                let now = ours::progress(house);
-                if now != shown {
-                    push_json(&mut out, PROGRESS, &now);
-                    shown = now;
-                }
+            _ = ticks.tick(), if is_order => {
+                let out = progress.take(house);
                 // A client that went away does not stop what it has begun.
                 if !out.is_empty() && !line.send(&out).await {
                     let _ = answer.await;
@@ -282,13 +275,35 @@ async fn serve_own<H: House>(desk: &Desk<H>, line: &mut Line, own: Own, who: &st
             }
         }
     };
+    let mut out = if is_order { progress.take(house) } else { Vec::new() };
     match result {
-        Ok(value) => {
-            let mut out = Vec::new();
-            push_json(&mut out, OWN, &value);
-            line.send(&out).await
+        Ok(value) => push_json(&mut out, OWN, &value),
+        Err(why) => out.extend(reply::error(Severity::Error, &why, "")),
+    }
+    line.send(&out).await
+}
+
+/// What a client has been told of what goes on.
+struct Progress {
+    /// The number of the last event.
+    told: u64,
+    shown: serde_json::Value,
+}
+
+impl Progress {
+    /// What is new.
+    fn take<H: House>(&mut self, house: &H) -> Vec<u8> {
+        let mut out = Vec::new();
+        for event in house.global().cluster.events.since(self.told, MOST_TOLD) {
+            self.told = event.number;
+            push_json(&mut out, PROGRESS, &serde_json::json!({ "event": ours::event_json(&event) }));
         }
-        Err(why) => line.send(&reply::error(Severity::Error, &why, "")).await,
+        let now = ours::progress(house);
+        if now != self.shown {
+            push_json(&mut out, PROGRESS, &now);
+            self.shown = now;
+        }
+        out
     }
 }
 

@@ -168,6 +168,18 @@ impl Proxy {
         self.reconfigure(&configuration(cluster, options, self.port));
     }
 
+    /// Waits until it has ended by itself, as somebody has asked it to; its exit code. None if it has not ended.
+    pub fn ended(&mut self) -> Option<i32> {
+        let mut child = self.process.take().expect("it ran");
+        match programs::wait(&mut child, super::SOON).expect("our child") {
+            Some(status) => status.code(),
+            None => {
+                self.process = Some(child);
+                None
+            }
+        }
+    }
+
     /// All that it has logged so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()

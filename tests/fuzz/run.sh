@@ -26,6 +26,10 @@ seeds() {
     hba)
         printf 'local all all trust\nhostssl "a b",+c /^d samenet scram-sha-256 clientcert=verify-full\n' >"$folder/lines"
         printf 'host all all ::1/128 md5\nhost all u 10.0.0.0 255.0.0.0 reject\n@x\ninclude y\n' >"$folder/more" ;;
+    pcp)
+        printf 'M\0\0\0\4R\0\0\0\51pcpu\0%s\0I\0\0\0\7-1\0' "$(printf 0 | md5sum | cut -c1-31)" >"$folder/login"
+        printf 'J\0\0\0\0101 \0s#\0\0\0\30{"command":"overview"}X\0\0\0\4' >"$folder/requests"
+        printf 'pcpu:5ebe2294ecd0e0f08eab7690d2a6ee69\n' >"$folder/file" ;;
     users)
         printf 'u:md50123456789abcdef0123456789abcdef\np:TEXTsecret\n' >"$folder/lines"
         printf 'SCRAM-SHA-256$4096:c2FsdA==$%044d:%044d' 0 0 >"$folder/verifier" ;;
@@ -33,7 +37,7 @@ seeds() {
 }
 
 if [ $# = 0 ]; then
-    set -- startup client_auth server_auth hba users lexer analyze
+    set -- startup client_auth server_auth hba users lexer analyze pcp
 fi
 for target; do
     seeds "$target"

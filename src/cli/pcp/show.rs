@@ -1,0 +1,176 @@
+//! What an administration port told, as tables for people. Must not ask anything.
+
+use comfy_table::{Table, presets::NOTHING};
+use serde_json::Value;
+
+use crate::pcp::Own;
+
+/// Head and key of each column.
+type Columns = &'static [(&'static str, &'static str)];
+
+const NODES: Columns = &[
+    ("NODE", "node"),
+    ("NAME", "name"),
+    ("HOST", "host"),
+    ("PORT", "port"),
+    ("STATUS", "status"),
+    ("ROLE", "role"),
+    ("SERVER", "server_status"),
+    ("SAYS", "server_role"),
+    ("WEIGHT", "weight"),
+    ("LAG", "lag_bytes"),
+    ("REPLICATION", "replication_state"),
+    ("SYNC", "sync_state"),
+    ("LSN", "lsn"),
+    ("TIMELINE", "timeline"),
+    ("SINCE", "since"),
+    ("REASON", "reason"),
+];
+const CHECKS: Columns = &[
+    ("NODE", "node"),
+    ("NAME", "name"),
+    ("STATUS", "status"),
+    ("CHECKS", "total"),
+    ("OK", "success"),
+    ("FAILED", "fail"),
+    ("RETRIES", "retries"),
+    ("MOST", "most_retries"),
+    ("MIN MS", "shortest_ms"),
+    ("AVG MS", "average_ms"),
+    ("MAX MS", "longest_ms"),
+    ("LAST", "last"),
+    ("LAST OK", "last_success"),
+    ("LAST FAILED", "last_fail"),
+];
+const SESSIONS: Columns = &[
+    ("SESSION", "session"),
+    ("DATABASE", "database"),
+    ("USER", "user"),
+    ("APPLICATION", "application_name"),
+    ("CLIENT", "client"),
+    ("STATE", "state"),
+    ("FOR S", "state_seconds"),
+    ("NODE", "node"),
+    ("SERVER PID", "server_pid"),
+    ("PINNED", "pinned"),
+    ("AGE S", "seconds"),
+];
+const POOLS: Columns = &[
+    ("NODE", "node"),
+    ("DATABASE", "database"),
+    ("USER", "user"),
+    ("SIZE", "size"),
+    ("OPEN", "open"),
+    ("IDLE", "idle"),
+    ("WAITING", "waiting"),
+    ("LONGEST MS", "longest_wait_ms"),
+    ("PINNED", "pinned"),
+];
+const EVENTS: Columns = &[
+    ("NUMBER", "number"),
+    ("AT (UTC)", "at"),
+    ("", "severity"),
+    ("EVENT", "event"),
+    ("NODE", "node"),
+    ("WHO", "who"),
+    ("FROM", "from"),
+    ("TO", "to"),
+    ("MS", "took_ms"),
+    ("WHY", "why"),
+];
+const CHANGES: Columns = &[("PARAMETER", "parameter"), ("OLD", "old"), ("NEW", "new"), ("HOLDS", "holds")];
+const SETTINGS: Columns = &[("NAME", "name"), ("VALUE", "value"), ("DESCRIPTION", "description")];
+
+/// The answer to a request.
+pub(super) fn answer(own: &Own, told: &Value) -> String {
+    match own {
+        Own::Overview => overview(told),
+        Own::Nodes { .. } => list(&told["nodes"], NODES),
+        Own::HealthChecks { .. } => list(&told["nodes"], CHECKS),
+        Own::Sessions { .. } => list(&told["sessions"], SESSIONS),
+        Own::Pools => list(&told["pools"], POOLS),
+        Own::Settings => list(&told["settings"], SETTINGS),
+        Own::Events { .. } => list(&told["events"], EVENTS),
+        Own::Reload if told["changes"].as_array().is_some_and(|changes| !changes.is_empty()) => {
+            format!("{}\n\n{}", text(&told["text"]), list(&told["changes"], CHANGES))
+        }
+        _ => format!("{}\n", text(&told["text"])),
+    }
+}
+
+/// One line of progress.
+pub(super) fn progress(told: &Value) -> String {
+    let event = &told["event"];
+    if event.is_object() {
+        let node = if event["node"].is_null() { String::new() } else { format!(" node {}", text(&event["node"])) };
+        return format!("{} {}{node}: {}", text(&event["at"]), text(&event["event"]), text(&event["why"]));
+    }
+    let (held, used) = (text(&told["held"]), text(&told["in_use"]));
+    format!("writes: {}; {held} statements wait, {used} server connections are at work", text(&told["writes"]))
+}
+
+fn overview(told: &Value) -> String {
+    let paused = match &told["paused_seconds"] {
+        Value::Null => String::new(),
+        seconds => format!(" · PAUSED for another {} s", text(seconds)),
+    };
+    let primary = if told["primary"].is_null() { "none".to_owned() } else { text(&told["primary"]) };
+    let head = format!(
+        "pgherd {} · {} UTC · primary {primary} · epoch {} · writes {}{paused}\nclients {} of {} · {} statements wait for a primary",
+        text(&told["version"]),
+        text(&told["at"]),
+        text(&told["epoch"]),
+        text(&told["writes"]),
+        text(&told["clients"]),
+        text(&told["max_clients"]),
+        text(&told["held"]),
+    );
+    let mut parts = vec![head, list(&told["nodes"], NODES), list(&told["pools"], POOLS)];
+    match &told["waiting"] {
+        Value::Array(waiting) if waiting.is_empty() => parts.push("no client waits for a server\n".to_owned()),
+        Value::Array(_) => parts.push(format!("waiting clients\n{}", list(&told["waiting"], SESSIONS))),
+        _ => parts.push("the sessions could not be asked: a data thread is busy\n".to_owned()),
+    }
+    parts.push(list(&told["events"], EVENTS));
+    parts.join("\n")
+}
+
+fn list(rows: &Value, columns: Columns) -> String {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header(columns.iter().map(|(head, _)| *head));
+    for row in rows.as_array().into_iter().flatten() {
+        table.add_row(columns.iter().map(|(_, key)| text(&row[*key])));
+    }
+    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// A value as people read it; control characters of clients must not reach a terminal.
+fn text(value: &Value) -> String {
+    let text = match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Number(number) if number.is_f64() => format!("{:.2}", number.as_f64().unwrap_or_default()),
+        other => other.to_string(),
+    };
+    text.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn answers_are_tables_and_hostile_names_are_harmless() {
+        let told = json!({ "pools": [{ "node": 1, "database": "a\u{1b}[2J", "size": 20, "waiting": 3 }] });
+        let shown = answer(&Own::Pools, &told);
+        let lines: Vec<_> = shown.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        assert_eq!(lines[0], "NODE DATABASE USER SIZE OPEN IDLE WAITING LONGEST MS PINNED");
+        assert_eq!(lines[1], "1 a?[2J 20 3");
+        assert_eq!(answer(&Own::Resume, &json!({ "text": "statements go on" })), "statements go on\n");
+        let event = json!({ "event": { "at": "12:00:00", "event": "promoted", "node": 2, "why": "done" } });
+        assert_eq!(progress(&event), "12:00:00 promoted node 2: done");
+        let state = json!({ "writes": "open", "held": 0, "in_use": 4 });
+        assert_eq!(progress(&state), "writes: open; 0 statements wait, 4 server connections are at work");
+    }
+}

@@ -1,0 +1,17 @@
+//! The administration port of the real binary, in front of real servers: pgpool-II's own programs beside a real pgpool-II, pgherd's own
+//! client, hostile clients, reloads under load.
+
+mod common;
+
+#[path = "pcp/hostile.rs"]
+mod hostile;
+#[path = "pcp/orders.rs"]
+mod orders;
+#[path = "pcp/own.rs"]
+mod own;
+#[path = "pcp/reload.rs"]
+mod reload;
+#[path = "pcp/stock.rs"]
+mod stock;
+#[path = "pcp/world.rs"]
+mod world;
