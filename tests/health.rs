@@ -1,5 +1,9 @@
 //! The monitor against a real primary and two standbys: what it finds, how fast it notices, what a sample proves.
 
+mod common;
+#[path = "health/facts.rs"]
+mod facts;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +12,7 @@ use arc_swap::ArcSwap;
 use pgherd::app::demo::Error;
 use pgherd::app::demo::cluster::{Cluster, Options};
 use pgherd::auth::Credentials;
-use pgherd::cluster::{Epoch, Knowledge, Known, NodeId, NodeView, Role, Status};
+use pgherd::cluster::{Epoch, Knowledge, Known, Life, NodeId, NodeView, Role, Status};
 use pgherd::health::catalogs;
 use pgherd::health::connection::{Account, Dialer};
 use pgherd::health::engine::{Fixed, NodeSettings, Thresholds};
@@ -23,15 +27,19 @@ const FIRST: NodeId = NodeId(1);
 const SECOND: NodeId = NodeId(2);
 const SOON: Duration = Duration::from_secs(20);
 
-/// pgherd's own monitor connections.
-fn dialer(cluster: &Cluster, user: &str) -> Dialer {
-    let target = |port| DialTarget {
-        endpoint: Endpoint::new("127.0.0.1", port),
+fn target(host: &str, port: u16) -> DialTarget {
+    DialTarget {
+        endpoint: Endpoint::new(host, port),
         timeout: Thresholds::default().timeout,
         tls: Arc::new(ClientTls::new(SslMode::Disable, None).expect("no files to read")),
         options: SocketOptions::default(),
-    };
-    let targets = cluster.servers().iter().zip(0..).map(|(server, id)| (NodeId(id), target(server.port()))).collect();
+    }
+}
+
+/// pgherd's own monitor connections.
+fn dialer(cluster: &Cluster, user: &str) -> Dialer {
+    let targets = cluster.servers().iter().zip(0..);
+    let targets = targets.map(|(server, id)| (NodeId(id), target("127.0.0.1", server.port()))).collect();
     let account = Account { user: user.to_owned(), database: "postgres".to_owned(), credentials: Credentials::None };
     Dialer {
         account: Arc::new(ArcSwap::from_pointee(account)),
@@ -70,10 +78,14 @@ struct Watched {
 impl Watched {
     fn start(cluster: Cluster, user: &str) -> Self {
         let nodes = [PRIMARY, FIRST, SECOND].map(|id| settings(id, 1.0)).to_vec();
+        let dialer = dialer(&cluster, user);
+        Self::watch(cluster, dialer, nodes)
+    }
+
+    fn watch(cluster: Cluster, dialer: Dialer, nodes: Vec<NodeSettings>) -> Self {
         let (monitor, reader) = runner::channel();
         let knowledge = Arc::new(Knowledge::default());
         let (loader, catalogs) = catalogs::channel(knowledge.clone(), reader.shared.clone());
-        let dialer = dialer(&cluster, user);
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
