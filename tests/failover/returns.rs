@@ -80,3 +80,25 @@ fn s09_with_auto_failback_a_standby_returns_once_it_streams_and_not_too_often() 
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(herd.node(1).status, Status::Detached, "twice within an hour");
 }
+
+#[test]
+fn s09_a_node_that_is_not_to_be_detached_comes_and_goes_and_is_never_replaced() {
+    let Some(mut herd) = start("promote = \"builtin\"\nauto_failback = false") else { return };
+    for (id, flag) in [(1, "DISALLOW_TO_FAILOVER"), (0, "DISALLOW_TO_FAILOVER"), (0, "ALWAYS_PRIMARY")] {
+        herd.reload(|config| config.replace(&format!("id = {id}\n"), &format!("id = {id}\nflags = [\"{flag}\"]\n")));
+        for id in 0..3 {
+            herd.wait_status(id, Status::Up);
+        }
+        herd.server(id).kill9().expect("killed");
+        herd.wait_status(id, Status::Down);
+        // Long enough for a promotion.
+        std::thread::sleep(Duration::from_secs(2));
+        assert_eq!(herd.primary(), Some(0), "{flag}");
+        herd.server(id).start().expect("starts");
+        for id in 0..3 {
+            herd.wait_status(id, Status::Up);
+        }
+        assert_eq!(log(&herd), [""; 0], "{flag}: a hook was run");
+    }
+    herd.write_again(1);
+}

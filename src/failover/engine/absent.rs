@@ -78,6 +78,15 @@ impl Engine {
         }
     }
 
+    /// Who counts in the majority that a promotion needs (HA H5) and cannot be had, for the reason why there is none.
+    pub(super) fn missing(&self) -> String {
+        let old = self.run.as_ref().map(|run| run.old);
+        let counts = |id: &NodeId| Some(*id) != old && !self.is_detached(*id) && !self.stands_by(*id);
+        let missing: Vec<NodeId> = self.settings.members.iter().map(|member| member.id).filter(counts).collect();
+        let names = missing.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
+        if names.is_empty() { names } else { format!("; not there: {names} (detach who does not come back)") }
+    }
+
     fn may_fall(&self, node: NodeId) -> bool {
         // What is not to be detached comes and goes by itself.
         let ours = self.member(node).is_some_and(|member| member.duty != Duty::Fixed);

@@ -344,7 +344,7 @@ impl Engine {
         let standbys = self.standbys();
         let needed = self.needed();
         if standbys.len() < needed {
-            let why = format!("{} standbys answer, {needed} are needed", standbys.len());
+            let why = format!("{} standbys answer, {needed} are needed{}", standbys.len(), self.missing());
             return self.abandon(&why, now);
         }
         let Some(run) = self.run.as_mut() else { return };
@@ -398,7 +398,7 @@ impl Engine {
             return false;
         }
         if run.standings.len() < needed {
-            let why = format!("{} standbys were recruited, {needed} are needed", run.standings.len());
+            let why = format!("{} standbys were recruited, {needed} are needed{}", run.standings.len(), self.missing());
             self.abandon(&why, now);
             return true;
         }
