@@ -1,8 +1,8 @@
 //! Decisions by table: verdicts, choices, weights, redirects, memory, and pgpool-II's own table with our differences.
 
-use std::time::{Duration, Instant};
-
 mod late;
+
+use std::time::{Duration, Instant};
 
 use super::catalog::Row;
 use super::*;
@@ -313,17 +313,8 @@ fn r07_only_standbys_that_have_what_the_session_must_see() {
 }
 
 #[test]
-fn lag_weight_and_missing_nodes() {
-    let near = policy(|routing| routing.delay_threshold = 50);
-    let decision = choose(READ, &SESSION, &view(), &near);
-    assert_eq!(decision, Decision { target: Target::Standby(NodeId(2)), reason: Reason::OtherStandby });
-    let nearest = policy(|routing| routing.delay_threshold = 5);
-    assert_eq!(choose(READ, &SESSION, &view(), &nearest).reason, Reason::Lag);
+fn weight_and_missing_nodes() {
     let policy = policy(|_| {});
-    let mut unknown_lag = view();
-    unknown_lag.nodes.iter_mut().for_each(|node| node.lag = None);
-    assert_eq!(choose(READ, &SESSION, &unknown_lag, &near).reason, Reason::Lag, "unknown is too much");
-    assert_eq!(choose(READ, &SESSION, &unknown_lag, &policy).reason, Reason::Read);
     let mut down = view();
     down.nodes[1].status = Status::Down;
     assert_eq!(choose(READ, &SESSION, &down, &policy).target, Target::Standby(NodeId(2)));

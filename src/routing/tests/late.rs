@@ -17,3 +17,17 @@ fn in_time_and_where_the_reads_go() {
     old.nodes[1].lag = Some(0);
     assert_eq!(choose(READ, &SESSION, &old, &timed).target, Target::Standby(NodeId(1)), "it lacks nothing");
 }
+
+#[test]
+fn in_bytes() {
+    let near = policy(|routing| routing.delay_threshold = 50);
+    let decision = choose(READ, &SESSION, &view(), &near);
+    assert_eq!(decision, Decision { target: Target::Standby(NodeId(2)), reason: Reason::OtherStandby });
+    let nearest = policy(|routing| routing.delay_threshold = 5);
+    assert_eq!(choose(READ, &SESSION, &view(), &nearest).reason, Reason::Lag);
+    let any = policy(|_| {});
+    let mut unknown_lag = view();
+    unknown_lag.nodes.iter_mut().for_each(|node| node.lag = None);
+    assert_eq!(choose(READ, &SESSION, &unknown_lag, &near).reason, Reason::Lag, "unknown is too much");
+    assert_eq!(choose(READ, &SESSION, &unknown_lag, &any).reason, Reason::Read);
+}
