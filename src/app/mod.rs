@@ -158,6 +158,7 @@ impl Running {
         common.servers.targets.store(Arc::new(targets));
         common.servers.monitor.store(Arc::new(servers::account(&settings)));
         common.servers.users.store(Arc::new(users));
+        common.servers.most_statements.store(settings.pool.max_prepared_statements, Ordering::Relaxed);
         common.max_clients.store(settings.listen.max_clients as usize, Ordering::Relaxed);
         for mail in &common.mail {
             let parts = Box::new((policy.clone(), session_settings(&settings)));

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
@@ -37,7 +38,7 @@ pub(super) struct Servers {
     /// Derives keys on its own thread.
     pub(super) keys: Arc<KeyMaker>,
     /// Statements that one server connection may hold.
-    most_statements: u32,
+    pub(super) most_statements: AtomicU32,
     registry: Arc<Registry>,
     cluster: Arc<Shared>,
 }
@@ -55,7 +56,7 @@ impl Servers {
             users: ArcSwap::from_pointee(users),
             learned: DashMap::new(),
             keys: Arc::new(KeyMaker::default()),
-            most_statements: settings.pool.max_prepared_statements,
+            most_statements: AtomicU32::new(settings.pool.max_prepared_statements),
             registry,
             cluster,
         })
@@ -105,7 +106,8 @@ impl Servers {
             opened: now(),
             permit,
         };
-        let mut server = Server::new(logged_in.stream, identity, Rc::default(), self.most_statements);
+        let mut server =
+            Server::new(logged_in.stream, identity, Rc::default(), self.most_statements.load(Ordering::Relaxed));
         server.status = logged_in.status;
         for (name, value) in &logged_in.parameters {
             server.report(name, value.as_bytes());

@@ -49,9 +49,9 @@ rows! {
             "When a server connection goes back to its pool: at the end of each transaction, session or statement.";
         size: Int(1, 100_000), Default("20"), Live, "max_pool default_pool_size",
             "Server connections per node, database and user.";
-        min_size: Int(0, 100_000), Default("0"), Live, "min_pool_size",
+        min_size: Int(0, 100_000), Default("0"), NewSessions, "min_pool_size",
             "Of these, kept open even when idle; needs a password in auth.users_file.";
-        queue_timeout: Duration(1, DAY), Default(r#""10s""#), Live, "query_wait_timeout",
+        queue_timeout: Duration(1, DAY), Default(r#""10s""#), NewSessions, "query_wait_timeout",
             "Longest wait for a server connection; then the statement is refused with 53300.";
         idle_timeout: Duration(0, 365 * DAY), Default(r#""10min""#), Live, "child_life_time server_idle_timeout",
             "An idle server connection beyond min_size is closed after this; 0s: never.";
@@ -69,8 +69,8 @@ rows! {
         user: Text, Unset(r#""batch""#), Live, "", "Only this user; unset: all.";
         mode: MODES, Unset(r#""session""#), NewSessions, "", "Instead of pool.mode.";
         size: Int(1, 100_000), Unset("5"), Live, "", "Instead of pool.size.";
-        min_size: Int(0, 100_000), Unset("1"), Live, "", "Instead of pool.min_size.";
-        queue_timeout: Duration(1, DAY), Unset(r#""1min""#), Live, "", "Instead of pool.queue_timeout.";
+        min_size: Int(0, 100_000), Unset("1"), NewSessions, "", "Instead of pool.min_size.";
+        queue_timeout: Duration(1, DAY), Unset(r#""1min""#), NewSessions, "", "Instead of pool.queue_timeout.";
     }
     Auth {
         hba_file: Path, Unset(r#""hba.conf""#), NewSessions, "enable_pool_hba",

@@ -128,7 +128,8 @@ fn node_info<H: House>(house: &H, node: Option<NodeId>) -> Vec<u8> {
     if let Some(id) = node.filter(|_| chosen.is_empty()) {
         return reply::error(Severity::Error, "informing node info failed", &format!("{NO_SUCH_NODE} : {id}"));
     }
-    let row = |node| Told::new(node, &view, shared).node_info(settings.pcp.layout);
+    let by_time = !settings.routing.delay_threshold_by_time.is_zero();
+    let row = |node| Told::new(node, &view, shared).node_info(settings.pcp.layout, by_time);
     reply::list(b'i', "NodeInfo", &chosen.into_iter().map(row).collect::<Vec<_>>())
 }
 

@@ -78,8 +78,10 @@ impl<'a> Told<'a> {
         if self.streams() { sync_state(&self.view.synchronous, &self.node.application_name) } else { "" }
     }
 
-    /// The fields of `i NodeInfo`.
-    pub(super) fn node_info(&self, layout: PcpLayout) -> Vec<String> {
+    /// The fields of `i NodeInfo`. From 4.4 on they say whether the delay is in bytes or, `by_time`, in microseconds.
+    pub(super) fn node_info(&self, layout: PcpLayout, by_time: bool) -> Vec<String> {
+        let by_time = by_time && layout >= PcpLayout::V44;
+        let age = self.seen.and_then(|seen| seen.delay).filter(|_| !self.is_primary()).unwrap_or_default();
         let role = if self.is_primary() { "2" } else { "3" };
         let since = self.changed.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
         let mut fields = vec![
@@ -91,14 +93,13 @@ impl<'a> Told<'a> {
             format!("{:.6}", self.view.share(self.node.id) * RAND_MAX),
             role.to_owned(),
             self.server_role(),
-            self.lag().to_string(),
+            if by_time { age.as_micros().to_string() } else { self.lag().to_string() },
             self.replication_state().to_owned(),
             self.sync_state().to_owned(),
             since.map_or(0, |since| since.as_secs()).to_string(),
         ];
         if layout >= PcpLayout::V44 {
-            // Lag is in bytes, not in time.
-            fields.insert(8, "0".to_owned());
+            fields.insert(8, u8::from(by_time).to_string());
         }
         fields
     }
@@ -245,16 +246,17 @@ mod tests {
         view.primary = Some(NodeId(0));
         view.nodes[1].status = Status::Quarantined;
         view.nodes[1].life = Life::Dead(now());
+        view.nodes[1].delay = Some(Duration::from_millis(2_500));
         let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_219_840);
         shared.records.note(NodeId(0), |record| record.changed = Some(changed));
         let told = |id: usize| Told::new(&settings.nodes[id], &view, &shared);
         let primary = "/run/pg 21002 2 0 up 536870911.750000 2 primary 0   1795219840";
-        assert_eq!(told(0).node_info(PcpLayout::V43).join(" "), primary);
+        assert_eq!(told(0).node_info(PcpLayout::V43, true).join(" "), primary);
         let standby = "b 5432 3 1 down 1610612735.250000 3 standby 17   0";
-        assert_eq!(told(1).node_info(PcpLayout::V43).join(" "), standby);
+        assert_eq!(told(1).node_info(PcpLayout::V43, true).join(" "), standby);
         let standby = "b 5432 3 1 down 1610612735.250000 3 standby 0 17   0";
-        assert_eq!(told(1).node_info(PcpLayout::V44).join(" "), standby);
-        assert_eq!(told(1).node_info(PcpLayout::V47).len(), 13);
+        assert_eq!(told(1).node_info(PcpLayout::V44, false).join(" "), standby);
+        assert_eq!(told(1).node_info(PcpLayout::V47, true)[8..10].join(" "), "1 2500000");
         assert_eq!(told(0).health_checks().len(), 20);
         assert_eq!(told(0).health_checks()[..6].join("|"), "0|/run/pg|21002|up|primary|2026-11-21 00:10:40");
     }
@@ -263,7 +265,7 @@ mod tests {
     fn a_node_that_nobody_has_seen_is_down() {
         let (settings, shared, view) = (settings(), Shared::new(now()), ClusterView::empty());
         let told = Told::new(&settings.nodes[0], &view, &shared);
-        let fields = told.node_info(PcpLayout::V43);
+        let fields = told.node_info(PcpLayout::V43, true);
         assert_eq!((fields[2].as_str(), fields[4].as_str(), fields[7].as_str()), ("3", "unknown", "unknown"));
         assert_eq!(told.json()["status"], "unknown");
     }

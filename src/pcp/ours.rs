@@ -212,17 +212,16 @@ async fn pause<H: House>(house: &H, seconds: u32, wait: bool, who: &str) -> Resu
         said += &format!("; one that has waited for {limit} s (failover.hold_timeout) is refused");
     }
     event(house, cluster::Event::warn("paused", who).why(&said));
-    while wait {
+    loop {
         let busy = at_work(house).await?;
-        if busy == 0 {
-            break;
+        if busy == 0 || !wait {
+            return Ok(json!({ "text": said, "at_work": busy }));
         }
         if house.global().pause.until().is_none() {
             return Err(format!("the pause is over, and {busy} sessions were still at work"));
         }
         tokio::time::sleep(LOOK).await;
     }
-    Ok(json!({ "text": said, "at_work": at_work(house).await? }))
 }
 
 /// Sessions with a statement or a transaction under way at a server.

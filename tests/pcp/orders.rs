@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use pgherd::app::demo::cluster::{Cluster, Options};
 
@@ -92,14 +93,57 @@ fn h25_a_graceful_detach_waits_for_the_transaction() {
     world.own(&["attach_node", "1"]).expect("attached");
 }
 
+/// A cluster that may be broken; none without PostgreSQL.
+fn own_cluster() -> Option<Cluster> {
+    match Cluster::start(&Options::default()) {
+        Ok(cluster) => {
+            cluster.wait_replayed(common::SOON).expect("standbys follow");
+            Some(cluster)
+        }
+        Err(pgherd::app::demo::Error::NoPostgres) => {
+            common::skip("orders to a cluster of one's own", "no PostgreSQL");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn h25_without_a_primary_questions_are_answered_and_the_real_program_promotes() {
+    if !has_pgpool("a promotion by hand") {
+        return;
+    }
+    let Some(cluster) = own_cluster() else { return };
+    let world = World::on(&cluster, "[failover]\npromote = \"never\"");
+    let mut client = RawClient::login(world.proxy.port(), "postgres");
+    client.query("CREATE TABLE kept (n int)");
+    cluster.wait_replayed(common::SOON).expect("standbys follow");
+    cluster.primary().kill9().expect("killed");
+    // Whatever state it is in, it says so, and does not make the administrator wait.
+    let begun = Instant::now();
+    while status(&world, 0) != "down" {
+        let asked = Instant::now();
+        assert_eq!(world.stock("pcp_node_info").out.lines().count(), 3);
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+        assert!(begun.elapsed() < common::SOON, "it is noticed");
+    }
+    let told = world.own(&["overview"]).expect("told");
+    assert_ne!(told["writes"], "open", "{told}");
+    client.send(&crate::common::raw::query("INSERT INTO kept VALUES (1)")).expect("sent");
+    // A moment later it is dead for good, and may be replaced.
+    eventually("it is promoted", || {
+        world.stock("pcp_promote_node -n 1").out == "pcp_promote_node -- Command Successful"
+    });
+    let told = world.stock("pcp_node_info -n 1").out;
+    assert!(told.contains(" primary primary "), "{told}");
+    let frames = client.until_ready().expect("the write that has waited is answered");
+    assert!(frames.iter().all(|frame| frame.tag != b'E'), "{frames:?}");
+    assert_eq!(client.values("SELECT count(*) FROM kept"), ["1"]);
+}
+
 #[test]
 fn h12_a_switch_over_is_ordered_and_its_progress_is_seen() {
-    let cluster = match Cluster::start(&Options::default()) {
-        Ok(cluster) => cluster,
-        Err(pgherd::app::demo::Error::NoPostgres) => return common::skip("switch-over by PCP", "no PostgreSQL"),
-        Err(error) => panic!("{error}"),
-    };
-    cluster.wait_replayed(common::SOON).expect("standbys follow");
+    let Some(cluster) = own_cluster() else { return };
     let world = World::on(&cluster, &format!("[failover]\ndemote_command = \"{}\"", demote(&cluster)));
     let stop = AtomicBool::new(false);
     let (world, stop) = (&world, &stop);

@@ -122,6 +122,9 @@ pub fn write(folder: &Folder, name: &str, text: &str) -> PathBuf {
 
 fn configuration(cluster: &Cluster, folder: &Folder, (port, pcp): (u16, u16), more: &str) -> String {
     let place = folder.path().display();
+    let (more, state) = (more.to_owned(), format!("[failover]\nstate_directory = \"{place}/state\""));
+    let more =
+        if more.contains("[failover]") { more.replace("[failover]", &state) } else { format!("{more}\n{state}") };
     let mut text = format!(
         "[listen]\naddresses = [\"127.0.0.1\"]\nport = {port}\nunix_socket_directories = []\nthreads = 2\n\
          [auth]\nhba_file = \"hba.conf\"\n[monitor]\nuser = \"postgres\"\ndatabase = \"postgres\"\n\
@@ -205,7 +208,7 @@ impl Pgpool {
         let pgpool = Self { child, port, pcp, folder };
         common::eventually("pgpool knows its primary and all standbys", || {
             let told = pgpool.stock("pcp_node_info").out;
-            told.matches("standby standby").count() == 2 && told.contains("primary primary")
+            told.matches(" streaming async ").count() == 2 && told.contains(" primary primary ")
         });
         pgpool
     }
