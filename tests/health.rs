@@ -33,6 +33,7 @@ fn target(host: &str, port: u16) -> DialTarget {
         timeout: Thresholds::default().timeout,
         tls: Arc::new(ClientTls::new(SslMode::Disable, None).expect("no files to read")),
         options: SocketOptions::default(),
+        known: pgherd::net::Known::default(),
     }
 }
 

@@ -5,8 +5,12 @@
 
 mod common;
 
+#[path = "scenarios/at_length/mod.rs"]
+mod at_length;
 #[path = "scenarios/clients.rs"]
 mod clients;
+#[path = "scenarios/ledger.rs"]
+mod ledger;
 #[path = "scenarios/net.rs"]
 mod net;
 #[path = "scenarios/primary.rs"]

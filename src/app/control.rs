@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
-use crate::cluster::{NodeId, Shared, Status};
+use crate::cluster::{Hold, NodeId, Shared, Status, Writes};
 use crate::failover::runner::{self, Parts};
 use crate::health::catalogs::Loader;
 use crate::health::connection::Dialer;
@@ -96,29 +96,37 @@ async fn accept(listener: Listener, common: Arc<Common>) {
     }
 }
 
-/// Tells the data threads of nodes that have become unusable: idle connections to them are of no use. What is under way on a dead standby
-/// ends, so that it runs elsewhere: one that is frozen would never answer. A dead primary is left to `failover`, which fences it.
+/// Tells the data threads of nodes that have become unusable: idle connections to them are of no use. What is under way on a dead one
+/// ends, so that reads run elsewhere: one that is frozen would never answer. A primary that is being replaced is left to `failover`, which
+/// fences it.
 async fn follow(mut generation: watch::Receiver<u64>, shared: Arc<Shared>, common: Arc<Common>) {
-    let mut usable: Vec<NodeId> = Vec::new();
+    let (mut usable, mut ended): (Vec<NodeId>, Vec<NodeId>) = (Vec::new(), Vec::new());
     loop {
         let view = shared.snapshot();
-        let dead = |id: NodeId| view.node(id).is_some_and(|node| node.status == Status::Down);
         let now: Vec<NodeId> = view.nodes.iter().filter(|node| node.status == Status::Up).map(|node| node.id).collect();
         for &node in usable.iter().filter(|node| !now.contains(node)) {
             for thread in 0..common.mail.len() {
                 // A full mailbox: the thread finds out when it uses the connection.
                 let _ = common.post(thread, ThreadMail::Forget(node));
             }
-            let endpoint = common.servers.targets.load().get(&node).map(|target| target.endpoint.clone());
-            if let Some(endpoint) = endpoint.filter(|_| dead(node) && view.primary != Some(node))
-                && let Err(error) = net::sever(&endpoint).await
-            {
-                tracing::warn!(node = node.0, %error, "connections to a dead standby are not ended");
-            }
         }
-        usable = now;
+        let left = matches!(view.writes, Writes::Held { why: Hold::NoPrimary, .. } | Writes::Refused { .. });
+        let dead =
+            view.nodes.iter().filter(|node| node.status == Status::Down && (view.primary != Some(node.id) || left));
+        let dead: Vec<NodeId> = dead.map(|node| node.id).collect();
+        for &node in dead.iter().filter(|node| !ended.contains(node)) {
+            sever(&common, node).await;
+        }
+        (usable, ended) = (now, dead);
         if generation.changed().await.is_err() {
             return;
         }
+    }
+}
+
+async fn sever(common: &Common, node: NodeId) {
+    let Some(target) = common.servers.targets.load().get(&node).cloned() else { return };
+    if let Err(error) = net::sever(&target).await {
+        tracing::warn!(node = node.0, %error, "connections to a dead server are not ended");
     }
 }

@@ -83,9 +83,9 @@ impl Threads for DataThreads {
     /// No session looks at them any more; then the kernel ends the connections, whoever holds them.
     async fn fence(&self, node: NodeId) -> Result<(), String> {
         self.ask(|done| ThreadMail::Fence(node, done)).await?;
-        let target = self.0.servers.targets.load().get(&node).map(|target| target.endpoint.clone());
-        let endpoint = target.ok_or_else(|| format!("node {node} is configured no more"))?;
-        let severed = net::sever(&endpoint).await.map_err(|error| format!("{endpoint}: {error}"))?;
+        let target = self.0.servers.targets.load().get(&node).cloned();
+        let target = target.ok_or_else(|| format!("node {node} is configured no more"))?;
+        let severed = net::sever(&target).await.map_err(|error| format!("{}: {error}", target.endpoint))?;
         tracing::debug!(node = node.0, severed, "connections are shut down");
         let patience = clock::now() + NOTICING;
         while self.open(node) > 0 && clock::now() < patience {

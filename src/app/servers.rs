@@ -16,12 +16,16 @@ use crate::backend::{
 use crate::cluster::{NodeId, Shared};
 use crate::config::{self, Settings};
 use crate::health::connection::{Account, Targets};
-use crate::net::{ClientTls, DialTarget, Endpoint, Keepalive, SocketOptions, SslMode, TlsError, dial};
+use crate::net::{ClientTls, DialTarget, Endpoint, Keepalive, Known, SocketOptions, SslMode, TlsError, dial};
 use crate::support::clock::{Duration, now};
 use crate::wire::{CancelKey, write};
 
 /// Longest time from the dial to the end of a login.
 const LOGIN: Duration = Duration::from_secs(5);
+/// A server notices that this host has vanished, and frees what its sessions have locked (HA H15). Not by `tcp_user_timeout`: *tried*, it
+/// ends a connection whose client does not read for as long.
+const KEEPALIVES: [(&str, &str); 3] =
+    [("tcp_keepalives_idle", "1"), ("tcp_keepalives_interval", "1"), ("tcp_keepalives_count", "2")];
 /// Longest time that a CancelRequest may take.
 const CANCEL: Duration = Duration::from_secs(5);
 
@@ -82,7 +86,8 @@ impl Servers {
     async fn log_in(&self, pool: &SharedPool) -> Result<LoggedIn, OpenError> {
         let key = &pool.key;
         let target = self.target(key.node)?;
-        let params = LoginParams { user: &key.user, database: &key.database, options: &[], replication: None };
+        let options = KEEPALIVES.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let params = LoginParams { user: &key.user, database: &key.database, options: &options, replication: None };
         let credentials = self.credentials(&key.user);
         let done = connect(&target, &params, &credentials, &self.keys, now() + LOGIN).await;
         done.map_err(|error| {
@@ -194,7 +199,10 @@ fn target(node: &config::Node) -> Result<DialTarget, TlsError> {
         tls: Arc::new(ClientTls::new(mode, node.ca.as_deref())?),
         options: SocketOptions {
             keepalive: Some(Keepalive { idle: Duration::from_secs(1), interval: Duration::from_secs(1), count: 2 }),
-            user_timeout: Some(Duration::from_secs(5)),
+            // None: it would also end a connection whose server does not read for as long, because it waits for a lock in a COPY. Whoever
+            // is dead is found by the health checks.
+            user_timeout: None,
         },
+        known: Known::default(),
     })
 }

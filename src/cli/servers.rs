@@ -158,5 +158,6 @@ fn target(node: &Node) -> Result<DialTarget, Failure> {
         timeout: node.health_check.timeout,
         tls: Arc::new(ClientTls::new(mode, node.ca.as_deref())?),
         options: SocketOptions::default(),
+        known: net::Known::default(),
     })
 }

@@ -1,13 +1,14 @@
-//! Reaching a server: names resolved anew each time, all addresses under one deadline, then TLS as its mode asks. The
+//! Reaching a server: names resolved anew each time if they can be, all addresses under one deadline, then TLS as its mode asks. The
 //! error says which of several very different things went wrong. Must not log in; that is `backend`'s part.
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use rustls_pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::timeout_at;
@@ -15,6 +16,8 @@ use tokio::time::timeout_at;
 use super::{ClientTls, SocketOptions, SslMode, Stream};
 use crate::support::clock;
 
+/// How long a name that was resolved before may take.
+const PATIENCE: Duration = Duration::from_millis(200);
 /// SSLRequest: its length (8) and code 80877103.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xD2, 0x16, 0x2F];
 
@@ -23,7 +26,7 @@ const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xD2, 0x16, 0x2F];
 pub enum Endpoint {
     /// A name or address, and a port.
     Tcp {
-        /// Resolved at each dial.
+        /// Resolved at each dial; see [`DialTarget::addresses`].
         host: String,
         /// 1 to 65535.
         port: u16,
@@ -69,6 +72,45 @@ pub struct DialTarget {
     pub tls: Arc<ClientTls>,
     /// Set on the new socket.
     pub options: SocketOptions,
+    /// What the name stood for when somebody last knew.
+    pub known: Known,
+}
+
+/// The addresses that a name had last: a name server that fails takes no server with it.
+#[derive(Debug, Clone, Default)]
+pub struct Known(Arc<ArcSwap<Vec<SocketAddr>>>);
+
+impl DialTarget {
+    /// Where the server is now. Who has resolved the name before waits [`PATIENCE`] for the answer, and does with the old one then.
+    ///
+    /// # Errors
+    /// The name was never resolved, and cannot be by the deadline.
+    pub(super) async fn addresses(&self, deadline: Instant) -> Result<Vec<SocketAddr>, (DialFault, String)> {
+        let Endpoint::Tcp { host, port } = &self.endpoint else { return Ok(Vec::new()) };
+        // Brackets are how people write IPv6 addresses next to ports.
+        let name = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        if let Ok(address) = name.parse::<IpAddr>() {
+            return Ok(vec![(address, *port).into()]);
+        }
+        let old = self.known.0.load_full();
+        let deadline = if old.is_empty() { deadline } else { deadline.min(clock::now() + PATIENCE) };
+        let (name, port, known) = (name.to_owned(), *port, self.known.clone());
+        // A task of its own: an answer that comes too late counts for the next dial.
+        let asked = tokio::spawn(async move {
+            let found: Vec<SocketAddr> = lookup_host((name, port)).await?.collect();
+            if !found.is_empty() {
+                known.0.store(Arc::new(found.clone()));
+            }
+            io::Result::Ok(found)
+        });
+        let fault = match timeout_at(deadline.into(), asked).await {
+            Ok(Ok(Ok(found))) if !found.is_empty() || old.is_empty() => return Ok(found),
+            Ok(Ok(Err(error))) => (DialFault::Name, format!("cannot resolve the name: {error}")),
+            Ok(_) => (DialFault::Name, "cannot resolve the name".to_owned()),
+            Err(_) => (DialFault::TimedOut, "timed out while resolving the name".to_owned()),
+        };
+        if old.is_empty() { Err(fault) } else { Ok((*old).clone()) }
+    }
 }
 
 /// What kept a dial from succeeding.
@@ -126,7 +168,7 @@ pub async fn dial(target: &DialTarget) -> Result<Stream, DialError> {
     let deadline = clock::now() + target.timeout;
     let done = match &target.endpoint {
         Endpoint::Unix { directory, port } => dial_unix(directory.join(format!(".s.PGSQL.{port}")), deadline).await,
-        Endpoint::Tcp { host, port } => dial_tcp(host, *port, target, deadline).await,
+        Endpoint::Tcp { host, .. } => dial_tcp(host, target, deadline).await,
     };
     done.map_err(|Failure(fault, reason)| DialError { endpoint: target.endpoint.clone(), fault, reason })
 }
@@ -139,8 +181,8 @@ async fn dial_unix(path: PathBuf, deadline: Instant) -> Result<Stream, Failure> 
     }
 }
 
-async fn dial_tcp(host: &str, port: u16, target: &DialTarget, deadline: Instant) -> Result<Stream, Failure> {
-    let plain = connect_any(host, port, deadline).await?;
+async fn dial_tcp(host: &str, target: &DialTarget, deadline: Instant) -> Result<Stream, Failure> {
+    let plain = connect_any(target, deadline).await?;
     prepare(&plain, &target.options)?;
     if target.tls.mode() == SslMode::Disable {
         return Ok(plain);
@@ -148,7 +190,7 @@ async fn dial_tcp(host: &str, port: u16, target: &DialTarget, deadline: Instant)
     match negotiate(plain, host, &target.tls, deadline).await {
         // libpq: a server that offers TLS and then fails at it is tried again in plain text under `prefer`.
         Err(Failure(DialFault::Tls, _)) if target.tls.mode() == SslMode::Prefer => {
-            let plain = connect_any(host, port, deadline).await?;
+            let plain = connect_any(target, deadline).await?;
             prepare(&plain, &target.options)?;
             Ok(plain)
         }
@@ -160,14 +202,8 @@ fn prepare(stream: &Stream, options: &SocketOptions) -> Result<(), Failure> {
     stream.set_options(options).map_err(|error| Failure::of_io("socket options", &error))
 }
 
-async fn connect_any(host: &str, port: u16, deadline: Instant) -> Result<Stream, Failure> {
-    // Brackets are how people write IPv6 addresses next to ports.
-    let name = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let addresses: Vec<SocketAddr> = match timeout_at(deadline.into(), lookup_host((name, port))).await {
-        Err(_) => return Err(Failure::late("while resolving the name")),
-        Ok(Err(error)) => return Err(Failure(DialFault::Name, format!("cannot resolve the name: {error}"))),
-        Ok(Ok(found)) => found.collect(),
-    };
+async fn connect_any(target: &DialTarget, deadline: Instant) -> Result<Stream, Failure> {
+    let addresses = target.addresses(deadline).await.map_err(|(fault, reason)| Failure(fault, reason))?;
     let mut failure = Failure(DialFault::Name, "the name has no address".to_owned());
     for (index, address) in addresses.iter().enumerate() {
         // A dead address may use up its share of the time that is left, not all of it.

@@ -3,11 +3,18 @@
 use tokio::net::TcpListener;
 
 use super::*;
+
 use crate::net::stream::tests::Certificates;
 
 fn target(host: &str, port: u16, tls: ClientTls) -> DialTarget {
     let timeout = Duration::from_secs(5);
-    DialTarget { endpoint: Endpoint::new(host, port), timeout, tls: Arc::new(tls), options: SocketOptions::default() }
+    DialTarget {
+        endpoint: Endpoint::new(host, port),
+        timeout,
+        tls: Arc::new(tls),
+        options: SocketOptions::default(),
+        known: Known::default(),
+    }
 }
 
 /// A server that answers `connections` SSLRequests with `answer`, then does what is right for it.

@@ -9,7 +9,7 @@ mod stream;
 pub mod tls;
 mod tls_state;
 
-pub use dial::{DialError, DialFault, DialTarget, Endpoint, dial};
+pub use dial::{DialError, DialFault, DialTarget, Endpoint, Known, dial};
 pub use listen::{Listener, bind_tcp, bind_unix};
 pub use sever::sever;
 pub use stream::{DetachedStream, Keepalive, PeerAddr, SocketOptions, Stream};

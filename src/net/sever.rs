@@ -7,7 +7,8 @@ use std::os::fd::RawFd;
 
 use nix::sys::socket::{Shutdown, SockaddrLike, SockaddrStorage, getpeername, shutdown};
 
-use super::Endpoint;
+use super::{DialTarget, Endpoint};
+use crate::support::clock;
 
 /// Where a peer is, as its connections see it.
 enum Peer {
@@ -15,13 +16,16 @@ enum Peer {
     Unix(std::path::PathBuf),
 }
 
-/// Shuts down every connection of this process to `endpoint`, in both directions; whoever reads from one finds its end. Returns how many.
+/// Shuts down every connection of this process to `target`, in both directions; whoever reads from one finds its end. Returns how many.
 ///
 /// # Errors
 /// The endpoint's name cannot be resolved, or the process cannot see its own descriptors.
-pub async fn sever(endpoint: &Endpoint) -> io::Result<usize> {
-    let peer = match endpoint {
-        Endpoint::Tcp { host, port } => Peer::Tcp(tokio::net::lookup_host((host.as_str(), *port)).await?.collect()),
+pub async fn sever(target: &DialTarget) -> io::Result<usize> {
+    let peer = match &target.endpoint {
+        Endpoint::Tcp { .. } => {
+            let found = target.addresses(clock::now() + target.timeout).await;
+            Peer::Tcp(found.map_err(|(_, reason)| io::Error::other(reason))?)
+        }
         Endpoint::Unix { directory, port } => Peer::Unix(directory.join(format!(".s.PGSQL.{port}"))),
     };
     let mut severed = 0;
@@ -69,8 +73,14 @@ mod tests {
         };
         let (mut client, mut server) = dial(&one).await;
         let (mut left, mut kept) = dial(&other).await;
-        let endpoint = Endpoint::new("127.0.0.1", one.local_addr().expect("bound").port());
-        assert_eq!(sever(&endpoint).await.expect("severed"), 1);
+        let target = crate::net::DialTarget {
+            endpoint: Endpoint::new("127.0.0.1", one.local_addr().expect("bound").port()),
+            timeout: std::time::Duration::from_secs(1),
+            tls: std::sync::Arc::new(crate::net::ClientTls::disabled()),
+            options: crate::net::SocketOptions::default(),
+            known: crate::net::Known::default(),
+        };
+        assert_eq!(sever(&target).await.expect("severed"), 1);
         // Too late, or refused: either way nobody hears it.
         let _ = server.write_all(b"late").await;
         let mut heard = Vec::new();

@@ -4,6 +4,7 @@
 use std::rc::Rc;
 
 use crate::backend::Reported;
+use crate::cluster::Writes;
 use crate::sql::Isolation;
 use crate::support::clock::{Duration, now};
 use crate::wire::{TxStatus, write};
@@ -19,22 +20,39 @@ const FRESH: Duration = Duration::from_secs(60);
 /// Greetings that a thread keeps.
 const MOST: usize = 1_000;
 
+/// Why a primary did not say how it greets.
+enum Unasked {
+    /// It was lost meanwhile.
+    Lost,
+    /// The session cannot begin.
+    End(End),
+}
+
 impl Session {
     /// Greets the client. The first of its kind on this thread waits for a real server, like a write.
     pub(super) async fn greet(&mut self, secret: &[u8]) -> Result<(), End> {
         let key = (self.who.database.clone(), self.who.user.clone(), self.digest);
         let known = self.context.greetings.borrow().get(&key).cloned();
+        let writes = self.context.global.cluster.view().writes;
         let greeting = match known {
-            Some(greeting) if greeting.asked.elapsed() < FRESH => greeting,
-            _ => {
-                let greeting = self.ask_greeting().await?;
-                let mut all = self.context.greetings.borrow_mut();
-                if all.len() >= MOST {
-                    all.clear();
+            // Without a primary nobody can be asked, and an old answer is better than none.
+            Some(greeting) if greeting.asked.elapsed() < FRESH || writes != Writes::Open => greeting,
+            known => match (self.ask_again().await, known) {
+                (Ok(greeting), _) => {
+                    let mut all = self.context.greetings.borrow_mut();
+                    if all.len() >= MOST {
+                        all.clear();
+                    }
+                    all.insert(key, greeting.clone());
+                    greeting
                 }
-                all.insert(key, greeting.clone());
-                greeting
-            }
+                (Err(Unasked::Lost), Some(old)) => old,
+                (Err(Unasked::Lost), None) => {
+                    let text = "the primary was lost during the login";
+                    return Err(End::Fatal(Refusal::new(crate::wire::sqlstate::CANNOT_CONNECT_NOW, text)));
+                }
+                (Err(Unasked::End(end)), _) => return Err(end),
+            },
         };
         self.set_told(self.with_application_name(greeting.reported));
         for (name, value) in self.told.iter() {
@@ -50,27 +68,32 @@ impl Session {
         Ok(())
     }
 
+    /// A primary that is lost while it is asked has a successor soon, for which the second attempt waits like a write.
+    async fn ask_again(&mut self) -> Result<Greeting, Unasked> {
+        match self.ask_greeting().await {
+            Err(Unasked::Lost) => self.ask_greeting().await,
+            asked => asked,
+        }
+    }
+
     /// Takes a primary's connection, gives it the startup options, and sees what it reports.
-    async fn ask_greeting(&mut self) -> Result<Greeting, End> {
+    async fn ask_greeting(&mut self) -> Result<Greeting, Unasked> {
         // What the client hears before its greeting is the greeting.
-        let fatal = |refusal| Err(End::Fatal(refusal));
+        let fatal = |refusal| Err(Unasked::End(End::Fatal(refusal)));
         let mut lease = match self.lease_primary(&Survey::taken(false)).await {
             Ok(lease) => lease,
             Err(NoLease::Refused(refusal)) => return fatal(refusal),
             Err(NoLease::Unreachable(text)) => {
                 return fatal(Refusal::new(crate::wire::sqlstate::CANNOT_CONNECT_NOW, text));
             }
-            Err(NoLease::Gone) => return Err(End::Client),
+            Err(NoLease::Gone) => return Err(Unasked::End(End::Client)),
         };
         self.client.output.clear();
         let text = b"SELECT pg_catalog.current_setting('default_transaction_isolation')";
         let asked = tokio::time::timeout(ASK, lease.server.ask(text, &self.context.hub.buffers)).await;
         let Ok(Ok(outcome)) = asked else {
             self.lose(lease.server);
-            return fatal(Refusal::new(
-                crate::wire::sqlstate::CANNOT_CONNECT_NOW,
-                "the primary was lost during the login",
-            ));
+            return Err(Unasked::Lost);
         };
         let value = outcome.rows.into_iter().flatten().flatten().next().unwrap_or_default();
         let isolation = match &value[..] {

@@ -82,6 +82,11 @@ impl Proxy {
 
     /// Starts it with this configuration, in the network namespace of the calling thread; on `reservation` of 127.0.0.1 it must answer.
     pub fn start_as(reservation: PortLock, text: &str, hba: &str, users: &str) -> Self {
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_pgherd")), reservation, text, (hba, users))
+    }
+
+    /// The same by a `program` of its own; see [`Proxy::begin`].
+    pub fn start_by(program: Command, reservation: PortLock, text: &str, (hba, users): (&str, &str)) -> Self {
         let folder = Folder::new(Owner::unprivileged().expect("an owner")).expect("a folder");
         let write = |name: &str, text: &str| {
             let path = folder.path().join(name);
@@ -94,7 +99,7 @@ impl Proxy {
         let log = folder.path().join("pgherd.log");
         let port = reservation.port();
         let mut proxy = Self { process: None, port, log, _reservation: Some(reservation), folder: Some(folder) };
-        proxy.begin(Command::new(env!("CARGO_BIN_EXE_pgherd")));
+        proxy.begin(program);
         proxy.wait_ready();
         proxy
     }

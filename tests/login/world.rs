@@ -12,7 +12,7 @@ use pgherd::app::demo::programs::{self, Finished};
 use pgherd::auth::hba::Hba;
 use pgherd::auth::{Credentials, Users};
 use pgherd::backend::{self, KeyMaker, LoggedIn, LoginError, LoginParams};
-use pgherd::net::{ClientTls, DialTarget, Endpoint, PeerAddr, ServerTls, SocketOptions, SslMode, Stream};
+use pgherd::net::{ClientTls, DialTarget, Endpoint, Known, PeerAddr, ServerTls, SocketOptions, SslMode, Stream};
 use pgherd::session::login::{Admission, Arrival, ClientLogin, LoginPolicy, log_in};
 use pgherd::support::clock;
 use pgherd::wire::{TxStatus, write};
@@ -124,6 +124,7 @@ pub(crate) async fn connect(
         timeout: SOON,
         tls: Arc::new(tls),
         options: SocketOptions::default(),
+        known: Known::default(),
     };
     let options = [("application_name".to_owned(), "herd".to_owned())];
     let params = LoginParams { user, database: "postgres", options: &options, replication: None };

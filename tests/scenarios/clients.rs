@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::common::raw::{Frame, RawClient};
-use crate::world::World;
+use crate::common::eventually;
+use crate::common::raw::RawClient;
+use crate::world::{World, table};
 
 /// How long a new connection may take, login included, as in the report.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -132,7 +133,7 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Makes the tables if they are missing, starts all clients, and waits until each has had its first success.
+    /// Makes the tables if they are missing, starts all clients, and waits until each is at work.
     pub fn start(world: &World) -> Self {
         let primary = world.primary().expect("there is one");
         if world.told(primary, "SELECT to_regclass('ledger') IS NULL") == "t" {
@@ -155,6 +156,12 @@ impl Clients {
         for _ in &threads {
             readies.recv_timeout(crate::common::SOON).expect("each client has a success");
         }
+        // New tables are looked up first; until then everything goes to the primary and may have left state there.
+        eventually("reads go to a standby", || {
+            let route = table(&world.client().query("PGPOOL SHOW ROUTE 'SELECT count(*) FROM ledger WHERE n = 1'"));
+            route[0]["target"].starts_with("standby")
+        });
+        std::thread::sleep(SECOND);
         Self { stop, threads, fault: None }
     }
 
@@ -302,6 +309,20 @@ impl Report {
     /// The longest time for which one of the sessions had no read, or no write, that succeeded.
     pub fn gap(&self) -> Duration {
         self.longest(0..ALL_SESSIONS)
+    }
+
+    /// The same of gaps that began or went on at `moment`, or began up to 2 s later.
+    pub fn gap_at(&self, moment: Instant) -> Duration {
+        let sessions = self.all.iter().filter(|seen| seen.client < ALL_SESSIONS);
+        let times = sessions.flat_map(|seen| &seen.successes).filter(|times| !times.is_empty());
+        let pairs = times.flat_map(|times| times.iter().zip(times.iter().skip(1)));
+        let of_it = pairs.filter(|(from, to)| **to > moment && **from < moment + Duration::from_secs(2));
+        of_it.map(|(from, to)| *to - *from).max().unwrap_or_default()
+    }
+
+    /// The longest time without a success of those that only read: (a), less its second, and (d).
+    pub fn gap_of_reads(&self) -> Duration {
+        self.longest(READER..WRITER).saturating_sub(SECOND).max(self.longest(SESSIONS..ALL_SESSIONS))
     }
 
     fn longest(&self, clients: std::ops::Range<usize>) -> Duration {

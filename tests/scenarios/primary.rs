@@ -1,5 +1,7 @@
 //! The primary dies, freezes, or is cut off (SCENARIOS S11, S12, S15, S17): sessions stay, writes wait and succeed.
 
+#![allow(unreachable_pub, reason = "shared by the modules of one test binary")]
+
 use std::time::Duration;
 
 use crate::clients::Clients;
@@ -8,7 +10,7 @@ use crate::table;
 use crate::world::World;
 
 /// The primary is lost, the clients work on, the other standby follows; which one is primary now.
-fn lost(world: &World, clients: &mut Clients, break_it: impl FnOnce(&World)) -> usize {
+pub fn lost(world: &World, clients: &mut Clients, break_it: impl FnOnce(&World)) -> usize {
     clients.fault();
     break_it(world);
     let primary = world.wait_promoted(0);

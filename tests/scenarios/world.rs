@@ -3,8 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "shared by the modules of one test binary")]
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::Path;
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,30 +20,42 @@ use crate::common::raw::{Frame, RawClient};
 use crate::common::{self, eventually};
 use crate::net::{self, Net, Place};
 
-/// Name and address of each host; the servers in the order of their nodes.
-const HOSTS: [(&str, &str); 5] = [
+/// Name and address of each host; first the servers in the order of their nodes.
+const HOSTS: [(&str, &str); 6] = [
     ("db1", "10.77.0.11"),
     ("db2", "10.77.0.12"),
     ("db3", "10.77.0.13"),
+    ("db4", "10.77.0.14"),
     ("proxy1", "10.77.0.1"),
     ("upstream", "10.77.0.100"),
 ];
-const PROXY: (&str, &str) = HOSTS[3];
+const PROXY: (&str, &str) = HOSTS[4];
 const HBA: &str = "local all all trust\nhost all all 127.0.0.1/32 trust\nhost all all 10.77.0.0/24 trust\n";
+/// Of the role `herder`, which is like `postgres` but has to say it; pgherd finds it in a file `users`.
+const PASSWORD: &str = "secret";
 /// Reading data folders, and copying one.
 const COPY: Duration = Duration::from_secs(60);
 
 static TURN: Mutex<()> = Mutex::new(());
 
 /// What a world is made with.
-#[derive(Default)]
 pub struct Setup<'a> {
+    /// How many; two, or three.
+    pub standbys: usize,
     /// Lines of `[failover]` for pgherd; may go on with other sections.
     pub failover: &'a str,
     /// Settings of all servers.
     pub settings: &'a [(&'a str, &'a str)],
-    /// What `host` of a node is; empty: its address.
-    pub names: [&'a str; 3],
+    /// Lines of `[monitor]`.
+    pub monitor: &'a str,
+    /// `host` of the nodes is `db1`, `db2`, …, which [`World::hosts_file`] resolves, and not an address.
+    pub names: bool,
+}
+
+impl Default for Setup<'_> {
+    fn default() -> Self {
+        Self { standbys: 2, failover: "", settings: &[], monitor: "user = \"postgres\"", names: false }
+    }
 }
 
 /// See the head of the file. Fields end in this order.
@@ -77,9 +89,10 @@ impl World {
         let cluster = servers(&net, setup)?;
         let port = net.host(PROXY.0).inside(|| PortLock::any().expect("a free port"));
         let text = configuration(&cluster, port.port(), setup);
-        let proxy = net.host(PROXY.0).inside(|| Proxy::start_as(port, &text, HBA, ""));
+        let program = if setup.names { named(&cluster) } else { Command::new(env!("CARGO_BIN_EXE_pgherd")) };
+        let proxy = net.host(PROXY.0).inside(|| Proxy::start_by(program, port, &text, (HBA, PASSWORD)));
         let world = Self { proxy, cluster, net, text, _turn: turn };
-        world.wait_status(&[(0, "up"), (1, "up"), (2, "up")]);
+        world.wait_status(&(0..=setup.standbys).map(|id| (id, "up")).collect::<Vec<_>>());
         Some(world)
     }
 
@@ -131,6 +144,21 @@ impl World {
     /// Ends what [`World::part`] did.
     pub fn join(&self, id: usize) {
         self.net.join(HOSTS[id], PROXY);
+    }
+
+    /// What resolves names for pgherd, if it was made with names.
+    pub fn hosts_file(&self) -> PathBuf {
+        self.cluster.folder().join("hosts")
+    }
+
+    /// Two servers do not hear each other any more.
+    pub fn part_servers(&self, one: usize, other: usize) {
+        self.net.part(HOSTS[one], HOSTS[other]);
+    }
+
+    /// Ends what [`World::part_servers`] did.
+    pub fn join_servers(&self, one: usize, other: usize) {
+        self.net.join(HOSTS[one], HOSTS[other]);
     }
 
     /// A session from the client's host.
@@ -226,6 +254,10 @@ impl World {
             format!("host={} port={} user=postgres dbname=postgres", HOSTS[primary].1, self.server(primary).port());
         let kept =
             ["server.conf", "pg_hba.conf"].map(|name| (name, std::fs::read(server.data().join(name)).expect("read")));
+        let there: SocketAddr =
+            format!("{}:{}", HOSTS[primary].1, self.server(primary).port()).parse().expect("an address");
+        let reached = || TcpStream::connect_timeout(&there, Duration::from_secs(1)).is_ok();
+        eventually("the network is mended", || place.inside(reached));
         // What it finds behind the fork must be on disk, and the copy's control file must know the new timeline.
         self.told(primary, "CHECKPOINT");
         let mut rewind = Command::new(self.cluster.programs().path("pg_rewind"));
@@ -283,7 +315,10 @@ fn servers(net: &Net, setup: &Setup<'_>) -> Option<Cluster> {
     let always = [("listen_addresses", "*"), ("wal_log_hints", "on"), ("full_page_writes", "on")];
     let settings =
         always.iter().chain(setup.settings).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let cluster = match net.host("db1").inside(|| Cluster::start(&Options { settings, ..Options::default() })) {
+    let cluster = match net
+        .host("db1")
+        .inside(|| Cluster::start(&Options { settings, standbys: setup.standbys, ..Options::default() }))
+    {
         Ok(cluster) => cluster,
         Err(Error::NoPostgres) => {
             common::skip("a scenario on hosts of its own", "no PostgreSQL programs of version 13 or later");
@@ -291,9 +326,12 @@ fn servers(net: &Net, setup: &Setup<'_>) -> Option<Cluster> {
         }
         Err(error) => panic!("{error}"),
     };
+    let primary = |sql: &str| net.host("db1").inside(|| cluster.primary().psql("postgres", sql));
+    primary(&format!("CREATE ROLE herder SUPERUSER LOGIN PASSWORD '{PASSWORD}'")).expect("a role");
     for (id, server) in cluster.servers().iter().enumerate() {
         let hba = server.data().join("pg_hba.conf");
-        let rules = "host all all 10.77.0.0/24 trust\nhost replication all 10.77.0.0/24 trust\n";
+        let rules = "host all herder 10.77.0.0/24 scram-sha-256\nhost all all 10.77.0.0/24 trust\n\
+            host replication all 10.77.0.0/24 trust\n";
         let text = std::fs::read_to_string(&hba).expect("it has one");
         std::fs::write(&hba, format!("{text}{rules}")).expect("written");
         if id == 0 {
@@ -306,10 +344,9 @@ fn servers(net: &Net, setup: &Setup<'_>) -> Option<Cluster> {
         std::fs::write(server.data().join("postgresql.auto.conf"), text).expect("written");
         net.host(HOSTS[id].0).inside(|| server.start()).expect("it starts on its host");
     }
-    let primary = |sql: &str| net.host("db1").inside(|| cluster.primary().psql("postgres", sql));
-    eventually("both standbys stream", || {
+    eventually("all standbys stream", || {
         let sql = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
-        primary(sql).is_ok_and(|said| said.trim() == "2")
+        primary(sql).is_ok_and(|said| said.trim() == setup.standbys.to_string())
     });
     Some(cluster)
 }
@@ -324,19 +361,34 @@ fn conninfo(cluster: &Cluster, primary: usize, id: usize) -> String {
 fn configuration(cluster: &Cluster, port: u16, setup: &Setup<'_>) -> String {
     let mut text = format!(
         "pid_file = \"pgherd.pid\"\n\
-         [listen]\naddresses = [\"127.0.0.1\", \"{}\"]\nport = {port}\nunix_socket_directories = []\n\
-         [auth]\nhba_file = \"hba.conf\"\n[monitor]\nuser = \"postgres\"\ndatabase = \"postgres\"\n\
-         [failover]\n{}\n",
-        PROXY.1, setup.failover
+         [listen]\naddresses = [\"127.0.0.1\", \"{}\"]\nport = {port}\nunix_socket_directories = [\".\"]\n\
+         [auth]\nhba_file = \"hba.conf\"\n[monitor]\n{}\ndatabase = \"postgres\"\n\
+         [failover]\nauto_failback = true\nauto_failback_interval = \"0s\"\n{}\n",
+        PROXY.1, setup.monitor, setup.failover
     );
     for (id, server) in cluster.servers().iter().enumerate() {
-        let host = Some(setup.names[id]).filter(|name| !name.is_empty()).unwrap_or(HOSTS[id].1);
+        let host = if setup.names { HOSTS[id].0 } else { HOSTS[id].1 };
         let (name, port, data) = (server.name(), server.port(), server.data().display());
         text += &format!(
             "[[node]]\nid = {id}\nname = \"{name}\"\nhost = \"{host}\"\nport = {port}\ndata_directory = \"{data}\"\n"
         );
     }
     text
+}
+
+/// pgherd with a hosts file and a name server of its own: the file is all that knows names, and who empties it ends them; the name server
+/// never answers.
+fn named(cluster: &Cluster) -> Command {
+    let folder = cluster.folder().display();
+    let lines = HOSTS.map(|(name, address)| format!("{address} {name}\n")).concat();
+    std::fs::write(cluster.folder().join("hosts"), lines).expect("written");
+    std::fs::write(cluster.folder().join("resolv.conf"), "nameserver 10.77.0.200\n").expect("written");
+    let mut command = Command::new("unshare");
+    let script = format!(
+        "mount --bind {folder}/hosts /etc/hosts && mount --bind {folder}/resolv.conf /etc/resolv.conf && exec \"$@\""
+    );
+    command.args(["--mount", "sh", "-c", &script, "sh", env!("CARGO_BIN_EXE_pgherd")]);
+    command
 }
 
 /// Waits until `condition` holds, and says how long that took.

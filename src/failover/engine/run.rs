@@ -448,8 +448,14 @@ impl Engine {
         let Some(run) = self.run.as_mut() else { return };
         run.candidate = Some(candidate);
         run.started = run.standings.get(&candidate).map_or(0, |standing| standing.started);
-        let (old, begun, lsn) = (run.old, run.begun, run.standings.get(&candidate).map(|standing| standing.lsn));
-        let why = format!("recruited {} standbys; the candidate has {}", run.standings.len(), lsn.unwrap_or_default());
+        let (old, begun, planned) = (run.old, run.begun, run.planned());
+        let lsn = run.standings.get(&candidate).map(|standing| standing.lsn).unwrap_or_default();
+        let mut why = format!("recruited {} standbys; the candidate has {lsn}", run.standings.len());
+        // What is missing is lost, as far as it is known.
+        let known = self.node(old).and_then(|node| Some(node.position.as_ref()?.sample.lsn));
+        if let Some(known) = known.filter(|_| !planned) {
+            why += &format!(", {} bytes behind {known}, where node {old} was last seen", known.0.saturating_sub(lsn.0));
+        }
         self.note("candidate_chosen", Some(candidate), why, now - begun);
         self.give_step(Step::Fencing, Job::Fence(old), now);
     }

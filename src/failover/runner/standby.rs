@@ -15,6 +15,8 @@ use crate::failover::engine::Outcome;
 const ALIVE: Duration = Duration::from_secs(1);
 /// How long a promotion is watched before it counts as late.
 const WATCHED: Duration = Duration::from_secs(3);
+/// How long a standby that was told to follow is watched.
+const ARRIVAL: Duration = Duration::from_millis(500);
 
 /// The timeline of a server that is not in recovery.
 pub(super) async fn primary_timeline(sql: &mut impl Sql) -> Result<Option<Timeline>, String> {
@@ -119,10 +121,27 @@ impl<S: Servers, T: Threads> World<S, T> {
         }
         if wanted != now {
             change(&mut sql, &wanted, false).await?;
+            self.hurry(node);
+            // One that takes longer is seen by a later look.
+            let _ = timeout(ARRIVAL, self.arrived(&mut sql, primary)).await;
         }
         self.store.forget(node);
         self.hurry(node);
         Ok(())
+    }
+
+    /// Waits until a standby streams on the primary's timeline: writes may wait for it, and a look before that would be the last for a
+    /// whole period.
+    async fn arrived(&self, sql: &mut S::Sql, primary: NodeId) -> Result<(), String> {
+        let timeline = primary_timeline(&mut self.servers.connect(primary).await?).await?;
+        let streams = "SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver WHERE status = 'streaming'";
+        loop {
+            let rows = sql.query(streams).await?;
+            if field(&rows, 0).and_then(|text| text.parse().ok()).map(Timeline) == timeline {
+                return Ok(());
+            }
+            sleep(LOOK).await;
+        }
     }
 
     /// Whom a standby shall follow: the new primary, unless it follows a third server, which follows in its turn.

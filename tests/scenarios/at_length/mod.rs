@@ -1,0 +1,8 @@
+//! What takes long: left to `make scenarios`. Must not hold what `make test` relies on.
+
+mod false_alarms;
+mod nodes;
+mod operator;
+mod primary;
+mod promotion;
+mod proxy;
