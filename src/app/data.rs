@@ -254,7 +254,14 @@ async fn serve(context: &Rc<Context>, common: &Arc<Common>, mut inbox: mpsc::Rec
 fn receive(context: &Rc<Context>, common: &Arc<Common>, passing: &Rc<Passing>, mail: ThreadMail) {
     match mail {
         ThreadMail::Client(stream, peer) => {
-            tokio::task::spawn_local(welcome(context.clone(), common.clone(), passing.clone(), stream, peer));
+            let present = Present { common: common.clone(), thread: context.hub.thread };
+            let welcome = Box::pin(welcome(context.clone(), common.clone(), passing.clone(), stream, peer));
+            tokio::task::spawn_local(async move {
+                if let Some(session) = welcome.await {
+                    session.run().await;
+                }
+                drop(present);
+            });
         }
         ThreadMail::Pool(mail) => context.hub.receive(mail),
         ThreadMail::Cancel(id) => {
@@ -306,26 +313,22 @@ impl Drop for Present {
     }
 }
 
-/// One connection from its first byte to its end.
+/// A connection from its first byte on: a client that may stay becomes a session.
 async fn welcome(
     context: Rc<Context>,
     common: Arc<Common>,
     passing: Rc<Passing>,
     stream: DetachedStream,
     peer: PeerAddr,
-) {
-    let present = Present { common: common.clone(), thread: context.hub.thread };
-    let Ok(stream) = stream.attach() else { return };
+) -> Option<Box<Session>> {
+    let stream = stream.attach().ok()?;
     // Without TCP_NODELAY the second of two small writes waits for the client's delayed acknowledgement: 40 ms per login.
-    if stream.set_options(&CLIENT_SOCKET).is_err() {
-        return;
-    }
-    let Some((session, secret)) = Box::pin(admit(&context, &common, &passing, stream, peer)).await else { return };
-    session.run(secret).await;
-    drop(present);
+    stream.set_options(&CLIENT_SOCKET).ok()?;
+    let (session, secret) = admit(&context, &common, &passing, stream, peer).await?;
+    session.open(secret).await
 }
 
-/// The login; a client that may stay becomes a session.
+/// The login.
 async fn admit(
     context: &Rc<Context>,
     common: &Arc<Common>,

@@ -52,7 +52,7 @@ impl Session {
             self.refuse(&survey, &refusal);
             return Ok(());
         }
-        self.send(survey).await
+        self.send(&survey).await
     }
 
     /// The answer to a request that needs no server.
@@ -124,8 +124,8 @@ impl Session {
     }
 
     /// Sends a request to where it belongs, and on to the primary if a standby would not have it.
-    async fn send(&mut self, survey: Survey) -> Result<(), End> {
-        if self.context.global.pause.is_on() && !Box::pin(self.sit_out(&survey)).await? {
+    async fn send(&mut self, survey: &Survey) -> Result<(), End> {
+        if self.context.global.pause.is_on() && !Box::pin(self.sit_out(survey)).await? {
             return Ok(());
         }
         let mut avoid: Vec<NodeId> = Vec::new();
@@ -135,25 +135,25 @@ impl Session {
             Block::Failed(_) | Block::Lost { .. } => true,
         };
         while !blocked && survey.reads() {
-            let node = match self.place(&survey, &avoid) {
+            let node = match self.place(survey, &avoid) {
                 Where::Primary => break,
                 Where::Standby(node) => node,
             };
-            match self.read_on(node, &survey).await? {
+            match self.read_on(node, survey).await? {
                 ReadEnd::Done => return Ok(()),
                 ReadEnd::Primary => break,
                 ReadEnd::Elsewhere => avoid.push(node),
             }
         }
         if survey.reads() && matches!(self.block, Block::None) && self.who.limits.mode != PoolMode::Session {
-            return self.read_on_primary(&survey).await;
+            return self.read_on_primary(survey).await;
         }
         self.on_primary(survey).await
     }
 
     /// Leases the primary for a request and relays until the transaction has ended.
-    async fn on_primary(&mut self, survey: Survey) -> Result<(), End> {
-        let Some(mut lease) = self.lease_primary_or_refuse(&survey).await? else { return Ok(()) };
+    async fn on_primary(&mut self, survey: &Survey) -> Result<(), End> {
+        let Some(mut lease) = self.lease_primary_or_refuse(survey).await? else { return Ok(()) };
         for looked in survey.statements.iter() {
             super::finish::hide_sequences(&mut lease, looked);
         }
@@ -181,7 +181,7 @@ impl Session {
     }
 
     /// The primary for a request; none if the request was refused for want of it.
-    pub(super) async fn lease_primary_or_refuse(&mut self, survey: &Survey) -> Result<Option<Leased>, End> {
+    pub(super) async fn lease_primary_or_refuse(&mut self, survey: &Survey) -> Result<Option<Box<Leased>>, End> {
         let refusal = match self.lease_primary(survey).await {
             Ok(lease) => return Ok(Some(lease)),
             Err(NoLease::Gone) => return Err(End::Client),
@@ -194,7 +194,7 @@ impl Session {
 
     /// The primary, waiting for one if there is none now: as long as `failover.hold_timeout` while the view says that one is to come, as
     /// long as the pool's queue timeout for one that cannot be reached.
-    pub(super) async fn lease_primary(&mut self, survey: &Survey) -> Result<Leased, NoLease> {
+    pub(super) async fn lease_primary(&mut self, survey: &Survey) -> Result<Box<Leased>, NoLease> {
         let (mut tried, mut place) = (now(), None);
         loop {
             let wait = match self.way() {
@@ -237,7 +237,7 @@ impl Session {
         }
     }
 
-    async fn lease_at(&mut self, node: NodeId, survey: &Survey) -> Result<Leased, NoLease> {
+    async fn lease_at(&mut self, node: NodeId, survey: &Survey) -> Result<Box<Leased>, NoLease> {
         let mut server = match self.same_server(node, survey) {
             Some(server) => server,
             None => self.lease(node).await?,

@@ -69,7 +69,7 @@ impl Session {
     ///
     /// A connection that is lost before it has told what it holds takes that with it: the session ends, as nobody can say any more
     /// whether there was a lock, a temporary table or a setting (SESSIONS R20).
-    pub(super) async fn finish(&mut self, mut lease: Leased) -> Result<(), End> {
+    pub(super) async fn finish(&mut self, mut lease: Box<Leased>) -> Result<(), End> {
         let notes = std::mem::take(&mut lease.notes);
         let failed = std::mem::take(&mut lease.failed);
         lease.settle();
@@ -84,7 +84,7 @@ impl Session {
         }
     }
 
-    async fn ask_and_keep(&mut self, mut lease: Leased, notes: Notes) -> Result<(), End> {
+    async fn ask_and_keep(&mut self, mut lease: Box<Leased>, notes: Notes) -> Result<(), End> {
         if let Err(lost) = self.ask_about(&mut lease, &notes).await {
             self.report(lease.server.identity.node, Trouble::ConnectionLost);
             self.lose(lease.server);
@@ -96,13 +96,13 @@ impl Session {
     }
 
     /// Keeps the server connection or gives it back.
-    fn keep(&mut self, mut lease: Leased, notes: &Notes) {
+    fn keep(&mut self, mut lease: Box<Leased>, notes: &Notes) {
         self.pin_for_texts(&lease, notes);
         // A place that was kept for a statement which has left nothing.
         self.pin.take_if(|pin| !pin.settled);
         lease.server.leftovers.dirty |= notes.is_opaque() || self.pin.is_some();
         if self.pin.is_some() || self.who.limits.mode == PoolMode::Session {
-            self.lease = Some(Box::new(lease));
+            self.lease = Some(lease);
             return;
         }
         self.give_back(lease.server);

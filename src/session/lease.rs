@@ -64,15 +64,16 @@ enum Forgets {
 }
 
 impl Leased {
-    pub(super) fn new(server: Box<Server>) -> Self {
-        Self {
+    /// In memory of its own: a session at rest, which has none, is to be small (SESSIONS R23).
+    pub(super) fn new(server: Box<Server>) -> Box<Self> {
+        Box::new(Self {
             server,
             up: Upstream::default(),
             down: Downstream::default(),
             notes: Notes::default(),
             failed: false,
             ways: Ways::default(),
-        }
+        })
     }
 
     /// Nothing of the server is on its way to the client.

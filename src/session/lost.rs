@@ -85,7 +85,7 @@ impl Session {
         let lost = match broken {
             Broken::Client => {
                 if let Some(lease) = lease {
-                    super::reap::abandon(self, *lease);
+                    super::reap::abandon(self, lease);
                 }
                 return Some(End::Client);
             }

@@ -226,42 +226,42 @@ impl Session {
         session
     }
 
-    /// Serves the client until it leaves.
-    pub async fn run(mut self: Box<Self>, secret: Vec<u8>) {
-        let id = u64::from(self.id.unsigned_abs());
-        self.context.enter(id, self.control.clone());
-        let end = match Box::pin(self.greet(&secret)).await {
-            Ok(()) => self.serve().await,
-            Err(end) => end,
-        };
-        self.context.leave(id);
-        Box::pin(self.leave(end)).await;
+    /// Greets the client. `None`: it could not be, and is gone.
+    pub async fn open(mut self: Box<Self>, secret: Vec<u8>) -> Option<Box<Self>> {
+        self.context.enter(self.key(), self.control.clone());
+        match self.greet(&secret).await {
+            Ok(()) => Some(self),
+            Err(end) => {
+                self.close(end).await;
+                None
+            }
+        }
+    }
+
+    /// Serves the client until it leaves. Thousands of these futures are at rest at any time: what is rare within them has memory of
+    /// its own, and nothing is kept over an await that need not be (SESSIONS R23).
+    pub async fn run(mut self: Box<Self>) {
+        let end = self.serve().await;
+        Box::pin(self.close(end)).await;
     }
 
     async fn serve(&mut self) -> End {
         loop {
-            let next = std::future::poll_fn(|cx| self.poll_next(cx)).await;
+            if let Err(end) = std::future::poll_fn(|cx| self.poll_next(cx)).await {
+                self.control.rest(None);
+                return end;
+            }
             self.control.rest(None);
-            if self.asks_pgherd() && next.is_ok() {
+            if self.asks_pgherd() {
                 match Box::pin(self.administer_at_rest()).await {
                     Ok(false) => {}
                     Ok(true) => continue,
                     Err(end) => return end,
                 }
             }
-            let done = match (next, self.lease.take()) {
-                (Err(end), lease) => {
-                    self.lease = lease;
-                    return end;
-                }
-                (Ok(()), Some(lease)) if self.goes_on(&lease) => self.serve_lease(*lease).await,
-                (Ok(()), Some(lease)) => match Box::pin(self.may_begin(lease)).await {
-                    Ok(Begin::Now(lease)) => self.serve_lease(*lease).await,
-                    Ok(Begin::Elsewhere) => self.dispatch().await,
-                    Ok(Begin::Refused) => Ok(()),
-                    Err(end) => Err(end),
-                },
-                (Ok(()), None) => self.dispatch().await,
+            let done = match self.lease.take() {
+                None => self.dispatch().await,
+                Some(lease) => self.go_on(lease).await,
             };
             if let Err(end) = done {
                 return end;
@@ -271,6 +271,19 @@ impl Session {
                 // A place that was reserved for a statement that came to nothing.
                 self.pin = None;
             }
+        }
+    }
+
+    /// The next request of a session that has kept its lease.
+    async fn go_on(&mut self, lease: Box<Leased>) -> Result<(), End> {
+        if self.goes_on(&lease) {
+            return self.serve_lease(lease).await;
+        }
+        let begin = Box::pin(self.may_begin(lease)).await?;
+        match begin {
+            Begin::Now(lease) => self.serve_lease(lease).await,
+            Begin::Elsewhere => self.dispatch().await,
+            Begin::Refused => Ok(()),
         }
     }
 
@@ -363,7 +376,7 @@ impl Session {
     }
 
     /// Relays between the client and its lease until the transaction has ended.
-    async fn serve_lease(&mut self, mut lease: Leased) -> Result<(), End> {
+    async fn serve_lease(&mut self, mut lease: Box<Leased>) -> Result<(), End> {
         let end = self.relay(&mut lease).await;
         self.ahead = None;
         match end {
@@ -383,14 +396,15 @@ impl Session {
                 reap::abandon(self, lease);
                 Err(End::Stopped)
             }
-            RelayEnd::Lost(lost) => self.lose_lease(lease, &lost),
+            RelayEnd::Lost(lost) => self.lose_lease(*lease, &lost),
         }
     }
 
     /// The last words, and what becomes of a lease that was kept.
-    async fn leave(&mut self, end: End) {
+    async fn close(&mut self, end: End) {
+        self.context.leave(self.key());
         if let Some(lease) = self.lease.take() {
-            reap::abandon(self, *lease);
+            reap::abandon(self, lease);
         }
         let refusal = match end {
             End::Client => None,
@@ -408,6 +422,11 @@ impl Session {
 
     fn number(&self) -> u64 {
         self.number
+    }
+
+    /// By what its thread knows it.
+    fn key(&self) -> u64 {
+        u64::from(self.id.unsigned_abs())
     }
 
     /// Nothing that a server remembers of this session is its own any more.

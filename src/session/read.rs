@@ -137,7 +137,7 @@ impl Session {
         Ok(())
     }
 
-    async fn run_read(&mut self, mut lease: Leased, survey: &Survey) -> Result<ReadEnd, End> {
+    async fn run_read(&mut self, mut lease: Box<Leased>, survey: &Survey) -> Result<ReadEnd, End> {
         let before = self.queue_read(&mut lease, survey);
         // A clock is asked only where the answer may count.
         let sent = (lease.ways.resort == Resort::Primary).then(now);
@@ -164,7 +164,7 @@ impl Session {
                 self.report(lease.server.identity.node, Trouble::ConnectionLost);
                 if !lease.ways.resort.again(&lost, sent.map_or(Duration::ZERO, |sent| sent.elapsed())) {
                     self.client.input.consume(survey.size);
-                    return self.lose_answer(lease, survey, &lost);
+                    return self.lose_answer(*lease, survey, &lost);
                 }
                 self.context.counters.reruns.add(1);
                 self.lose(lease.server);
@@ -310,7 +310,7 @@ impl Session {
         polled.map(Some)
     }
 
-    fn after_read(&mut self, lease: Leased, survey: &Survey, end: Option<Broken>) -> Result<ReadEnd, End> {
+    fn after_read(&mut self, lease: Box<Leased>, survey: &Survey, end: Option<Broken>) -> Result<ReadEnd, End> {
         let node = lease.server.identity.node;
         let answered = lease.server.expected.is_empty() && lease.quiet() && self.client.output.is_empty();
         match end {
@@ -338,7 +338,7 @@ impl Session {
             }
             Some(Broken::Server(lost)) => {
                 self.report(node, Trouble::ConnectionLost);
-                self.lose_answer(lease, survey, &lost)
+                self.lose_answer(*lease, survey, &lost)
             }
         }
     }
@@ -365,7 +365,7 @@ impl Session {
 
     /// An error that the client does not see: the request runs again. If it is for `stale` statements (SESSIONS R3), the connection
     /// gives them up.
-    async fn hide_failure(&mut self, mut lease: Leased, stale: bool) {
+    async fn hide_failure(&mut self, mut lease: Box<Leased>, stale: bool) {
         self.context.counters.retries.add(1);
         self.control.shown.retries.set(self.control.shown.retries.get().wrapping_add(1));
         let mut undone = Vec::new();

@@ -21,7 +21,7 @@ const CANCELLING: Duration = Duration::from_secs(5);
 
 /// Takes over a lease whose client is gone. PostgreSQL would go on with what it was sent, so that is waited for; a statement that only
 /// reads is cancelled.
-pub(super) fn abandon(session: &mut Session, mut lease: Leased) {
+pub(super) fn abandon(session: &mut Session, mut lease: Box<Leased>) {
     session.pin = None;
     // Whatever of it still comes true, nobody is told of any more.
     session.spread(lease.notes.news);
