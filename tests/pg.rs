@@ -26,5 +26,9 @@ mod random_protocol;
 mod replication;
 #[path = "pg/routing.rs"]
 mod routing;
+#[path = "pg/show.rs"]
+mod show;
 #[path = "pg/vanish.rs"]
 mod vanish;
+#[path = "pg/web.rs"]
+mod web;

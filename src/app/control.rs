@@ -14,6 +14,7 @@ use crate::health::engine::NodeSettings;
 use crate::health::runner::Monitor;
 use crate::net::{self, Listener};
 use crate::support::clock::Duration;
+use crate::web::Web;
 
 use super::data::{Common, ThreadMail};
 use super::failover::{DataThreads, Monitored};
@@ -32,6 +33,7 @@ pub(super) struct Duties {
     pub(super) reader: Dialer,
     pub(super) generation: watch::Receiver<u64>,
     pub(super) listeners: Vec<Listener>,
+    pub(super) web: Option<Web>,
     pub(super) common: Arc<Common>,
     /// Ends the thread when its sender is gone.
     pub(super) end: mpsc::Receiver<()>,
@@ -43,25 +45,16 @@ impl Duties {
     /// Runs until the end is told. Call within the runtime of the control thread.
     pub(super) async fn run(self) {
         let local = LocalSet::new();
-        let Self {
-            failover,
-            pcp,
-            monitor,
-            nodes,
-            prober,
-            loader,
-            reader,
-            generation,
-            listeners,
-            common,
-            mut end,
-            mut deaf,
-        } = self;
+        let Self { failover, pcp, monitor, nodes, prober, loader, reader, generation, .. } = self;
+        let Self { listeners, web, common, mut end, mut deaf, .. } = self;
         let shared = common.global.cluster.clone();
         let accepting: Vec<_> =
             listeners.into_iter().map(|listener| local.spawn_local(accept(listener, common.clone()))).collect();
         local.spawn_local(monitor.run(nodes, prober));
         local.spawn_local(runner::run(failover));
+        if let Some(web) = web {
+            local.spawn_local(web.run());
+        }
         local.spawn_local(loader.run(reader));
         local.spawn_local(crate::pcp::serve(pcp.grow()));
         local.spawn_local(follow(generation, shared, common));

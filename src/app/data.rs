@@ -14,7 +14,7 @@ use crate::backend::{Hub, Mail, Times};
 use crate::cluster::NodeId;
 use crate::net::{DetachedStream, Keepalive, PeerAddr, SocketOptions, Stream};
 use crate::routing::Policy;
-use crate::session::login::{self, Admission, LoginPolicy, Replication};
+use crate::session::login::{self, Admission, LoginPolicy, Replication, Turned};
 use crate::session::{Arrival, Context, DescribeAll, Description, Global, Session, SessionSettings, Stop};
 use crate::sql::{Facts, Fingerprint};
 use crate::support::clock::{Duration, now};
@@ -344,7 +344,11 @@ async fn admit(
     } else {
         Admission::Open
     };
-    let client = match login::log_in(stream, peer, &door, admission).await.ok()? {
+    let arrival = login::log_in(stream, peer, &door, admission).await;
+    if let Err(Turned::Refused | Turned::Unauthorized) = &arrival {
+        context.counters.refused.add(1);
+    }
+    let client = match arrival.ok()? {
         login::Arrival::Cancel(key, mut stream) => {
             common.cancel(&key);
             let _ = stream.shutdown().await;

@@ -4,6 +4,7 @@ mod control;
 mod data;
 pub mod demo;
 mod failover;
+mod listen;
 pub mod log;
 mod parser;
 mod passthrough;
@@ -28,19 +29,16 @@ use crate::config::{self, Settings};
 use crate::failover::engine::Order;
 use crate::health::connection::Dialer;
 use crate::health::{catalogs, runner};
-use crate::net::{Listener, ServerTls, TlsError, bind_tcp, bind_unix};
+use crate::net::{ServerTls, TlsError};
 use crate::pcp::Reloaded;
 use crate::routing::{Policy, PolicyError};
 use crate::session::login::LoginPolicy;
-use crate::session::{Counters, Global, Held, HoldLimits, Pause, SessionSettings, Stop, Texts};
+use crate::session::{Counters, Global, Held, HoldLimits, Pause, SessionSettings, StatementLog, Stop, Texts};
 use crate::support::clock::{self, Duration, now};
 
 use control::Duties;
 use data::{Common, MAILBOX, Secrets, ThreadMail};
 use servers::Servers;
-
-/// Mode of the Unix sockets: who may come in is a matter of `hba_file`.
-const SOCKET_MODE: u32 = 0o777;
 
 /// How long a reload waits for a view without the nodes that it removed.
 const TURNING: Duration = Duration::from_secs(2);
@@ -243,10 +241,7 @@ impl Drop for Running {
 /// # Errors
 /// A file that the settings name cannot be used, or a socket cannot be had.
 pub fn start(settings: Settings) -> Result<Running, Error> {
-    let threads = match settings.listen.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    };
+    let threads = threads(&settings);
     let kept = failover::store(&settings)?;
     let registry = Arc::new(Registry::new(threads));
     let (monitor, health) = runner::channel();
@@ -272,11 +267,10 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
     let (end, end_told) = mpsc::channel(1);
     let (deaf, deaf_told) = mpsc::channel(1);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Start)?;
-    let (listeners, port) = {
-        let _inside = runtime.enter();
-        listen(&settings)?
-    };
+    let inside = runtime.enter();
+    let (listeners, port) = listen::clients(&settings)?;
     let (parts, desk) = failover::parts(&settings, kept, &health, dialer(&servers), &common);
+    drop(inside);
     let (seed, office) = pcp::parts(&settings, &common, desk.orders.clone(), &runtime)?;
     let duties = Duties {
         pcp: seed,
@@ -288,6 +282,7 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
         reader: dialer(&servers),
         generation: health.generation.clone(),
         listeners,
+        web: listen::web(&settings, &common)?,
         common: common.clone(),
         end: end_told,
         deaf: deaf_told,
@@ -311,6 +306,14 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
         port,
         policies: 1,
     })
+}
+
+/// Data threads that these settings ask for.
+fn threads(settings: &Settings) -> usize {
+    match settings.listen.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    }
 }
 
 fn start_threads(
@@ -387,6 +390,16 @@ fn session_settings(settings: &Settings) -> SessionSettings {
         client_idle_limit: settings.listen.client_idle_limit,
         hold: HoldLimits { timeout: settings.failover.hold_timeout, most: settings.failover.max_held },
         monitor: settings.monitor.user.clone(),
+        admins: settings.auth.admin_users.clone(),
+        observers: settings.auth.stats_users.clone(),
+        log_connections: settings.log.of.connections,
+        log: StatementLog {
+            statements: settings.log.of.statements,
+            sample: settings.log.statement_sample,
+            slow: settings.log.slow_statements,
+            hide_literals: settings.log.hide_literals,
+            timed_every: settings.log.timed_every,
+        },
     }
 }
 
@@ -417,38 +430,6 @@ fn login_policy(
         None => None,
     };
     Ok(LoginPolicy { hba, users: users(settings)?, tls, timeout: settings.listen.authentication_timeout, salts, keys })
-}
-
-/// The listening sockets, and the TCP port.
-fn listen(settings: &Settings) -> Result<(Vec<Listener>, u16), Error> {
-    let listen = &settings.listen;
-    let backlog = i32::try_from(listen.backlog).unwrap_or(i32::MAX);
-    let mut listeners = Vec::new();
-    let mut port = 0;
-    for address in &listen.addresses {
-        for address in resolve(address, listen.port)? {
-            let failed = |source| Error::Listen { address: address.to_string(), source };
-            listeners.push(bind_tcp(address, backlog).map_err(failed)?);
-            port = listen.port;
-        }
-    }
-    for directory in &listen.unix_socket_directories {
-        let failed = |source| Error::Listen { address: directory.display().to_string(), source };
-        listeners.push(bind_unix(directory, listen.port, SOCKET_MODE, backlog).map_err(failed)?);
-    }
-    Ok((listeners, port))
-}
-
-fn resolve(address: &str, port: u16) -> Result<Vec<std::net::SocketAddr>, Error> {
-    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
-    if address == "*" {
-        let both: [SocketAddr; 2] = [(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()];
-        return Ok(both.to_vec());
-    }
-    let failed = |source| Error::Listen { address: address.to_owned(), source };
-    let mut found: Vec<_> = (address, port).to_socket_addrs().map_err(failed)?.collect();
-    found.dedup();
-    Ok(found)
 }
 
 /// Runs until a signal ends it: SIGTERM waits for clients to leave, SIGINT for transactions, SIGQUIT for nobody; SIGHUP

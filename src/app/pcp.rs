@@ -17,8 +17,9 @@ use crate::pcp::{Admins, House, Parts, Reloaded, Which};
 use crate::session::Global;
 use crate::support::clock::{self, Duration};
 
+use super::Error;
 use super::data::{Common, ThreadMail};
-use super::{Error, resolve};
+use super::listen::resolve;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 16;

@@ -89,7 +89,12 @@ impl Servers {
         let options = KEEPALIVES.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let params = LoginParams { user: &key.user, database: &key.database, options: &options, replication: None };
         let credentials = self.credentials(&key.user);
-        let done = connect(&target, &params, &credentials, &self.keys, now() + LOGIN).await;
+        let begun = now();
+        let done = connect(&target, &params, &credentials, &self.keys, begun + LOGIN).await;
+        self.cluster.records.note(key.node, |record| match &done {
+            Ok(_) => record.connects.observe(begun.elapsed()),
+            Err(_) => record.connect_failures += 1,
+        });
         done.map_err(|error| {
             tracing::warn!(node = key.node.0, user = %key.user, database = %key.database, %error, "cannot open a server connection");
             OpenError::from(error)

@@ -78,13 +78,18 @@ impl Checks {
 pub struct NodeRecord {
     /// Health checks.
     pub checks: Checks,
-    /// How long each probe took; written by the control thread alone.
+    /// How long each probe took. Written, as all of this, by one thread at a time: who holds the lock.
     pub probes: Arc<Histogram>,
+    /// How long it took to open each server connection, login included.
+    pub connects: Arc<Histogram>,
+    /// Server connections that could not be opened.
+    pub connect_failures: u64,
     /// When its status changed last; none before the first status.
     pub changed: Option<SystemTime>,
 }
 
-/// All nodes. The lock is for people's questions; the control thread takes it a few times per second.
+/// All nodes. The lock is for people's questions; the control thread takes it a few times per second, a data thread when it has opened a
+/// server connection.
 #[derive(Debug, Default)]
 pub struct Records {
     nodes: Mutex<BTreeMap<NodeId, NodeRecord>>,

@@ -9,7 +9,9 @@ use super::problem::Problem;
 use super::raw::Table;
 use super::read::Reader;
 use super::secret::{self, Secret};
-use super::settings::{Auth, HealthCheck, Listen, Log, Monitor, Pcp, Pool, PoolRule, Recovery, Settings, Tls, Web};
+use super::settings::{
+    Auth, HealthCheck, Listen, Log, Logged, Monitor, Pcp, Pool, PoolRule, Recovery, Settings, Tls, Web,
+};
 use super::table::{Presence, Section};
 use super::{build_ha, build_nodes, build_routing};
 
@@ -210,7 +212,12 @@ fn pool_rule(reader: &Reader<'_>) -> PoolRule {
 }
 
 fn auth(build: &Build, reader: Reader<'_>) -> Auth {
-    Auth { hba_file: build.opt_path(&reader, "hba_file"), users_file: build.opt_path(&reader, "users_file") }
+    Auth {
+        hba_file: build.opt_path(&reader, "hba_file"),
+        users_file: build.opt_path(&reader, "users_file"),
+        admin_users: reader.texts("admin_users"),
+        stats_users: reader.texts("stats_users"),
+    }
 }
 
 fn tls(build: &Build, reader: Reader<'_>) -> Tls {
@@ -293,8 +300,11 @@ fn log(reader: Reader<'_>) -> Log {
     Log {
         level: reader.word("level"),
         format: reader.word("format"),
-        statements: reader.flag("statements"),
-        connections: reader.flag("connections"),
+        of: Logged { statements: reader.flag("statements"), connections: reader.flag("connections") },
+        statement_sample: reader.float("statement_sample"),
+        slow_statements: reader.duration("slow_statements"),
+        hide_literals: reader.flag("hide_literals"),
+        timed_every: reader.int("timed_every"),
     }
 }
 

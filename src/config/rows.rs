@@ -77,6 +77,10 @@ rows! {
             "Rules in the form of pg_hba.conf; unset: scram-sha-256 for everyone.";
         users_file: Path, Unset(r#""users.txt""#), NewSessions, "pool_passwd auth_file",
             "Users with their passwords or verifiers, in the form of pool_passwd; should not be readable by others.";
+        admin_users: Texts, Default("[]"), Live, "admin_users",
+            "Who may see the sessions of others in full; superusers and the monitor role may in any case.";
+        stats_users: Texts, Default(r#"["*"]"#), Live, "stats_users",
+            "Who may use SHOW POOL_… and PGPOOL SHOW at all, besides those; \"*\" is everyone.";
     }
     Tls {
         cert: Path, Required(r#""server.crt""#), NewSessions, "ssl_cert", "Certificate chain, PEM.";
@@ -223,7 +227,14 @@ rows! {
     Log {
         level: Choice(&["error", "warn", "info", "debug", "trace"]), Default(r#""info""#), Live, "log_min_messages", "The least that is logged.";
         format: Choice(&["text", "json"]), Default(r#""text""#), Restart, "log_destination log_line_prefix", "For people, or one JSON object per line.";
-        statements: Bool, Default("false"), Live, "log_statement log_per_node_statement", "Log each statement with its server.";
+        statements: Bool, Default("false"), Live, "log_statement log_per_node_statement",
+            "Log each statement with its server, its times and the reason why it went there.";
+        statement_sample: Float(0.0, 1.0), Default("1.0"), Live, "", "That share of them.";
+        slow_statements: Duration(0, DAY), Default(r#""0s""#), Live, "",
+            "Log statements that take as long, whatever the others say; 0s: none.";
+        hide_literals: Bool, Default("false"), Live, "", "Show literals in logged statements as ?.";
+        timed_every: Int(1, 1_000_000), Default("16"), Live, "",
+            "One statement in so many is timed and stands for the others in histograms; each of them while statements are logged.";
         connections: Bool, Default("false"), Live, "log_connections log_disconnections", "Log each client that comes or goes.";
     }
 }

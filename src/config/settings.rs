@@ -181,6 +181,10 @@ pub struct Auth {
     pub hba_file: Option<PathBuf>,
     /// Names with passwords or verifiers.
     pub users_file: Option<PathBuf>,
+    /// See everybody's sessions.
+    pub admin_users: Vec<String>,
+    /// May look; `*` is everyone.
+    pub stats_users: Vec<String>,
 }
 
 /// `[tls]`: what pgherd shows its clients.
@@ -598,6 +602,21 @@ pub struct Log {
     pub level: LogLevel,
     /// See [`LogFormat`].
     pub format: LogFormat,
+    /// What is logged besides events.
+    pub of: Logged,
+    /// The share of statements that is logged, from 0 to 1.
+    pub statement_sample: f64,
+    /// Statements that take as long are logged in any case; zero: none.
+    pub slow_statements: Duration,
+    /// Literals are shown as `?`.
+    pub hide_literals: bool,
+    /// One statement in so many is timed.
+    pub timed_every: u32,
+}
+
+/// What is logged besides events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Logged {
     /// Each statement with its node.
     pub statements: bool,
     /// Each client that comes or goes.

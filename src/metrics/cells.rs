@@ -1,50 +1,10 @@
 //! Memory that one thread writes and a scrape reads. Must not lock, and must not be written by two threads.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Upper bounds of a histogram: 1 µs times a power of two, up to 67 s; one more takes the rest.
 pub const BUCKETS: usize = 27;
-
-/// Only grows. Written by one thread: two would lose counts. Alone on its cache line, so that threads do not wait for
-/// each other's writes.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Counts `amount` more.
-    pub fn add(&self, amount: u64) {
-        bump(&self.0, amount);
-    }
-
-    /// What was counted.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Goes up and down. Written by one thread.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-pub struct Gauge(AtomicI64);
-
-impl Gauge {
-    /// Changes it by `amount`.
-    pub fn add(&self, amount: i64) {
-        self.set(self.get().wrapping_add(amount));
-    }
-
-    /// Sets it.
-    pub fn set(&self, value: i64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    /// What it is.
-    pub fn get(&self) -> i64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// Times, by their order of magnitude. Written by one thread.
 #[derive(Debug)]
@@ -64,13 +24,18 @@ impl Default for Histogram {
 impl Histogram {
     /// Counts one.
     pub fn observe(&self, time: Duration) {
+        self.observe_for(time, 1);
+    }
+
+    /// Counts one that stands for `count` of its like.
+    pub fn observe_for(&self, time: Duration, count: u64) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        bump(&self.counts[bucket(micros)], 1);
-        bump(&self.micros, micros);
+        bump(&self.counts[bucket(micros)], count);
+        bump(&self.micros, micros.saturating_mul(count));
     }
 
     /// Counts per bucket, and the sum in microseconds. A scrape between two writes may see one without the other.
-    pub(super) fn get(&self) -> ([u64; BUCKETS + 1], u64) {
+    pub fn get(&self) -> ([u64; BUCKETS + 1], u64) {
         (std::array::from_fn(|index| self.counts[index].load(Ordering::Relaxed)), self.micros.load(Ordering::Relaxed))
     }
 }

@@ -23,6 +23,7 @@ use super::hold::{Held, HoldLimits};
 use super::pause::Pause;
 use super::prepared::Texts;
 use super::shown::Description;
+use super::timing::StatementLog;
 
 /// Texts whose facts one thread keeps, and their bytes.
 const FACTS: (usize, usize) = (20_000, 16 * 1024 * 1024);
@@ -60,6 +61,14 @@ pub struct SessionSettings {
     pub hold: HoldLimits,
     /// `monitor.user`, who sees everybody's sessions as a superuser does.
     pub monitor: String,
+    /// `[auth] admin_users`, who do too.
+    pub admins: Vec<String>,
+    /// `[auth] stats_users`, who may look at what is nobody's own; `*` is everyone.
+    pub observers: Vec<String>,
+    /// How statements are logged and timed.
+    pub log: StatementLog,
+    /// Clients that come and go are logged.
+    pub log_connections: bool,
 }
 
 /// What the process's threads share.
@@ -173,6 +182,10 @@ pub struct Context {
     pub(super) greetings: RefCell<HashMap<(Arc<str>, Arc<str>, u64), Greeting>>,
     pub(super) sessions: RefCell<HashMap<u64, Rc<Control>>>,
     pub(super) fences: Fences,
+    /// Requests until the next one that is timed.
+    pub(super) until_timed: Cell<u32>,
+    /// One in so many is timed.
+    pub(super) timed_every: Cell<u32>,
     /// The time, as of the last housekeeping.
     pub(super) tick: Cell<Instant>,
     random: Cell<u64>,
@@ -189,7 +202,6 @@ impl Context {
             global,
             counters,
             policy: RefCell::new(Rc::new(policy)),
-            settings: RefCell::new(Rc::new(settings)),
             facts: RefCell::new(Cache::new(FACTS.0, FACTS.1)),
             opaque: Rc::new(Facts::opaque()),
             memory: RefCell::new(Memory::new(REFUSALS.0, REFUSALS.1)),
@@ -197,8 +209,11 @@ impl Context {
             greetings: RefCell::default(),
             sessions: RefCell::default(),
             fences: Fences::default(),
+            until_timed: Cell::new(1),
+            timed_every: Cell::new(settings.log.every()),
             tick: Cell::new(now()),
             random: Cell::new(seed),
+            settings: RefCell::new(Rc::new(settings)),
         })
     }
 
@@ -213,6 +228,8 @@ impl Context {
         }
         let (idle_timeout, max_lifetime) = (settings.pool.idle_timeout, settings.pool.max_lifetime);
         self.hub.times.set(Times { idle_timeout, max_lifetime });
+        self.timed_every.set(settings.log.every());
+        self.until_timed.set(1);
         *self.policy.borrow_mut() = Rc::new(policy);
         *self.settings.borrow_mut() = Rc::new(settings);
         self.who.borrow_mut().clear();
@@ -289,9 +306,16 @@ impl Context {
         Some(pool)
     }
 
-    /// Is that the role that pgherd itself uses?
-    pub(super) fn is_monitor(&self, user: &str) -> bool {
-        self.settings.borrow().monitor == user
+    /// May that user see what is other users' own?
+    pub(super) fn is_admin(&self, user: &str) -> bool {
+        let settings = self.settings.borrow();
+        settings.monitor == user || settings.admins.iter().any(|admin| admin == user)
+    }
+
+    /// May that user look at what is nobody's own?
+    pub(super) fn is_observer(&self, user: &str) -> bool {
+        let settings = self.settings.borrow();
+        settings.observers.iter().any(|observer| observer == "*" || observer == user)
     }
 
     /// Most sessions of a login that may keep a connection (SESSIONS R5).

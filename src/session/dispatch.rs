@@ -4,6 +4,7 @@
 use crate::backend::Expect;
 use crate::cluster::{NodeId, Trouble};
 use crate::config::PoolMode;
+use crate::routing::Reason;
 use crate::sql::{Effect, Facts, Kind};
 use crate::support::clock::now;
 use crate::wire::{TxStatus, front, sqlstate, write};
@@ -12,7 +13,7 @@ use super::block::{self, Block, Deferred};
 use super::hold::{Wait, Way};
 use super::lease::{Leased, NoLease, SetupError};
 use super::local::{Answer, Refusal, fail_block};
-use super::look::Where;
+use super::look::{Looked, Where};
 use super::read::ReadEnd;
 use super::survey::Survey;
 use super::{End, Session, Skip};
@@ -40,12 +41,18 @@ impl Session {
             self.refuse(&survey, &refusal);
             return Ok(());
         }
+        if let Some(looked) = survey.single().filter(|looked| looked.facts.kind == Kind::Admin && survey.executes == 1)
+            && let [Effect::Admin { words }] = &looked.facts.effects[..]
+        {
+            Box::pin(self.gather(words)).await;
+        }
         if let Some(answer) = self.answered_here(&survey) {
             match answer {
                 Ok(answer) => self.answer(&survey, &answer),
                 Err(refusal) => self.refuse(&survey, &refusal),
             }
             self.context.counters.local.add(1);
+            self.not_timed();
             return Ok(());
         }
         if let Some(refusal) = survey.statements.iter().find_map(|looked| self.refusal(&looked.facts, None)) {
@@ -68,7 +75,12 @@ impl Session {
         {
             return Some(Ok(Answer::Empty));
         }
-        let looked = survey.single().filter(|_| survey.executes == 1).cloned();
+        // Pgherd's own statements can be described before they are executed.
+        let once = |looked: &&Looked| match survey.executes {
+            0 => looked.facts.kind == Kind::Admin,
+            executes => executes == 1,
+        };
+        let looked = survey.single().filter(once).cloned();
         let looked = looked.filter(|looked| !looked.facts.effects.is_empty() && self.is_lone(survey));
         let Some(looked) = looked else {
             return matches!(self.block, Block::Lost { .. }).then(|| Err(Refusal::failed_block()));
@@ -89,6 +101,7 @@ impl Session {
             (Block::None, [Effect::Deallocate { name: None }]) if facts.statements == 1 => {
                 Some(Ok(Answer::Tag("DEALLOCATE ALL")))
             }
+            (_, [Effect::Admin { words }]) if survey.executes == 0 => Some(self.describe_admin(words)),
             _ => self.local_answer(&looked),
         }
     }
@@ -134,17 +147,34 @@ impl Session {
             Block::Deferred(deferred) => !deferred.reads || survey.statements.iter().any(|looked| looked.binds_block()),
             Block::Failed(_) | Block::Lost { .. } => true,
         };
+        let mut why = match survey.statements.first() {
+            Some(_) if blocked => Reason::BlockBound,
+            Some(looked) => looked.verdict.verdict.reason,
+            None => Reason::Opaque,
+        };
         while !blocked && survey.reads() {
             let node = match self.place(survey, &avoid) {
-                Where::Primary => break,
-                Where::Standby(node) => node,
+                (Where::Primary, reason) => {
+                    why = reason;
+                    break;
+                }
+                (Where::Standby(node), reason) => {
+                    why = reason;
+                    node
+                }
             };
+            self.goes(why);
             match self.read_on(node, survey).await? {
-                ReadEnd::Done => return Ok(()),
+                ReadEnd::Done => {
+                    self.context.counters.routed.standby(why).add(1);
+                    return Ok(());
+                }
                 ReadEnd::Primary => break,
                 ReadEnd::Elsewhere => avoid.push(node),
             }
         }
+        self.context.counters.routed.primary(why).add(1);
+        self.goes(why);
         if survey.reads() && matches!(self.block, Block::None) && self.who.limits.mode != PoolMode::Session {
             return self.read_on_primary(survey).await;
         }
@@ -252,7 +282,10 @@ impl Session {
                 self.give_back(server);
                 Err(NoLease::Refused(Refusal::cancelled()))
             }
-            Ok(()) => Ok(Leased::new(server)),
+            Ok(()) => {
+                self.has_server(node);
+                Ok(Leased::new(server))
+            }
             Err(SetupError::Refused(refusal)) => {
                 self.give_back(server);
                 Err(NoLease::Refused(refusal))

@@ -164,6 +164,7 @@ impl Session {
         }
         let at = lease.down.pass;
         if header.tag == back::ERROR {
+            self.count_fault(lease, header);
             // The session outlives its server: the client gets an error of its own (SESSIONS R20).
             last_words(lease, header)?;
         }
@@ -213,6 +214,17 @@ impl Session {
         }
         self.set_told(lease.server.reported.clone());
         Fate::Forward
+    }
+
+    /// What a server raises is counted by its severity.
+    fn count_fault(&self, lease: &Leased, header: Header) {
+        let faults = &self.context.counters.node(lease.server.identity.node).faults;
+        let count = match error_at_front(lease, header).severity {
+            b"PANIC" => &faults.panics,
+            b"FATAL" => &faults.fatals,
+            _ => &faults.errors,
+        };
+        count.add(1);
     }
 
     /// Errors that say something about our own bookkeeping.

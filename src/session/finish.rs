@@ -143,6 +143,7 @@ impl Session {
                 lease.notes.news = Flags::NONE;
             }
         }
+        self.ends_timed(lease);
     }
 
     /// Tells other sessions, of this thread and others, what statements with these flags may have changed.
@@ -322,6 +323,7 @@ impl Session {
     /// Notes a statement that is about to be sent, and sends ahead of it what it needs.
     pub(super) fn before_statement(&mut self, lease: &mut Leased, looked: &Looked) {
         let facts = &looked.facts;
+        self.sends(lease.server.identity.node, looked);
         hide_sequences(lease, looked);
         lease.notes.add(facts, looked.verdict.flags());
         if lease.ways.unsettled == 0 && changes_settings(facts) {

@@ -1,6 +1,8 @@
 //! What is answered here in a server's place: refusals, deferred BEGIN, empty blocks, statements about the session's own
 //! bookkeeping. Must not talk to a server.
 
+use std::borrow::Cow;
+
 use crate::sql::{Effect, Facts};
 use crate::wire::write::{self, Severity};
 use crate::wire::{TxStatus, back, front, sqlstate};
@@ -59,11 +61,9 @@ pub(super) enum Answer {
     /// Rows of text.
     Rows {
         /// Column names.
-        columns: Vec<&'static str>,
+        columns: Vec<Cow<'static, str>>,
         /// Values.
         rows: Vec<Vec<Option<String>>>,
-        /// CommandComplete's tag.
-        tag: &'static str,
     },
 }
 
@@ -71,7 +71,10 @@ impl Answer {
     /// RowDescription or NoData.
     fn describe(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Rows { columns, .. } => crate::wire::answer::row_description(out, columns),
+            Self::Rows { columns, .. } => {
+                let columns: Vec<&str> = columns.iter().map(|name| &**name).collect();
+                crate::wire::answer::row_description(out, &columns);
+            }
             _ => write::empty(out, back::NO_DATA),
         }
     }
@@ -80,11 +83,11 @@ impl Answer {
         match self {
             Self::Tag(tag) => write::complete(out, tag),
             Self::Empty => write::empty(out, back::EMPTY_QUERY),
-            Self::Rows { rows, tag, .. } => {
+            Self::Rows { rows, .. } => {
                 for row in rows {
                     crate::wire::answer::data_row(out, row.iter().map(Option::as_deref));
                 }
-                write::complete(out, tag);
+                write::complete(out, &format!("SELECT {}", rows.len()));
             }
         }
     }

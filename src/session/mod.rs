@@ -35,6 +35,7 @@ mod reap;
 mod relay;
 mod shown;
 mod survey;
+mod timing;
 mod upstream;
 
 use std::rc::Rc;
@@ -50,11 +51,12 @@ use crate::wire::write::Severity;
 
 pub use context::{CancelServer, Cancelling, Context, DescribeAll, Describing, Global, LongText, SessionSettings, Who};
 pub use control::{Control, Stop};
-pub use counters::{Count, Counters};
+pub use counters::{Count, Counters, Faults, NodeCounts, Phases, Routed, Times};
 pub use hold::{Held, HoldLimits};
 pub use pause::Pause;
 pub use prepared::Texts;
 pub use shown::{Description, Doing};
+pub use timing::{StatementLog, StatementStats, Statements, top};
 
 use block::Block;
 use client::Client;
@@ -158,6 +160,10 @@ pub struct Session {
     habits: Habits,
     /// The sessions of all threads, for the statement at the front of the input that asks for them.
     gathered: Option<Vec<Description>>,
+    /// The request under way, if it is timed.
+    timed: Option<Box<timing::Timed>>,
+    /// What PGPOOL SET has changed for this session.
+    own: admin::Own,
     /// Bytes of a message that nobody wants and that have not come yet.
     discard: usize,
     skip: Skip,
@@ -217,6 +223,8 @@ impl Session {
             held_since: None,
             habits: Habits::default(),
             gathered: None,
+            timed: None,
+            own: admin::Own::default(),
             discard: 0,
             skip: Skip::Nothing,
             base: base.clone(),
@@ -230,7 +238,10 @@ impl Session {
     pub async fn open(mut self: Box<Self>, secret: Vec<u8>) -> Option<Box<Self>> {
         self.context.enter(self.key(), self.control.clone());
         match self.greet(&secret).await {
-            Ok(()) => Some(self),
+            Ok(()) => {
+                self.log_arrival();
+                Some(self)
+            }
             Err(end) => {
                 self.close(end).await;
                 None
@@ -243,6 +254,27 @@ impl Session {
     pub async fn run(mut self: Box<Self>) {
         let end = self.serve().await;
         Box::pin(self.close(end)).await;
+    }
+
+    fn log_arrival(&self) {
+        if self.context.settings.borrow().log_connections {
+            let (user, database, client) = (&*self.who.user, &*self.who.database, self.control.shown.peer());
+            tracing::info!(event = "connected", session = self.id, user, database, %client, "a client has logged in");
+        }
+    }
+
+    fn log_end(&self, end: &End) {
+        if self.context.settings.borrow().log_connections {
+            let (user, database, client) = (&*self.who.user, &*self.who.database, self.control.shown.peer());
+            let seconds = self.control.since.elapsed().as_secs_f64();
+            let why = match end {
+                End::Client => "the client has left".to_owned(),
+                End::Fault(fault) => fault.to_string(),
+                End::Stopped => "pgherd stops".to_owned(),
+                End::Fatal(refusal) => refusal.message.clone(),
+            };
+            tracing::info!(event = "disconnected", session = self.id, user, database, %client, seconds, "{why}");
+        }
     }
 
     async fn serve(&mut self) -> End {
@@ -315,6 +347,8 @@ impl Session {
             match self.next_header() {
                 Ok(true) => {
                     self.control.busy();
+                    self.not_timed();
+                    self.begins();
                     self.show(Doing::Active);
                     return Poll::Ready(Ok(()));
                 }
@@ -403,6 +437,7 @@ impl Session {
     /// The last words, and what becomes of a lease that was kept.
     async fn close(&mut self, end: End) {
         self.context.leave(self.key());
+        self.log_end(&end);
         if let Some(lease) = self.lease.take() {
             reap::abandon(self, lease);
         }

@@ -2,6 +2,7 @@
 //! one that the server has or gets (SESSIONS R3). Must not read from the server.
 
 use crate::backend::{Expect, Lost, Made, Server, StatementKey, is_statement_name, setup, statement_name};
+use crate::sql::Kind;
 use crate::wire::{TxStatus, back, front, write};
 
 use super::Session;
@@ -36,11 +37,20 @@ impl Session {
         };
         let looked = self.look(parse.text);
         hide_sequences(lease, &looked);
+        let instead = if looked.facts.kind == Kind::Admin { self.stand_in(&looked.facts) } else { None };
+        if let Some(tail) = &instead
+            && parse.name.is_empty()
+        {
+            self.expect_unnamed(lease, tail, looked.facts);
+            return write_parse(&mut lease.server.output, "", tail);
+        }
         if parse.name.is_empty() {
             self.expect_unnamed(lease, parse.tail, looked.facts);
             return frame(&mut lease.server.output, front::PARSE, body);
         }
-        let prepared = self.prepared_now(lease.ways.unsettled, parse.tail, looked.facts);
+        let tail = instead.as_deref().unwrap_or(parse.tail);
+        let parse = Parse { tail, ..parse };
+        let prepared = self.prepared_now(lease.ways.unsettled, tail, looked.facts);
         if self.prepared_named(parse.name).is_some() {
             return self.parse_again(lease, parse, &prepared);
         }
@@ -96,6 +106,12 @@ impl Session {
             // What another session prepared under a name of ours is nobody else's.
             return is_statement_name(name).then(|| format!("{}?", String::from_utf8_lossy(name)));
         };
+        if prepared.facts.kind == Kind::Admin
+            && let Some(tail) = self.stand_in(&prepared.facts)
+        {
+            let now = self.prepared_now(lease.ways.unsettled, &tail, prepared.facts);
+            return Some(statement_name(self.provide(lease, &now)));
+        }
         Some(statement_name(self.provide(lease, &prepared)))
     }
 
@@ -162,7 +178,9 @@ impl Session {
             lease.server.expected.push(Expect::Close { hide: true, undo: None });
             return;
         };
-        write_parse(&mut lease.server.output, "", &unnamed.tail);
+        let admin = unnamed.facts.as_ref().filter(|facts| facts.kind == Kind::Admin).cloned();
+        let instead = admin.and_then(|facts| self.stand_in(&facts));
+        write_parse(&mut lease.server.output, "", instead.as_deref().unwrap_or(&unnamed.tail));
         lease.server.unnamed = unnamed.token;
         lease.undo(Expect::Unnamed { hide: true, undo: Box::new(Change::default()) }, self);
     }

@@ -14,12 +14,12 @@ const MOST_STANDBYS: usize = 16;
 
 impl Session {
     /// Where a request that standbys may answer goes. Nodes in `avoid` have failed it already.
-    pub(super) fn place(&mut self, survey: &Survey, avoid: &[NodeId]) -> Where {
+    pub(super) fn place(&mut self, survey: &Survey, avoid: &[NodeId]) -> (Where, Reason) {
         let (place, reason) = self.place_and_reason(survey, avoid);
         if reason == Reason::Consistency {
             self.context.counters.kept.add(1);
         }
-        place
+        (place, reason)
     }
 
     /// As [`place`](Self::place), with the reason.

@@ -120,6 +120,7 @@ impl Session {
                 return Ok(ReadEnd::Elsewhere);
             }
         }
+        self.has_server(node);
         let mut lease = Leased::new(server);
         lease.ways.masked = !matches!(self.block, Block::None);
         self.run_read(lease, survey).await
@@ -138,6 +139,7 @@ impl Session {
     }
 
     async fn run_read(&mut self, mut lease: Box<Leased>, survey: &Survey) -> Result<ReadEnd, End> {
+        self.sends_read(&lease, survey);
         let before = self.queue_read(&mut lease, survey);
         // A clock is asked only where the answer may count.
         let sent = (lease.ways.resort == Resort::Primary).then(now);

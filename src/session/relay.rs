@@ -141,7 +141,12 @@ impl Session {
         }
         let buffers = &self.context.hub.buffers;
         match self.client.poll_fill(cx, buffers) {
-            Poll::Ready(Ok(count)) if count > 0 => Poll::Ready(Ok(())),
+            Poll::Ready(Ok(count)) if count > 0 => {
+                if lease.server.expected.is_empty() {
+                    self.begins();
+                }
+                Poll::Ready(Ok(()))
+            }
             Poll::Ready(_) => Poll::Ready(Err(RelayEnd::Gone)),
             Poll::Pending => Poll::Pending,
         }

@@ -120,6 +120,10 @@ impl Shown {
         }
     }
 
+    pub(super) fn peer(&self) -> PeerAddr {
+        self.peer
+    }
+
     /// `now` may be a little old.
     pub(super) fn does(&self, doing: Doing, now: Instant) {
         if self.doing.replace(doing) != doing {

@@ -245,6 +245,7 @@ impl Session {
             self.refuse_in_lease(lease, &refusal);
             return None;
         }
+        self.says(text);
         self.before_statement(lease, &looked);
         lease.may_forget(&looked.facts);
         lease.executes();
@@ -294,6 +295,7 @@ impl Session {
         match &facts {
             Some(facts) => {
                 let looked = self.judge(facts.clone());
+                self.says_bound(name);
                 self.before_statement(lease, &looked);
             }
             None => lease.notes.unread(),

@@ -2,7 +2,7 @@
 
 use super::draft::Draft;
 use super::statement::{self, Statement};
-use super::{Effect, Facts, Flags, Kind, LexMode, Name, calls, control, fingerprint, parse, settings, utility};
+use super::{Effect, Facts, Flags, Kind, LexMode, Name, Verb, calls, control, fingerprint, parse, settings, utility};
 
 /// Longest text, in bytes, that a data thread may give to [`analyze`] (SESSIONS R14).
 pub const INLINE_TEXT: usize = 2 * 1024;
@@ -37,6 +37,7 @@ fn facts(text: &[u8], mode: LexMode, deep: bool) -> Facts {
     let hint = if hint { Flags::NO_LOAD_BALANCE } else { Flags::NONE };
     let statements = statement::split(text, &tokens);
     let count = u16::try_from(statements.len()).unwrap_or(u16::MAX);
+    let first = statements.first().and_then(|st| st.name(0)).unwrap_or_default();
     let mut drafts = statements.into_iter().map(|st| draft(st, deep));
     let mut whole = drafts.next().unwrap_or_else(|| Draft::new(Kind::Empty, Flags::NONE));
     drafts.for_each(|next| whole.append(next));
@@ -44,6 +45,7 @@ fn facts(text: &[u8], mode: LexMode, deep: bool) -> Facts {
         whole.flags = whole.flags.without(Flags::READ);
     }
     let mut facts = finish(whole, hint, count);
+    facts.verb = Verb::of(facts.kind, &first);
     facts.fingerprint = fingerprint(text, mode).fingerprint;
     facts
 }
@@ -56,6 +58,7 @@ fn finish(mut draft: Draft, more: Flags, statements: u16) -> Facts {
     Facts {
         fingerprint: super::Fingerprint(0),
         kind: draft.kind,
+        verb: Verb::Other,
         flags: draft.flags.with(more),
         statements,
         effects: draft.effects.into(),

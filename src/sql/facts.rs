@@ -49,6 +49,48 @@ pub enum Kind {
     Opaque,
 }
 
+/// What a text is counted as, by its first statement. In the order of pgpool-II's `SHOW POOL_BACKEND_STATS`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Verb {
+    /// SELECT, VALUES, TABLE, WITH … SELECT.
+    Select,
+    /// INSERT.
+    Insert,
+    /// UPDATE.
+    Update,
+    /// DELETE.
+    Delete,
+    /// CREATE, ALTER, DROP, TRUNCATE, GRANT and the like.
+    Ddl,
+    /// Everything else, and what was not read.
+    #[default]
+    Other,
+}
+
+impl Verb {
+    /// Every one, in order.
+    pub const ALL: [Self; 6] = [Self::Select, Self::Insert, Self::Update, Self::Delete, Self::Ddl, Self::Other];
+
+    /// A stable name for metrics.
+    pub fn name(self) -> &'static str {
+        ["select", "insert", "update", "delete", "ddl", "other"][self as usize]
+    }
+
+    /// Of a text of that kind whose first word, in lower case, is `first`.
+    pub(super) fn of(kind: Kind, first: &str) -> Self {
+        match (kind, first) {
+            (Kind::Select, _) => Self::Select,
+            (_, "insert") => Self::Insert,
+            (_, "update") => Self::Update,
+            (_, "delete") => Self::Delete,
+            (_, "create" | "alter" | "drop" | "truncate" | "grant" | "revoke" | "comment" | "reindex" | "refresh") => {
+                Self::Ddl
+            }
+            _ => Self::Other,
+        }
+    }
+}
+
 /// Properties of a text, a set of bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Flags(pub u32);
@@ -249,6 +291,8 @@ pub struct Facts {
     pub fingerprint: Fingerprint,
     /// Kind of the only statement; [`Kind::Several`] for more than one.
     pub kind: Kind,
+    /// What it is counted as.
+    pub verb: Verb,
     /// Union over all statements of the text.
     pub flags: Flags,
     /// Non-empty statements in the text, capped at 65 535.
@@ -276,6 +320,7 @@ impl Facts {
         Self {
             fingerprint: Fingerprint(0),
             kind: Kind::Opaque,
+            verb: Verb::Other,
             flags: Flags::OPAQUE.with(Flags::WRITES),
             statements: 1,
             effects: Box::default(),

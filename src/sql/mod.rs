@@ -14,11 +14,13 @@ mod fingerprint;
 pub mod lexer;
 mod parse;
 mod settings;
+mod shape;
 mod siphash;
 mod statement;
 mod utility;
 
 pub use analyze::{HELPER_STACK, HELPER_TEXT, INLINE_TEXT, analyze, analyze_each, analyze_lexer_only};
 pub use cache::{Cache, Entry, VerdictKey};
-pub use facts::{Effect, Facts, Fingerprint, Flags, Isolation, Kind, LexMode, Modes, Name, name_hash};
+pub use facts::{Effect, Facts, Fingerprint, Flags, Isolation, Kind, LexMode, Modes, Name, Verb, name_hash};
 pub use fingerprint::{Scan, begins_now, fingerprint};
+pub use shape::without_literals;

@@ -1,1 +1,141 @@
-//! To be written.
+//! HTTP for machines: metrics, health, and the paths by which load balancers ask Patroni. Runs on the control thread, off unless
+//! configured; knows who may be asked, and reads what is published. Must not change anything, nor wait for a data thread.
+
+mod answer;
+mod metrics;
+mod patroni;
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Semaphore;
+
+use crate::metrics::Format;
+use crate::session::Global;
+use crate::support::clock::{Duration, Instant, now};
+
+use answer::Reply;
+
+/// Connections at a time; more are closed at once.
+const CONNECTIONS: usize = 64;
+/// How long a client may take to send the head of a request, the pause between two of them included.
+const HEAD: Duration = Duration::from_secs(60);
+/// Bytes of a request that are read ahead.
+const AHEAD: usize = 16 * 1024;
+/// Longest life of a connection.
+const LIFE: Duration = Duration::from_secs(3_600);
+/// For so long a page is good for the next who asks for it: ten pages a second are made at the most.
+const FRESH: Duration = Duration::from_millis(100);
+
+/// What can be told.
+pub struct Source {
+    /// What the threads share.
+    pub global: Arc<Global>,
+    /// Clients that are connected, and how many may be.
+    pub clients: Box<dyn Fn() -> (usize, usize) + Send + Sync>,
+    /// pgherd is about to end.
+    pub stopping: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+/// The server.
+pub struct Web {
+    listener: TcpListener,
+    source: Source,
+}
+
+/// The newest page of a format.
+type Kept = RefCell<Option<(Instant, Format, Bytes)>>;
+
+impl Web {
+    /// Listens at `address`.
+    ///
+    /// # Errors
+    /// The socket cannot be had.
+    pub fn bind(address: SocketAddr, source: Source) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener, source })
+    }
+
+    /// Serves until it is dropped. Within a `LocalSet`.
+    pub async fn run(self) {
+        let listener = match tokio::net::TcpListener::from_std(self.listener) {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(event = "web_failed", %error, "no metrics: the socket cannot be used"),
+        };
+        let (source, kept): (_, Rc<Kept>) = (Rc::new(self.source), Rc::default());
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                tokio::time::sleep(FRESH).await;
+                continue;
+            };
+            let Ok(place) = places.clone().try_acquire_owned() else { continue };
+            let (source, kept) = (source.clone(), kept.clone());
+            tokio::task::spawn_local(async move {
+                let service = service_fn(move |request| {
+                    let response = respond(&source, &kept, &request);
+                    async move { Ok::<_, Infallible>(response) }
+                });
+                let mut builder = http1::Builder::new();
+                builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(AHEAD).half_close(true);
+                // However it ends: the client has its answer, or is gone.
+                let _ = tokio::time::timeout(LIFE, builder.serve_connection(TokioIo::new(stream), service)).await;
+                drop(place);
+            });
+        }
+    }
+}
+
+fn respond(source: &Source, kept: &Kept, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+    let reply = match *request.method() {
+        Method::GET | Method::HEAD | Method::OPTIONS if path == "/metrics" => metrics_page(source, kept, request),
+        Method::GET | Method::HEAD | Method::OPTIONS => {
+            let shown = answer::Shown {
+                view: &source.global.cluster.view(),
+                settings: &source.global.settings.load(),
+                stopping: (source.stopping)(),
+            };
+            answer::to(path, query, &shown)
+        }
+        _ => Reply::text(405, "only GET, HEAD and OPTIONS\n"),
+    };
+    // HEAD is answered by hyper without the body; its length stays.
+    let mut response = Response::new(Full::new(reply.body));
+    *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(reply.kind));
+    headers.insert(CACHE_CONTROL, hyper::header::HeaderValue::from_static("no-store"));
+    if reply.status == 405 {
+        headers.insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD, OPTIONS"));
+    }
+    response
+}
+
+fn metrics_page(source: &Source, kept: &Kept, request: &Request<Incoming>) -> Reply {
+    let accepts = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let format =
+        if accepts.contains("application/openmetrics-text") { Format::OpenMetrics } else { Format::Prometheus };
+    let fresh = kept
+        .borrow()
+        .as_ref()
+        .filter(|(at, of, _)| *of == format && at.elapsed() < FRESH)
+        .map(|(.., page)| page.clone());
+    let body = fresh.unwrap_or_else(|| {
+        let page = Bytes::from(metrics::page(source, format));
+        *kept.borrow_mut() = Some((now(), format, page.clone()));
+        page
+    });
+    Reply { status: 200, kind: format.content_type(), body }
+}

@@ -39,6 +39,8 @@ pub struct Options {
     pub hba: String,
     /// `users_file`.
     pub users: String,
+    /// More lines for `[auth]`, and more sections behind it.
+    pub auth: String,
 }
 
 impl Default for Options {
@@ -55,6 +57,7 @@ impl Default for Options {
             hba: "local all all trust\nhost all all 127.0.0.1/32 trust\nhost replication all 127.0.0.1/32 trust\n"
                 .into(),
             users: String::new(),
+            auth: String::new(),
         }
     }
 }
@@ -221,11 +224,11 @@ impl Drop for Proxy {
 
 /// The text of `pgherd.toml`.
 fn configuration(cluster: &Cluster, options: &Options, port: u16) -> String {
-    let Options { mode, size, listen, pool, routing, .. } = options;
+    let Options { mode, size, listen, pool, routing, auth, .. } = options;
     let mut text = format!(
         "[listen]\naddresses = [\"127.0.0.1\"]\nport = {port}\n{listen}\n\
          [pool]\nmode = \"{mode}\"\nsize = {size}\n{pool}\n\
-         [auth]\nhba_file = \"hba.conf\"\nusers_file = \"users\"\n\
+         [auth]\nhba_file = \"hba.conf\"\nusers_file = \"users\"\n{auth}\n\
          [monitor]\nuser = \"postgres\"\ndatabase = \"postgres\"\n\
          [routing]\n{routing}\n\
          [health_check]\nperiod = \"500ms\"\n"

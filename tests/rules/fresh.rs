@@ -394,7 +394,7 @@ fn r07_a_new_epoch_voids_old_samples() {
     wait_for_catalog(&mut client);
     eventually("it reads on a standby", || ran_on_standby(&cluster, &mut client, "SELECT here()"));
     let epoch = |client: &mut RawClient| {
-        let nodes = table(&run(client, "SHOW POOL_NODES"));
+        let nodes = table(&run(client, "PGPOOL SHOW NODES"));
         nodes[0]["epoch"].parse::<u64>().expect("a number")
     };
     let before = epoch(&mut client);

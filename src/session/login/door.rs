@@ -120,7 +120,7 @@ impl Door {
     }
 
     async fn tell(&mut self, sqlstate: &str, message: &str, detail: &str) {
-        tracing::warn!(peer = %self.peer, who = self.who, sqlstate, reason = detail, "connection refused");
+        tracing::warn!(event = "login_refused", peer = %self.peer, who = self.who, sqlstate, reason = detail, "connection refused");
         let Some(stream) = &mut self.stream else { return };
         let mut bytes = Vec::new();
         error(&mut bytes, Severity::Fatal, sqlstate, message, None);
