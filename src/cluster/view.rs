@@ -101,6 +101,22 @@ impl ClusterView {
         if self.primary == Some(id) { "primary" } else { "standby" }
     }
 
+    /// `pg_stat_replication.sync_state` of a standby of that application name, as far as the primary's setting alone tells it.
+    pub fn sync_state(&self, name: &str) -> &'static str {
+        let setting = self.synchronous.trim();
+        let (head, list) = setting.split_once('(').unwrap_or(("", setting));
+        let names = list.trim_end_matches(')').split(',').map(|name| name.trim().trim_matches('"'));
+        let place = names.clone().position(|known| known == "*" || known.eq_ignore_ascii_case(name));
+        let head = head.trim().to_ascii_lowercase();
+        let count = head.split_whitespace().next_back().and_then(|count| count.parse::<usize>().ok()).unwrap_or(1);
+        match place {
+            Some(_) if head.starts_with("any") => "quorum",
+            Some(place) if place < count => "sync",
+            Some(_) => "potential",
+            None => "async",
+        }
+    }
+
     /// A node's share of the reads, from 0 to 1.
     pub fn share(&self, id: NodeId) -> f64 {
         let total: f64 = self.nodes.iter().map(|node| node.weight).sum();
@@ -115,5 +131,27 @@ impl ClusterView {
     /// Standbys that may be used now.
     pub fn usable_standbys(&self) -> impl Iterator<Item = &NodeView> {
         self.nodes.iter().filter(|node| node.usable() && Some(node.id) != self.primary && node.role == Role::Standby)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sync_state_follows_the_setting() {
+        for (setting, name, state) in [
+            ("", "a", "async"),
+            ("a", "a", "sync"),
+            ("a, b", "b", "potential"),
+            ("FIRST 2 (a, \"B\", c)", "b", "sync"),
+            ("2 (a, b, c)", "c", "potential"),
+            ("ANY 1 (a, b)", "b", "quorum"),
+            ("any 1 (a, b)", "c", "async"),
+            ("*", "c", "sync"),
+        ] {
+            let view = ClusterView { synchronous: setting.into(), ..ClusterView::empty() };
+            assert_eq!(view.sync_state(name), state, "{setting} {name}");
+        }
     }
 }

@@ -75,7 +75,7 @@ impl<'a> Told<'a> {
 
     /// By the names that the primary waits for.
     fn sync_state(&self) -> &'static str {
-        if self.streams() { sync_state(&self.view.synchronous, &self.node.application_name) } else { "" }
+        if self.streams() { self.view.sync_state(&self.node.application_name) } else { "" }
     }
 
     /// The fields of `i NodeInfo`. From 4.4 on they say whether the delay is in bytes or, `by_time`, in microseconds.
@@ -191,22 +191,6 @@ pub(super) fn find(nodes: &[Node], id: NodeId) -> Option<&Node> {
     nodes.iter().find(|node| node.id == id)
 }
 
-/// `pg_stat_replication.sync_state` of a standby of that name, as far as the primary's setting alone tells it.
-fn sync_state(setting: &str, name: &str) -> &'static str {
-    let setting = setting.trim();
-    let (head, list) = setting.split_once('(').unwrap_or(("", setting));
-    let names = list.trim_end_matches(')').split(',').map(|name| name.trim().trim_matches('"'));
-    let place = names.clone().position(|known| known == "*" || known.eq_ignore_ascii_case(name));
-    let head = head.trim().to_ascii_lowercase();
-    let count = head.split_whitespace().next_back().and_then(|count| count.parse::<usize>().ok()).unwrap_or(1);
-    match place {
-        Some(_) if head.starts_with("any") => "quorum",
-        Some(place) if place < count => "sync",
-        Some(_) => "potential",
-        None => "async",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,21 +252,5 @@ mod tests {
         let fields = told.node_info(PcpLayout::V43, true);
         assert_eq!((fields[2].as_str(), fields[4].as_str(), fields[7].as_str()), ("3", "unknown", "unknown"));
         assert_eq!(told.json()["status"], "unknown");
-    }
-
-    #[test]
-    fn sync_state_follows_the_setting() {
-        for (setting, name, state) in [
-            ("", "a", "async"),
-            ("a", "a", "sync"),
-            ("a, b", "b", "potential"),
-            ("FIRST 2 (a, \"B\", c)", "b", "sync"),
-            ("2 (a, b, c)", "c", "potential"),
-            ("ANY 1 (a, b)", "b", "quorum"),
-            ("any 1 (a, b)", "c", "async"),
-            ("*", "c", "sync"),
-        ] {
-            assert_eq!(sync_state(setting, name), state, "{setting} {name}");
-        }
     }
 }

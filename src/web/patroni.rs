@@ -77,19 +77,17 @@ impl Asks {
             Self::Primary => primary && shown.takes_writes(),
             Self::Replica => replica,
             Self::ReadOnly => replica || (primary && node.usable()),
-            Self::Sync => replica && may_be_synchronous(node, shown),
-            Self::Async => replica && !may_be_synchronous(node, shown),
+            Self::Sync => replica && is_synchronous(node, shown),
+            Self::Async => replica && !is_synchronous(node, shown),
             Self::Health | Self::Alive => node.usable(),
         }
     }
 }
 
-/// `synchronous_standby_names` of the primary counts it.
-fn may_be_synchronous(node: &NodeView, shown: &Shown<'_>) -> bool {
-    let names = &*shown.view.synchronous;
+/// `synchronous_standby_names` of the primary counts it now.
+fn is_synchronous(node: &NodeView, shown: &Shown<'_>) -> bool {
     let own = shown.settings.node(node.id).map_or(node.name.as_str(), |node| node.application_name.as_str());
-    let word = |letter: char| !(letter.is_alphanumeric() || "_-.".contains(letter));
-    names.contains('*') || names.split(word).any(|name| !name.is_empty() && name == own)
+    matches!(shown.view.sync_state(own), "sync" | "quorum")
 }
 
 /// `16MB`, `1000`.

@@ -107,7 +107,10 @@ fn tables_have_pgpools_columns_and_true_values() {
     let roles: Vec<_> = (0..3).map(|node| cell(&nodes, node, "role")).collect();
     assert_eq!(roles, ["primary", "standby", "standby"]);
     assert_eq!([cell(&nodes, 0, "lb_weight"), cell(&nodes, 1, "lb_weight")], ["0.000000", "0.500000"]);
-    assert_eq!(cell(&nodes, 1, "replication_state"), "streaming");
+    assert_eq!(
+        [cell(&nodes, 1, "replication_state"), cell(&nodes, 1, "replication_sync_state")],
+        ["streaming", "async"]
+    );
     assert!(cell(&nodes, 0, "last_status_change").starts_with("20"), "{nodes:?}");
     let checks = show("POOL_HEALTH_CHECK_STATS");
     assert_eq!([cell(&checks, 0, "fail_count"), cell(&checks, 0, "skip_count")], ["0", "0"]);

@@ -160,7 +160,7 @@ impl Session {
                 (self.preferred.or(view.primary) == Some(node.id)).to_string(),
                 seen.and_then(|node| node.lag).unwrap_or(0).to_string(),
                 if streams { "streaming".to_owned() } else { String::new() },
-                String::new(),
+                if streams { view.sync_state(&node.application_name).to_owned() } else { String::new() },
                 time(global.cluster.records.of(node.id).changed),
             ])
         })
