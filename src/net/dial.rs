@@ -26,7 +26,7 @@ const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xD2, 0x16, 0x2F];
 pub enum Endpoint {
     /// A name or address, and a port.
     Tcp {
-        /// Resolved at each dial; see [`DialTarget::addresses`].
+        /// Resolved at each dial; while it cannot be, the last known addresses hold.
         host: String,
         /// 1 to 65535.
         port: u16,
