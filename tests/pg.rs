@@ -26,6 +26,8 @@ mod random_protocol;
 mod replication;
 #[path = "pg/routing.rs"]
 mod routing;
+#[path = "pg/service.rs"]
+mod service;
 #[path = "pg/show.rs"]
 mod show;
 #[path = "pg/vanish.rs"]

@@ -57,6 +57,7 @@ impl Duties {
         }
         local.spawn_local(loader.run(reader));
         local.spawn_local(crate::pcp::serve(pcp.grow()));
+        local.spawn_local(super::service::live(DataThreads(common.clone())));
         local.spawn_local(follow(generation, shared, common));
         local.spawn_local(async move {
             let _ = deaf.recv().await;

@@ -10,6 +10,7 @@ mod parser;
 mod passthrough;
 mod pcp;
 mod servers;
+mod service;
 mod signals;
 
 use std::path::PathBuf;

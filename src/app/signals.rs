@@ -15,6 +15,7 @@ use crate::support::clock::Duration;
 
 use super::log::Dial;
 use super::pcp::Wish;
+use super::service;
 use super::{Error, Running};
 
 /// How often the last client's leaving is looked for.
@@ -60,11 +61,14 @@ pub(super) fn serve(mut running: Running, config: &Path, dial: &Dial) -> std::io
         Signals::new(running.wishes())?
     };
     let mut leaving = false;
+    service::ready(&serving(&running));
     loop {
         let limit = running.settings().listen.stop_timeout;
         match next(&runtime, &mut signals, leaving) {
             Some(Wish::Reload(who, asked)) => {
+                service::reloading();
                 let outcome = reload(&mut running, config, &who);
+                service::ready(&serving(&running));
                 dial.set(running.settings().log.level);
                 // Who asked may have given up.
                 asked.map(|asked| asked.send(outcome));
@@ -99,7 +103,13 @@ fn next(runtime: &Runtime, signals: &mut Signals, leaving: bool) -> Option<Wish>
     })
 }
 
+/// For those who ask the service manager.
+fn serving(running: &Running) -> String {
+    format!("serves clients on port {}", running.port())
+}
+
 fn stopping(running: &Running, who: &str, how: &str) {
+    service::stopping();
     let why = format!("stopping: {how}; {} clients are connected", running.clients());
     running.cluster().events.record(Event::info("stopping", who).why(why));
 }

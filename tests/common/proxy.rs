@@ -41,6 +41,8 @@ pub struct Options {
     pub users: String,
     /// More lines for `[auth]`, and more sections behind it.
     pub auth: String,
+    /// Its environment, beyond the one of the tests.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 impl Default for Options {
@@ -58,6 +60,7 @@ impl Default for Options {
                 .into(),
             users: String::new(),
             auth: String::new(),
+            environment: Vec::new(),
         }
     }
 }
@@ -80,7 +83,9 @@ impl Proxy {
         }
         let reservation = PortLock::any().expect("a free port");
         let text = configuration(cluster, options, reservation.port());
-        Self::start_as(reservation, &text, &options.hba, &options.users)
+        let mut program = Command::new(env!("CARGO_BIN_EXE_pgherd"));
+        program.envs(options.environment.iter().cloned());
+        Self::start_by(program, reservation, &text, (&options.hba, &options.users))
     }
 
     /// Starts it with this configuration, in the network namespace of the calling thread; on `reservation` of 127.0.0.1 it must answer.
