@@ -25,7 +25,7 @@ use crate::auth::hba::{Hba, HbaError};
 use crate::auth::scram::SaltMaker;
 use crate::auth::{Users, UsersError};
 use crate::backend::{Registry, Times};
-use crate::cluster::{Event, Knowledge, NodeId, Shared};
+use crate::cluster::{Event, Knowledge, Life, NodeId, Shared};
 use crate::config::{self, Settings};
 use crate::failover::engine::Order;
 use crate::health::connection::Dialer;
@@ -81,6 +81,9 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A reload that would take from a failover what it stands on.
+    #[error("{0}")]
+    Unsafe(&'static str),
     /// A thread or runtime could not be made.
     #[error("cannot start: {0}")]
     Start(std::io::Error),
@@ -99,6 +102,8 @@ pub struct Running {
     office: pcp::Ends,
     port: u16,
     policies: u64,
+    /// What failovers must remember survives this process.
+    keeps: bool,
 }
 
 impl Running {
@@ -142,10 +147,12 @@ impl Running {
     /// # Errors
     /// Nothing was applied.
     pub fn reload(&mut self, settings: Settings) -> Result<Reloaded, Error> {
+        self.is_safe(&settings)?;
         let changes = Settings::diff(&self.settings, &settings);
         let door = self.common.door.load();
         let door = login_policy(&settings, door.salts.clone(), door.keys.clone())?;
-        let targets = servers::targets(&settings)?;
+        let mut targets = servers::targets(&settings)?;
+        servers::remember(&self.common.servers.targets.load(), &mut targets);
         let users = users(&settings)?;
         let (admins, left) = (pcp::admins(&settings)?, self.office.left(&settings));
         self.policies += 1;
@@ -153,7 +160,7 @@ impl Running {
         let common = &self.common;
         self.office.admins.store(Arc::new(admins));
         common.door.store(Arc::new(door));
-        let moved = servers::moved(&common.servers.targets.load(), &targets);
+        let moved = servers::moved(&common.servers.targets.load(), &targets) || self.secures_otherwise(&settings);
         common.servers.targets.store(Arc::new(targets));
         common.servers.monitor.store(Arc::new(servers::account(&settings)));
         common.servers.users.store(Arc::new(users));
@@ -168,11 +175,35 @@ impl Running {
         let _ = self.desk.reloads.blocking_send(settings.clone());
         self.forget(&settings);
         if moved {
-            (common.global.retire)();
+            for mail in &common.mail {
+                let _ = mail.blocking_send(ThreadMail::Retire);
+            }
         }
         common.global.settings.store(Arc::new(settings.clone()));
         self.settings = settings;
         Ok(Reloaded { changes, left })
+    }
+
+    /// Can failovers go on by these settings?
+    fn is_safe(&self, settings: &Settings) -> Result<(), Error> {
+        if settings.failover.promote != config::Promote::Never && !self.keeps {
+            let text =
+                "failover.promote needs failover.state_directory, which could not be used at the start: start anew";
+            return Err(Error::Unsafe(text));
+        }
+        let view = self.cluster().view();
+        let dead = view.primary_node().filter(|node| matches!(node.life, Life::Dead(_)));
+        if dead.is_some_and(|primary| settings.node(primary.id).is_none()) {
+            let text = "the dead primary is not replaced yet: promote a standby first, then remove its [[node]]";
+            return Err(Error::Unsafe(text));
+        }
+        Ok(())
+    }
+
+    /// The same server is to be spoken to with other TLS than before.
+    fn secures_otherwise(&self, settings: &Settings) -> bool {
+        let tls = |node: &config::Node| (node.sslmode, node.ca.clone());
+        self.settings.nodes.iter().any(|old| settings.node(old.id).is_some_and(|new| tls(new) != tls(old)))
     }
 
     /// Ends the connections to nodes that are configured no more, once no view names them any more.
@@ -196,6 +227,8 @@ impl Running {
 
     /// No more clients from now on.
     pub fn stop_listening(&mut self) {
+        // Load balancers ask whether clients are still served.
+        self.common.stopping.store(true, Ordering::Release);
         self.deaf = None;
     }
 
@@ -244,6 +277,7 @@ impl Drop for Running {
 pub fn start(settings: Settings) -> Result<Running, Error> {
     let threads = threads(&settings);
     let kept = failover::store(&settings)?;
+    let keeps = kept.0.keeps();
     let registry = Arc::new(Registry::new(threads));
     let (monitor, health) = runner::channel();
     let users = users(&settings)?;
@@ -306,6 +340,7 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
         office,
         port,
         policies: 1,
+        keeps,
     })
 }
 

@@ -184,6 +184,15 @@ pub(super) fn targets(settings: &Settings) -> Result<HashMap<NodeId, DialTarget>
     settings.nodes.iter().map(|node| Ok((node.id, target(node)?))).collect()
 }
 
+/// Hands on what is known of names: a reload while no name can be resolved must not take servers away.
+pub(super) fn remember(old: &HashMap<NodeId, DialTarget>, new: &mut HashMap<NodeId, DialTarget>) {
+    for (id, target) in new {
+        if let Some(before) = old.get(id).filter(|before| before.endpoint == target.endpoint) {
+            target.known = before.known.clone();
+        }
+    }
+}
+
 /// Does any node that was there go, or is it reached in another way?
 pub(super) fn moved(old: &HashMap<NodeId, DialTarget>, new: &HashMap<NodeId, DialTarget>) -> bool {
     let same = |(id, target): (&NodeId, &DialTarget)| new.get(id).is_some_and(|new| new.endpoint == target.endpoint);

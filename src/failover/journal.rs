@@ -40,6 +40,11 @@ impl Store {
         Self { folder: None }
     }
 
+    /// Is anything kept?
+    pub fn keeps(&self) -> bool {
+        self.folder.is_some()
+    }
+
     /// Keeps the journal.
     ///
     /// # Errors

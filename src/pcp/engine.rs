@@ -12,10 +12,19 @@ pub enum State {
     New,
     /// It was sent this challenge.
     Challenged([u8; 4]),
-    /// It is this administrator's.
-    Open(String),
+    /// It is an administrator's.
+    Open(Login),
     /// Nothing more is read from it.
     Over,
+}
+
+/// How an administrator has logged in. Looked at again with each request: who is taken out of the file, or gets another password there,
+/// has no rights any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    user: String,
+    salt: [u8; 4],
+    digest: Vec<u8>,
 }
 
 /// What is to be done.
@@ -51,9 +60,13 @@ impl State {
                 let text = "authentication failed for new PCP connection".to_owned();
                 (Self::Over, Step::Abort(text, "connection not authorized".to_owned()))
             }
-            (Self::Open(user), _) => match Request::read(frame) {
-                Ok(request) => (Self::Open(user), Step::Serve(request)),
-                Err(BadRequest::Body(text)) => (Self::Open(user), Step::Refuse(text)),
+            (Self::Open(login), _) if !admins.verify(&login.user, &login.digest, login.salt) => {
+                let text = format!("\"{}\" is an administrator no more, or has another password", login.user);
+                (Self::Over, Step::Abort(text, String::new()))
+            }
+            (Self::Open(login), _) => match Request::read(frame) {
+                Ok(request) => (Self::Open(login), Step::Serve(request)),
+                Err(BadRequest::Body(text)) => (Self::Open(login), Step::Refuse(text)),
                 Err(BadRequest::Kind(kind)) => {
                     let text = format!("unknown PCP packet type \"{}\"", char::from(kind).escape_default());
                     (Self::Over, Step::Abort(text, String::new()))
@@ -65,7 +78,7 @@ impl State {
     /// The administrator, once logged in.
     pub fn user(&self) -> Option<&str> {
         match self {
-            Self::Open(user) => Some(user),
+            Self::Open(login) => Some(&login.user),
             _ => None,
         }
     }
@@ -76,7 +89,7 @@ fn log_in(frame: &Frame, admins: &Admins, salt: [u8; 4]) -> (State, Step) {
     let name = String::from_utf8_lossy(parts[0].get(..LONGEST_NAME).unwrap_or(parts[0])).into_owned();
     let digest = parts.get(1).copied().unwrap_or_default();
     if parts.len() == 2 && name.as_bytes() == parts[0] && admins.verify(&name, digest, salt) {
-        (State::Open(name), Step::Welcome)
+        (State::Open(Login { user: name, salt, digest: digest.to_vec() }), Step::Welcome)
     } else {
         (State::Over, Step::Reject { user: name })
     }
@@ -159,5 +172,17 @@ mod tests {
         let (state, _) = challenged().step(&frame(b'M', b""), &admins(), *b"next");
         let (state, _) = state.step(&answer("pcpu", "secret", SALT), &admins(), [0; 4]);
         assert_eq!(state, State::Over);
+    }
+
+    #[test]
+    fn who_is_taken_out_of_the_file_asks_nothing_more() {
+        let (open, _) = challenged().step(&answer("pcpu", "secret", SALT), &admins(), SALT);
+        let count = frame(b'L', b"");
+        assert!(matches!(open.clone().step(&count, &admins(), SALT), (State::Open(_), Step::Serve(_))));
+        for file in ["", "pcpu:00000000000000000000000000000000"] {
+            let others = Admins::parse(file, Path::new("pcp.conf")).expect("right");
+            let (state, step) = open.clone().step(&count, &others, SALT);
+            assert!(state == State::Over && matches!(step, Step::Abort(..)), "{file}: {step:?}");
+        }
     }
 }

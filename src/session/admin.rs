@@ -169,8 +169,10 @@ impl Session {
         // Where a statement of one's own would go is everyone's to ask.
         let open =
             !matches!(command, Command::Show(_)) || matches!(command, Command::Show(Show::Route(_) | Show::Version));
-        if !open && !self.sees_all() && !self.context.is_observer(&self.who.user) {
-            let message = format!("\"{}\" may not look into the pool", self.who.user);
+        let sets = matches!(command, Command::Set(..));
+        if (sets || !open && !self.context.is_observer(&self.who.user)) && !self.sees_all() {
+            let what = if sets { "set anything of the pool" } else { "look into the pool" };
+            let message = format!("\"{}\" may not {what}", self.who.user);
             let hint = "auth.stats_users and auth.admin_users say who may.";
             return Err(Refusal::new(sqlstate::INSUFFICIENT_PRIVILEGE, message).with_hint(hint));
         }

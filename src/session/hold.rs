@@ -220,7 +220,10 @@ impl Session {
         loop {
             let why = match self.way() {
                 _ if self.is_fenced(&lease) => return self.begin_elsewhere(*lease),
-                Way::To(_) if !self.is_outdated(&lease.server) => return Ok(Begin::Now(lease)),
+                Way::To(_) if !self.is_outdated(&lease.server) => {
+                    self.held_since = None;
+                    return Ok(Begin::Now(lease));
+                }
                 Way::To(_) => return self.begin_elsewhere(*lease),
                 Way::Refused(why) => Err(NoLease::Refused(Refusal::new(sqlstate::CANNOT_CONNECT_NOW, why))),
                 Way::Held(why) => {

@@ -81,6 +81,8 @@ impl Session {
     /// A server connection that was kept between transactions is lost: its state is gone with it.
     pub(super) fn lost_while_idle(&mut self, broken: Broken) -> Option<End> {
         let lease = self.lease.take();
+        // A switch-over counts who rests on a connection.
+        self.control.rest(None);
         let pin = self.pin.take().filter(|pin| pin.settled);
         let lost = match broken {
             Broken::Client => {

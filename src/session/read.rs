@@ -163,7 +163,9 @@ impl Session {
             }
             First::Lost(lost) => {
                 self.restore(before);
-                self.report(lease.server.identity.node, Trouble::ConnectionLost);
+                if !matches!(lost, Lost::Fenced) {
+                    self.report(lease.server.identity.node, Trouble::ConnectionLost);
+                }
                 if !lease.ways.resort.again(&lost, sent.map_or(Duration::ZERO, |sent| sent.elapsed())) {
                     self.client.input.consume(survey.size);
                     return self.lose_answer(*lease, survey, &lost);
@@ -284,6 +286,10 @@ impl Session {
         if self.control.take_cancel() {
             self.send_cancel(&lease.server);
         }
+        if self.control.stopping_now() {
+            // Also while the client does not read.
+            return Poll::Ready(Some(Broken::Client));
+        }
         if let Poll::Ready(broken) = self.poll_replies_until_rest(lease, cx) {
             return Poll::Ready(broken);
         }
@@ -339,7 +345,9 @@ impl Session {
                 Err(End::Client)
             }
             Some(Broken::Server(lost)) => {
-                self.report(node, Trouble::ConnectionLost);
+                if !matches!(lost, Lost::Fenced) {
+                    self.report(node, Trouble::ConnectionLost);
+                }
                 self.lose_answer(*lease, survey, &lost)
             }
         }

@@ -55,7 +55,7 @@ const PATHS: &str = "pgherd\n\n\
 /// The answer to a request for `path`.
 pub(super) fn to(path: &str, query: &str, shown: &Shown<'_>) -> Reply {
     match path {
-        "/" => Reply::text(200, PATHS),
+        "/help" => Reply::text(200, PATHS),
         // That this is answered at all says it.
         "/healthz" => Reply::text(200, "ok\n"),
         "/readyz" if shown.takes_reads() => Reply::text(200, "ready\n"),

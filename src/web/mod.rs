@@ -29,12 +29,12 @@ use answer::Reply;
 /// Connections at a time; more are closed at once.
 const CONNECTIONS: usize = 64;
 /// How long a client may take to send the head of a request, the pause between two of them included.
-const HEAD: Duration = Duration::from_secs(60);
+const HEAD: Duration = Duration::from_secs(10);
 /// Bytes of a request that are read ahead.
 const AHEAD: usize = 16 * 1024;
-/// Longest life of a connection.
-const LIFE: Duration = Duration::from_secs(3_600);
-/// For so long a page is good for the next who asks for it: ten pages a second are made at the most.
+/// Longest life of a connection, so that one which does not read its answers gives its place back. Who scrapes connects again.
+const LIFE: Duration = Duration::from_secs(60);
+/// For so long a page is good for the next who asks for it: ten a second of each format are made at the most.
 const FRESH: Duration = Duration::from_millis(100);
 
 /// What can be told.
@@ -53,8 +53,8 @@ pub struct Web {
     source: Source,
 }
 
-/// The newest page of a format.
-type Kept = RefCell<Option<(Instant, Format, Bytes)>>;
+/// The newest page of each format.
+type Kept = RefCell<[Option<(Instant, Bytes)>; 2]>;
 
 impl Web {
     /// Listens at `address`.
@@ -127,14 +127,11 @@ fn metrics_page(source: &Source, kept: &Kept, request: &Request<Incoming>) -> Re
     let accepts = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let format =
         if accepts.contains("application/openmetrics-text") { Format::OpenMetrics } else { Format::Prometheus };
-    let fresh = kept
-        .borrow()
-        .as_ref()
-        .filter(|(at, of, _)| *of == format && at.elapsed() < FRESH)
-        .map(|(.., page)| page.clone());
+    let place = usize::from(format == Format::OpenMetrics);
+    let fresh = kept.borrow()[place].as_ref().filter(|(at, _)| at.elapsed() < FRESH).map(|(_, page)| page.clone());
     let body = fresh.unwrap_or_else(|| {
         let page = Bytes::from(metrics::page(source, format));
-        *kept.borrow_mut() = Some((now(), format, page.clone()));
+        kept.borrow_mut()[place] = Some((now(), page.clone()));
         page
     });
     Reply { status: 200, kind: format.content_type(), body }

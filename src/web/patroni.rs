@@ -47,7 +47,7 @@ enum Asks {
 impl Asks {
     fn of(path: &str) -> Option<Self> {
         Some(match path {
-            "/primary" | "/master" | "/leader" | "/read-write" => Self::Primary,
+            "/" | "/primary" | "/master" | "/leader" | "/read-write" => Self::Primary,
             "/replica" => Self::Replica,
             "/read-only" | "/readiness" => Self::ReadOnly,
             "/synchronous" | "/sync" => Self::Sync,

@@ -191,6 +191,7 @@ fn patronis_paths_have_its_status_codes() {
         ("/readyz", 200),
         ("/primary", 200),
         ("/leader", 200),
+        ("/", 200),
         ("/replica", 200),
         ("/read-only", 200),
         ("/health", 200),

@@ -128,6 +128,8 @@ impl Link {
             match self.wire.read(&mut bytes) {
                 Ok(0) => return Err(Refused("the connection was closed without an answer".to_owned())),
                 Ok(count) => self.input.extend(&bytes[..count]),
+                // Stopped and continued by its terminal.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                     return Err(Refused("no answer in time".to_owned()));
                 }

@@ -114,7 +114,7 @@ impl Engine {
         let streams = node.position.as_ref().is_some_and(|position| {
             position.streaming && position.timeline.0 == self.journal.timeline && self.journal.timeline > 0
         });
-        rested && fit && streams && !self.is_detached(node.id)
+        rested && fit && streams && !self.is_detached(node.id) && !self.is_condemned(node.id)
     }
 
     fn returns(&mut self, node: NodeId, now: Instant) {

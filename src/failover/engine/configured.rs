@@ -34,7 +34,7 @@ impl Engine {
             &mut journal.following,
             &mut journal.hooked,
         ];
-        let mut changed = false;
+        let mut changed = journal.promised.take_if(|promised| !known(&promised.0)).is_some();
         for list in lists {
             let before = list.len();
             list.retain(known);

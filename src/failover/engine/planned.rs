@@ -115,6 +115,9 @@ impl Engine {
         if self.member(node).is_none_or(|member| member.duty != Duty::Any) {
             return Err(format!("node {node} may not be primary by configuration"));
         }
+        if self.is_detached(node) || self.is_condemned(node) {
+            return Err(format!("node {node} is detached: attach it first"));
+        }
         if !self.stands_by(node) {
             return Err(format!("node {node} does not answer as a standby"));
         }
@@ -138,8 +141,7 @@ impl Engine {
         };
         let position = |id: &NodeId| self.node(*id).and_then(|node| Some(node.position.as_ref()?.sample.lsn));
         let all = self.settings.members.iter().map(|member| member.id);
-        let best =
-            all.filter(|id| *id != primary && self.may_lead(*id).is_ok() && streams(id) && !self.is_detached(*id));
+        let best = all.filter(|id| *id != primary && self.may_lead(*id).is_ok() && streams(id));
         let node = match node {
             Some(node) if node == primary => return Err(format!("node {node} is the primary")),
             Some(node) => node,

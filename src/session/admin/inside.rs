@@ -19,6 +19,12 @@ impl Session {
         let rows = self.rows(&show).ok()?;
         let columns = show.columns();
         let mut tail = query(&columns.iter().map(|name| &**name).collect::<Vec<_>>(), &rows);
+        if self.told.get("client_encoding") != Some(b"UTF8") {
+            // In the client's encoding the bytes of a character may mean another one, or the end of a literal.
+            for byte in tail.iter_mut().filter(|byte| !byte.is_ascii()) {
+                *byte = b'?';
+            }
+        }
         tail.extend([0, 0, 0]);
         Some(tail)
     }

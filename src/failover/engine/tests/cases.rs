@@ -236,3 +236,27 @@ fn h25_what_must_not_be_done_by_hand_is_refused_with_what_to_do_instead() {
     play.give(Event::Order(Ticket(99), Order::Attach(B)));
     assert!(play.ruling.detached.is_empty());
 }
+
+#[test]
+fn h12_a_detached_standby_is_no_successor() {
+    let mut play = Play::ready(Settings { hooks: BTreeSet::from([Hook::Demote]), ..settings(3) });
+    play.give(Event::Order(Ticket(98), Order::Detach(A)));
+    play.chores();
+    play.replies.clear();
+    play.give(Event::Order(Ticket(99), Order::SwitchOver(Some(A))));
+    let said = play.replies.pop().expect("an answer").expect_err("refused before anything is stopped");
+    assert!(said.contains("attach it first"), "{said}");
+    assert_eq!(play.ruling.writes, Writes::Open);
+}
+
+#[test]
+fn h07_a_promise_to_a_node_that_is_configured_no_more_binds_nobody() {
+    let journal = Journal { promised: Some((B.0, 7)), ..Journal::default() };
+    let mut play = Play::new(settings(3), journal);
+    play.look();
+    play.chores();
+    play.give(Event::Configure(settings(2)));
+    assert_eq!(play.engine.journal().promised, None);
+    let Job::Record(kept) = play.answer("Record", Outcome::Ok) else { panic!("a journal") };
+    assert_eq!(kept.promised, None);
+}
