@@ -10,6 +10,7 @@ use crate::wire::{Fault, Header, TxStatus, back, front, write};
 
 use super::Session;
 use super::frames;
+use super::hold::Way;
 use super::lease::Leased;
 use super::local::Refusal;
 use super::notes::Notes;
@@ -68,6 +69,9 @@ impl Session {
                 return Ok(Taken::Enough);
             }
             let Some(header) = self.client.header()? else { return Ok(Taken::Enough) };
+            if self.is_held_behind(lease, header.tag) {
+                return Ok(Taken::Wait);
+            }
             if header.tag == front::COPY_DATA {
                 self.pass_copy_data(lease)?;
                 continue;
@@ -103,6 +107,23 @@ impl Session {
                 Some(taken) => return Ok(taken),
             }
         }
+    }
+
+    /// A request that was sent ahead of the answer to the one before it may begin a transaction: while nothing new may begin it waits for that
+    /// answer, which tells. Who always has a request under way would never be held otherwise (HA H4).
+    fn is_held_behind(&self, lease: &Leased, tag: u8) -> bool {
+        let expected = &lease.server.expected;
+        let begins = matches!(
+            tag,
+            front::QUERY
+                | front::FUNCTION_CALL
+                | front::PARSE
+                | front::BIND
+                | front::DESCRIBE
+                | front::EXECUTE
+                | front::CLOSE
+        );
+        begins && expected.owes() && !expected.in_series() && !matches!(self.way(), Way::To(_))
     }
 
     /// Runs of copy data go out as they are.

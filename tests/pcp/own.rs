@@ -55,6 +55,41 @@ fn a_pause_holds_new_statements_reads_and_writes_and_lets_transactions_end() {
 }
 
 #[test]
+fn a_pause_holds_who_always_has_a_statement_under_way() {
+    let Some(world) = World::start("") else { return };
+    let database = common::database(world.cluster, "ahead");
+    let mut client = RawClient::login(world.proxy.port(), &database);
+    let mut other = RawClient::login(world.proxy.port(), &database);
+    client.query("CREATE TABLE t (n int)");
+    let count = || world.cluster.primary().psql(&database, "SELECT count(*) FROM t").expect("counted");
+    client.send(&query("INSERT INTO t SELECT 1 FROM (SELECT pg_sleep(1)) s")).expect("sent");
+    let running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'INSERT%'";
+    eventually("it runs", || world.cluster.primary().psql(&database, running).expect("counted") == "1");
+    assert_eq!(field(&world.own(&["pause", "--for", "60"]).expect("paused"), "at_work"), 1);
+    // Ahead of the answer to the first.
+    client.send(&query("INSERT INTO t VALUES (2)")).expect("sent");
+    client.send(&query("INSERT INTO t VALUES (3)")).expect("sent");
+    assert!(client.until_ready().expect("an answer").iter().all(|frame| frame.tag != b'E'));
+    eventually("the second waits", || field(&world.own(&["overview"]).expect("told"), "held") == 1);
+    assert_eq!(count(), "1");
+    // Within a transaction they go on.
+    world.own(&["resume"]).expect("resumed");
+    for _ in 0..2 {
+        assert!(client.until_ready().expect("an answer").iter().all(|frame| frame.tag != b'E'));
+    }
+    other.query("BEGIN; INSERT INTO t VALUES (4)");
+    world.own(&["pause", "--for", "60"]).expect("paused");
+    other
+        .send(&[query("INSERT INTO t SELECT 5 FROM (SELECT pg_sleep(0.2)) s"), query("COMMIT")].concat())
+        .expect("sent");
+    for _ in 0..2 {
+        assert!(other.until_ready().expect("an answer").iter().all(|frame| frame.tag != b'E'));
+    }
+    world.own(&["resume"]).expect("resumed");
+    assert_eq!(count(), "5");
+}
+
+#[test]
 fn a_statement_that_waits_too_long_in_a_pause_is_told_why() {
     let Some(world) = World::start("[failover]\nhold_timeout = \"1s\"\nmax_held = 1") else { return };
     let mut clients: Vec<_> = (0..2).map(|_| RawClient::login(world.proxy.port(), "template1")).collect();
