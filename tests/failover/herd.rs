@@ -14,7 +14,7 @@ use pgherd::cluster::{NodeId, NodeView, Status, Writes};
 use pgherd::config::Settings;
 
 use crate::common::raw::{Frame, RawClient, values};
-use crate::common::{self, eventually};
+use crate::common::{self, SOON, eventually};
 
 /// See the head of the file. Fields end in this order.
 pub struct Herd {
@@ -172,11 +172,17 @@ impl Herd {
 
     /// It is not recruited any more, and nobody has its lock.
     pub fn unmarked(&self, id: u16) {
-        eventually(&format!("node {id} is not recruited"), || {
-            let asked = "SELECT current_setting('primary_conninfo') LIKE '%pgherd_recruited%' OR \
-                EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory')";
-            self.server(id).psql("postgres", asked).is_ok_and(|said| said.trim() == "f")
-        });
+        let deadline = Instant::now() + SOON;
+        loop {
+            let asked = "SELECT current_setting('primary_conninfo') LIKE '%pgherd_recruited%', (SELECT json_agg(a) FROM pg_locks l \
+                JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory')";
+            let said = self.server(id).psql("postgres", asked).unwrap_or_else(|error| error.to_string());
+            if said.trim() == "f|" {
+                return;
+            }
+            assert!(Instant::now() < deadline, "node {id} is still recruited (marked, lock of): {said}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     pub fn wait_status(&self, id: u16, status: Status) {
