@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 
 use crate::auth::hba::{Hba, HbaError};
 use crate::auth::scram::SaltMaker;
-use crate::auth::{Users, UsersError};
+use crate::auth::{FileError, Users};
 use crate::backend::{Registry, Times};
 use crate::cluster::{Event, Knowledge, Life, NodeId, Shared};
 use crate::config::{self, Settings};
@@ -53,18 +53,15 @@ pub enum Error {
     /// A list of the routing section.
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    /// The file of users.
+    /// The file of users, or of administrators.
     #[error(transparent)]
-    Users(#[from] UsersError),
+    Passwords(#[from] FileError),
     /// The HBA file.
     #[error(transparent)]
     Hba(#[from] HbaError),
     /// A certificate or key.
     #[error("tls: {0}")]
     Tls(#[from] TlsError),
-    /// The file of administrators.
-    #[error(transparent)]
-    Admins(#[from] crate::pcp::AdminsError),
     /// A listening socket.
     #[error("cannot listen on {address}: {source}")]
     Listen {

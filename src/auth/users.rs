@@ -2,11 +2,10 @@
 //! only; a line that is not understood is an error with its number, because its user could not log in silently.
 
 use std::collections::HashMap;
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::client::Typical;
+use super::file::FileError;
 use super::md5::Md5Hash;
 use super::scram::Verifier;
 use super::secret::{Password, Stored};
@@ -15,46 +14,18 @@ use super::secret::{Password, Stored};
 #[derive(Debug, Clone, Default)]
 pub struct Users(HashMap<Box<str>, Stored>);
 
-/// What is wrong with a users file.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UsersError {
-    /// It cannot be read.
-    #[error("{}: {reason}", file.display())]
-    Unreadable {
-        /// The file.
-        file: PathBuf,
-        /// The operating system's words.
-        reason: String,
-    },
-    /// A line is wrong.
-    #[error("{}:{line}: {reason}", file.display())]
-    Line {
-        /// The file.
-        file: PathBuf,
-        /// From 1.
-        line: usize,
-        /// What, and what would be right.
-        reason: String,
-    },
-}
-
 impl Users {
     /// Reads the file; the second value is a warning if others than its owner may read it.
-    pub fn load(file: &Path) -> Result<(Self, Option<String>), UsersError> {
-        let unreadable = |reason: String| UsersError::Unreadable { file: file.to_owned(), reason };
-        let bytes = fs::read(file).map_err(|error| unreadable(error.to_string()))?;
-        let mode = fs::metadata(file).map_err(|error| unreadable(error.to_string()))?.permissions().mode() & 0o777;
-        let text = String::from_utf8(bytes).map_err(|_| unreadable("holds text that is not UTF-8".into()))?;
-        let warning = (mode & 0o077 != 0)
-            .then(|| format!("{}: others may read this file (mode {mode:04o}); it should be 0600", file.display()));
+    pub fn load(file: &Path) -> Result<(Self, Option<String>), FileError> {
+        let (text, warning) = super::file::read(file)?;
         Ok((Self::parse(&text, file)?, warning))
     }
 
     /// Reads the text of a users file; `file` is for error messages.
-    pub fn parse(text: &str, file: &Path) -> Result<Self, UsersError> {
+    pub fn parse(text: &str, file: &Path) -> Result<Self, FileError> {
         let mut users: HashMap<Box<str>, Stored> = HashMap::new();
         for (index, line) in text.lines().enumerate() {
-            let wrong = |reason: String| UsersError::Line { file: file.to_owned(), line: index + 1, reason };
+            let wrong = |reason: String| FileError::Line { file: file.to_owned(), line: index + 1, reason };
             let line = line.trim_end_matches('\r');
             if line.trim().is_empty() || line.starts_with('#') {
                 continue;
@@ -123,7 +94,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn parse(text: &str) -> Result<Users, UsersError> {
+    fn parse(text: &str) -> Result<Users, FileError> {
         Users::parse(text, Path::new("pool_passwd"))
     }
 
@@ -157,19 +128,6 @@ mod tests {
             let told = error.to_string();
             assert!(told.starts_with(&format!("pool_passwd:{line}: ")) && told.contains(word), "{told}");
         }
-    }
-
-    #[test]
-    fn r22_a_file_that_others_may_read_is_warned_of() {
-        let file = std::env::temp_dir().join(format!("pgherd-users-{}", std::process::id()));
-        fs::write(&file, "a:b\n").expect("written");
-        for (mode, warned) in [(0o600, false), (0o400, false), (0o640, true), (0o604, true)] {
-            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("set");
-            let (users, warning) = Users::load(&file).expect("valid");
-            assert_eq!((users.len(), warning.is_some()), (1, warned), "{mode:o}");
-        }
-        fs::remove_file(&file).expect("removed");
-        assert!(matches!(Users::load(&file), Err(UsersError::Unreadable { .. })));
     }
 
     proptest! {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::metrics::Histogram;
+use crate::support::clock::stamp;
 
 use super::NodeId;
 
@@ -86,6 +87,32 @@ pub struct NodeRecord {
     pub connect_failures: u64,
     /// When its status changed last; none before the first status.
     pub changed: Option<SystemTime>,
+}
+
+impl NodeRecord {
+    /// What pgpool-II tells of a node's health checks behind its id, host, port, status and role: since when it has this status, counts,
+    /// retries, times in milliseconds, and when the last checks were (UTC; empty: never).
+    pub fn pgpool_fields(&self) -> [String; 15] {
+        let time = |at: Option<SystemTime>| at.map(stamp).unwrap_or_default();
+        let checks = &self.checks;
+        [
+            time(self.changed),
+            checks.total.to_string(),
+            checks.success.to_string(),
+            checks.fail.to_string(),
+            checks.skip.to_string(),
+            checks.retries.to_string(),
+            format!("{:.6}", checks.average_retries()),
+            checks.most_retries.to_string(),
+            checks.longest.as_millis().to_string(),
+            checks.shortest.unwrap_or_default().as_millis().to_string(),
+            format!("{:.6}", checks.average_millis()),
+            time(checks.last),
+            time(checks.last_success),
+            time(checks.last_skip),
+            time(checks.last_fail),
+        ]
+    }
 }
 
 /// All nodes. The lock is for people's questions; the control thread takes it a few times per second, a data thread when it has opened a

@@ -2,13 +2,10 @@
 //! checking only; must not keep a password in clear.
 
 use std::collections::HashMap;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::auth::{Md5Hash, md5_digits};
+use crate::auth::{FileError, Md5Hash, file, md5_digits};
 
-/// The longest file that is read, in bytes.
-const LIMIT: u64 = 1024 * 1024;
 /// pgpool-II's bound on a name.
 pub const LONGEST_NAME: usize = 127;
 
@@ -22,55 +19,25 @@ impl std::fmt::Debug for Admins {
     }
 }
 
-/// What is wrong with the file.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AdminsError {
-    /// It cannot be read.
-    #[error("{}: {reason}", file.display())]
-    Unreadable {
-        /// The file.
-        file: PathBuf,
-        /// The operating system's words.
-        reason: String,
-    },
-    /// A line is wrong.
-    #[error("{}:{line}: {reason}", file.display())]
-    Line {
-        /// The file.
-        file: PathBuf,
-        /// From 1.
-        line: usize,
-        /// What, and what would be right.
-        reason: String,
-    },
-}
-
 impl Admins {
     /// Reads the file; the second value is a warning if others than its owner may read it.
     ///
     /// # Errors
     /// It cannot be read, or a line is wrong.
-    pub fn load(file: &Path) -> Result<(Self, Option<String>), AdminsError> {
-        use std::io::Read;
-        let unreadable = |reason: String| AdminsError::Unreadable { file: file.to_owned(), reason };
-        let opened = std::fs::File::open(file).map_err(|error| unreadable(error.to_string()))?;
-        let mode = opened.metadata().map_err(|error| unreadable(error.to_string()))?.permissions().mode() & 0o777;
-        let mut text = String::new();
-        opened.take(LIMIT).read_to_string(&mut text).map_err(|error| unreadable(error.to_string()))?;
-        let warning = (mode & 0o077 != 0)
-            .then(|| format!("{}: others may read this file (mode {mode:04o}); it should be 0600", file.display()));
-        Ok((Self::parse(&text, file)?, warning))
+    pub fn load(path: &Path) -> Result<(Self, Option<String>), FileError> {
+        let (text, warning) = file::read(path)?;
+        Ok((Self::parse(&text, path)?, warning))
     }
 
     /// Reads the text of such a file; `file` is for error messages.
     ///
     /// # Errors
     /// The first line that is wrong.
-    pub fn parse(text: &str, file: &Path) -> Result<Self, AdminsError> {
+    pub fn parse(text: &str, file: &Path) -> Result<Self, FileError> {
         let mut all = HashMap::new();
         for (index, line) in text.lines().enumerate() {
             let wrong =
-                |reason: &str| AdminsError::Line { file: file.to_owned(), line: index + 1, reason: reason.to_owned() };
+                |reason: &str| FileError::Line { file: file.to_owned(), line: index + 1, reason: reason.to_owned() };
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;

@@ -22,7 +22,7 @@ mod reply;
 pub mod request;
 mod server;
 
-pub use admins::{Admins, AdminsError};
+pub use admins::Admins;
 pub use house::{House, Reloaded};
 pub use own::{MOST_EVENTS, OWN, Own, PROGRESS, Which};
 pub use server::{Parts, serve};

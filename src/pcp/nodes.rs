@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Checks, ClusterView, Life, NodeId, NodeView, Shared, Status};
+use crate::cluster::{ClusterView, Life, NodeId, NodeRecord, NodeView, Shared, Status};
 use crate::config::{Node, PcpLayout};
 use crate::support::clock::stamp;
 
@@ -16,14 +16,12 @@ pub(super) struct Told<'a> {
     node: &'a Node,
     view: &'a ClusterView,
     seen: Option<&'a NodeView>,
-    changed: Option<SystemTime>,
-    checks: Checks,
+    record: NodeRecord,
 }
 
 impl<'a> Told<'a> {
     pub(super) fn new(node: &'a Node, view: &'a ClusterView, shared: &Shared) -> Self {
-        let record = shared.records.of(node.id);
-        Self { node, view, seen: view.node(node.id), changed: record.changed, checks: record.checks }
+        Self { node, view, seen: view.node(node.id), record: shared.records.of(node.id) }
     }
 
     fn status(&self) -> &'static str {
@@ -83,7 +81,7 @@ impl<'a> Told<'a> {
         let by_time = by_time && layout >= PcpLayout::V44;
         let age = self.seen.and_then(|seen| seen.delay).filter(|_| !self.is_primary()).unwrap_or_default();
         let role = if self.is_primary() { "2" } else { "3" };
-        let since = self.changed.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let since = self.record.changed.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
         let mut fields = vec![
             self.node.host.clone(),
             self.node.port.to_string(),
@@ -106,30 +104,15 @@ impl<'a> Told<'a> {
 
     /// The fields of `h`.
     pub(super) fn health_checks(&self) -> Vec<String> {
-        let checks = &self.checks;
-        let time = |at: Option<SystemTime>| at.map_or(String::new(), stamp);
-        vec![
+        let mut fields = vec![
             self.node.id.to_string(),
             self.node.host.clone(),
             self.node.port.to_string(),
             self.status().to_owned(),
             self.role().to_owned(),
-            time(self.changed),
-            checks.total.to_string(),
-            checks.success.to_string(),
-            checks.fail.to_string(),
-            checks.skip.to_string(),
-            checks.retries.to_string(),
-            format!("{:.6}", checks.average_retries()),
-            checks.most_retries.to_string(),
-            checks.longest.as_millis().to_string(),
-            checks.shortest.unwrap_or_default().as_millis().to_string(),
-            format!("{:.6}", checks.average_millis()),
-            time(checks.last),
-            time(checks.last_success),
-            time(checks.last_skip),
-            time(checks.last_fail),
-        ]
+        ];
+        fields.extend(self.record.pgpool_fields());
+        fields
     }
 
     /// For pgherd's own client.
@@ -152,18 +135,18 @@ impl<'a> Told<'a> {
             "delay_seconds": self.seen.and_then(|seen| seen.delay).map(|delay| delay.as_secs_f64()),
             "replication_state": self.replication_state(),
             "sync_state": self.sync_state(),
-            "since": self.changed.map(stamp),
+            "since": self.record.changed.map(stamp),
         })
     }
 
     /// The same for its health checks.
     pub(super) fn json_checks(&self) -> Value {
-        let checks = &self.checks;
+        let checks = &self.record.checks;
         json!({
             "node": self.node.id.0,
             "name": self.node.name,
             "status": self.seen.map_or("unknown".to_owned(), |seen| seen.status.to_string()),
-            "since": self.changed.map(stamp),
+            "since": self.record.changed.map(stamp),
             "total": checks.total,
             "success": checks.success,
             "fail": checks.fail,

@@ -170,30 +170,15 @@ impl Session {
 pub(super) fn health_check_stats(global: &Global) -> Rows {
     let view = global.cluster.view();
     nodes(global, |node, seen| {
-        let record = global.cluster.records.of(node.id);
-        let checks = record.checks;
-        texts([
+        let mut row = texts([
             node.id.to_string(),
             node.host.clone(),
             node.port.to_string(),
             status(seen),
             view.pgpool_role(node.id).to_owned(),
-            time(record.changed),
-            checks.total.to_string(),
-            checks.success.to_string(),
-            checks.fail.to_string(),
-            checks.skip.to_string(),
-            checks.retries.to_string(),
-            format!("{:.6}", checks.average_retries()),
-            checks.most_retries.to_string(),
-            checks.longest.as_millis().to_string(),
-            checks.shortest.unwrap_or_default().as_millis().to_string(),
-            format!("{:.6}", checks.average_millis()),
-            time(checks.last),
-            time(checks.last_success),
-            time(checks.last_skip),
-            time(checks.last_fail),
-        ])
+        ]);
+        row.extend(global.cluster.records.of(node.id).pgpool_fields().map(Some));
+        row
     })
 }
 
