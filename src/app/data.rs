@@ -36,8 +36,8 @@ const CLIENT_SOCKET: SocketOptions = SocketOptions {
 };
 /// How long sessions that are told to end at once may take over it.
 const LAST_CALL: Duration = Duration::from_secs(2);
-/// How long a thread may take to describe its sessions.
-const DESCRIBING: Duration = Duration::from_secs(5);
+/// How long a thread may take to answer a question of an administrator or of another session.
+pub(super) const ANSWERING: Duration = Duration::from_secs(5);
 /// `max_clients` is watched by everybody together.
 pub(super) type ClientCount = Arc<AtomicUsize>;
 
@@ -156,21 +156,35 @@ impl Secrets {
     }
 }
 
+/// Posts a question to every thread at once; then waits for all answers together, [`ANSWERING`] at the most. None in the place of a thread
+/// whose mailbox is full, or that does not answer in time.
+pub(super) fn ask_all<T: Send + 'static>(
+    mail: &[mpsc::Sender<ThreadMail>],
+    question: impl Fn(oneshot::Sender<T>) -> ThreadMail,
+) -> impl Future<Output = Vec<Option<T>>> + Send + 'static {
+    let ask = |mail: &mpsc::Sender<ThreadMail>| {
+        let (sender, answer) = oneshot::channel();
+        mail.try_send(question(sender)).ok().map(|()| answer)
+    };
+    let asked: Vec<_> = mail.iter().map(ask).collect();
+    async move {
+        let deadline = tokio::time::Instant::from_std(now() + ANSWERING);
+        let mut answers = Vec::with_capacity(asked.len());
+        for answer in asked {
+            answers.push(match answer {
+                Some(answer) => tokio::time::timeout_at(deadline, answer).await.ok().and_then(Result::ok),
+                None => None,
+            });
+        }
+        answers
+    }
+}
+
 /// Asks every thread for its sessions and waits for all of them.
 pub(super) fn describer(mail: Vec<mpsc::Sender<ThreadMail>>) -> DescribeAll {
     Box::new(move || {
-        let ask = |mail: &mpsc::Sender<ThreadMail>| {
-            let (sender, answer) = oneshot::channel();
-            mail.try_send(ThreadMail::Describe(sender)).ok().map(|()| answer)
-        };
-        let asked: Vec<_> = mail.iter().map(ask).collect();
-        Box::pin(async move {
-            let mut all = Vec::new();
-            for answer in asked {
-                all.extend(tokio::time::timeout(DESCRIBING, answer?).await.ok()?.ok()?);
-            }
-            Some(all)
-        })
+        let asked = ask_all(&mail, ThreadMail::Describe);
+        Box::pin(async move { asked.await.into_iter().collect::<Option<Vec<_>>>().map(|all| all.concat()) })
     })
 }
 
@@ -194,6 +208,9 @@ pub(super) fn run(
         // A task of its own: what is awaited here is polled with every turn of every session.
         let _ = tokio::task::spawn_local(async move { serve(&context, &common, inbox).await }).await;
     });
+    drop(local);
+    // Not waited for: a name that is being looked up, or a key that is being derived, may take longer than anybody's patience.
+    runtime.shutdown_background();
 }
 
 fn context(

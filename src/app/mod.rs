@@ -4,6 +4,7 @@ mod control;
 mod data;
 pub mod demo;
 mod failover;
+pub mod hatch;
 mod listen;
 pub mod log;
 mod parser;
@@ -90,6 +91,8 @@ pub enum Error {
 pub struct Running {
     common: Arc<Common>,
     settings: Settings,
+    /// Those of the start.
+    began: Settings,
     threads: Vec<JoinHandle<()>>,
     control: Option<JoinHandle<()>>,
     end: Option<mpsc::Sender<()>>,
@@ -145,12 +148,12 @@ impl Running {
     /// Nothing was applied.
     pub fn reload(&mut self, settings: Settings) -> Result<Reloaded, Error> {
         self.is_safe(&settings)?;
-        let changes = Settings::diff(&self.settings, &settings);
+        let changes = self.changes(&settings);
+        let users = users(&settings)?;
         let door = self.common.door.load();
-        let door = login_policy(&settings, door.salts.clone(), door.keys.clone())?;
+        let door = login_policy(&settings, users.clone(), door.salts.clone(), door.keys.clone())?;
         let mut targets = servers::targets(&settings)?;
         servers::remember(&self.common.servers.targets.load(), &mut targets);
-        let users = users(&settings)?;
         let (admins, left) = (pcp::admins(&settings)?, self.office.left(&settings));
         self.policies += 1;
         let policy = Policy::new(&settings.routing, self.policies)?;
@@ -179,6 +182,15 @@ impl Running {
         common.global.settings.store(Arc::new(settings.clone()));
         self.settings = settings;
         Ok(Reloaded { changes, left })
+    }
+
+    /// What differs, and what has differed from the start on and still waits for the next one.
+    fn changes(&self, settings: &Settings) -> Vec<config::Change> {
+        let waits = |change: &config::Change| change.class == config::Reload::Restart;
+        let mut changes = Settings::diff(&self.settings, settings);
+        changes.retain(|change| !waits(change));
+        changes.extend(Settings::diff(&self.began, settings).into_iter().filter(waits));
+        changes
     }
 
     /// Can failovers go on by these settings?
@@ -278,10 +290,10 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
     let registry = Arc::new(Registry::new(threads));
     let (monitor, health) = runner::channel();
     let users = users(&settings)?;
-    let servers = Arc::new(Servers::new(&settings, users, registry.clone(), health.shared.clone())?);
+    let servers = Arc::new(Servers::new(&settings, users.clone(), registry.clone(), health.shared.clone())?);
     let knowledge: Arc<Knowledge<_>> = Arc::default();
     let (loader, wanted) = catalogs::channel(knowledge.clone(), health.shared.clone());
-    let door = login_policy(&settings, Arc::new(SaltMaker::new()), servers.keys.clone())?;
+    let door = login_policy(&settings, users, Arc::new(SaltMaker::new()), servers.keys.clone())?;
     let policy = Policy::new(&settings.routing, 1)?;
     let (mail, inboxes): (Vec<_>, Vec<_>) = (0..threads).map(|_| mpsc::channel(MAILBOX)).unzip();
     let global = global(&settings, (&servers, &registry), &health, knowledge, wanted, mail.clone())?;
@@ -320,14 +332,12 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
         deaf: deaf_told,
     };
     let thread_handles = start_threads(&common, &settings, &policy, inboxes)?;
-    let control = std::thread::Builder::new()
-        .name("control".to_owned())
-        .spawn(move || runtime.block_on(duties.run()))
-        .map_err(Error::Start)?;
+    let control = start_control(runtime, duties)?;
     let why = format!("pgherd accepts connections on port {port} with {threads} data threads");
     common.global.cluster.events.record(Event::info("started", "pgherd").why(why));
     Ok(Running {
         common,
+        began: settings.clone(),
         settings,
         threads: thread_handles,
         control: Some(control),
@@ -347,6 +357,15 @@ fn threads(settings: &Settings) -> usize {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     }
+}
+
+fn start_control(runtime: tokio::runtime::Runtime, duties: Duties) -> Result<JoinHandle<()>, Error> {
+    let run = move || {
+        runtime.block_on(duties.run());
+        // A name that is being looked up may take longer than anybody's patience.
+        runtime.shutdown_background();
+    };
+    std::thread::Builder::new().name("control".to_owned()).spawn(run).map_err(Error::Start)
 }
 
 fn start_threads(
@@ -451,6 +470,7 @@ fn users(settings: &Settings) -> Result<Users, Error> {
 
 fn login_policy(
     settings: &Settings,
+    users: Users,
     salts: Arc<SaltMaker>,
     keys: Arc<crate::backend::KeyMaker>,
 ) -> Result<LoginPolicy, Error> {
@@ -462,7 +482,7 @@ fn login_policy(
         Some(tls) => Some(ServerTls::new(&tls.cert, &tls.key, tls.client_ca.as_deref())?),
         None => None,
     };
-    Ok(LoginPolicy { hba, users: users(settings)?, tls, timeout: settings.listen.authentication_timeout, salts, keys })
+    Ok(LoginPolicy { hba, users, tls, timeout: settings.listen.authentication_timeout, salts, keys })
 }
 
 /// Runs until a signal ends it: SIGTERM waits for clients to leave, SIGINT for transactions, SIGQUIT for nobody; SIGHUP

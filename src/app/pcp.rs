@@ -18,7 +18,7 @@ use crate::session::Global;
 use crate::support::clock::{self, Duration};
 
 use super::Error;
-use super::data::{Common, ThreadMail};
+use super::data::{ANSWERING, Common, ThreadMail, ask_all};
 use super::listen::resolve;
 
 /// Connections that may wait to be accepted.
@@ -29,8 +29,6 @@ const SOCKET_MODE: u32 = 0o777;
 const WISHES: usize = 4;
 /// How long the main thread may take to reload.
 const RELOADING: Duration = Duration::from_secs(60);
-/// How long a data thread may take to answer.
-const ANSWERING: Duration = Duration::from_secs(5);
 
 /// What the main thread is asked.
 pub(super) enum Wish {
@@ -44,6 +42,8 @@ pub(super) enum Wish {
 pub(super) struct Ends {
     pub(super) admins: Arc<ArcSwap<Admins>>,
     pub(super) wishes: mpsc::Receiver<Wish>,
+    /// For who else asks the main thread.
+    pub(super) wish: mpsc::Sender<Wish>,
     /// The port is open.
     pub(super) open: bool,
 }
@@ -120,8 +120,8 @@ pub(super) fn parts(
     };
     let (wish, wishes) = mpsc::channel(WISHES);
     let open = !listeners.is_empty();
-    let office = Office { common: common.clone(), admins: admins.clone(), orders, wishes: wish };
-    Ok((Seed { office, listeners }, Ends { admins, wishes, open }))
+    let office = Office { common: common.clone(), admins: admins.clone(), orders, wishes: wish.clone() };
+    Ok((Seed { office, listeners }, Ends { admins, wishes, wish, open }))
 }
 
 /// The same before it is on its thread.
@@ -138,14 +138,14 @@ impl Seed {
 }
 
 impl Office {
-    async fn act(&self, session: i32, end: bool) -> bool {
-        let Some(thread) = self.common.thread_of(session) else { return false };
+    async fn act(&self, session: i32, end: bool) -> Result<bool, String> {
+        let Some(thread) = self.common.thread_of(session) else { return Ok(false) };
         let (sender, answer) = oneshot::channel();
-        let id = u64::from(session.unsigned_abs());
-        if self.common.mail[thread].send(ThreadMail::Act(id, end, sender)).await.is_err() {
-            return false;
-        }
-        tokio::time::timeout(ANSWERING, answer).await.is_ok_and(|answer| answer.unwrap_or(false))
+        let mail = ThreadMail::Act(u64::from(session.unsigned_abs()), end, sender);
+        let asked = async { self.common.mail[thread].send(mail).await.is_ok() && answer.await.unwrap_or(false) };
+        tokio::time::timeout(ANSWERING, asked)
+            .await
+            .map_err(|_| format!("data thread {thread} does not answer; session {session} may still be reached"))
     }
 }
 
@@ -193,11 +193,11 @@ impl House for Office {
         let _ = self.wishes.try_send(Wish::Stop(mode, who.to_owned()));
     }
 
-    async fn cancel(&self, session: i32) -> bool {
+    async fn cancel(&self, session: i32) -> Result<bool, String> {
         self.act(session, false).await
     }
 
-    async fn end(&self, session: i32) -> bool {
+    async fn end(&self, session: i32) -> Result<bool, String> {
         self.act(session, true).await
     }
 
@@ -214,13 +214,8 @@ impl House for Office {
                 open += pool.open();
             }
         }
-        for mail in &self.common.mail {
-            let (sender, answer) = oneshot::channel();
-            // A thread that is busy closes them a moment later, with its housekeeping.
-            if mail.try_send(ThreadMail::Reset(sender)).is_ok() {
-                let _ = tokio::time::timeout(ANSWERING, answer).await;
-            }
-        }
+        // A thread that is busy closes them a moment later, with its housekeeping.
+        ask_all(&self.common.mail, ThreadMail::Reset).await;
         open
     }
 }

@@ -13,6 +13,7 @@ use crate::pcp::request::StopMode;
 use crate::session::Stop;
 use crate::support::clock::Duration;
 
+use super::hatch::Hatch;
 use super::log::Dial;
 use super::pcp::Wish;
 use super::service;
@@ -58,6 +59,9 @@ pub(super) fn serve(mut running: Running, config: &Path, dial: &Dial) -> std::io
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut signals = {
         let _inside = runtime.enter();
+        if let Some(hatch) = hatch(running.settings()) {
+            runtime.spawn(hatch.serve(running.office.wish.clone()));
+        }
         Signals::new(running.wishes())?
     };
     let mut leaving = false;
@@ -97,6 +101,18 @@ pub(super) fn serve(mut running: Running, config: &Path, dial: &Dial) -> std::io
     }
 }
 
+/// Without it a reload is heard of in the log only.
+fn hatch(settings: &Settings) -> Option<Hatch> {
+    match Hatch::open(&settings.pid_file) {
+        Ok(hatch) => Some(hatch),
+        Err(error) => {
+            let beside = settings.pid_file.display();
+            tracing::warn!(%beside, %error, "`pgherd reload` cannot ask this process: no socket beside the pid file");
+            None
+        }
+    }
+}
+
 fn next(runtime: &Runtime, signals: &mut Signals, leaving: bool) -> Option<Wish> {
     runtime.block_on(async {
         if leaving { tokio::time::timeout(LOOK, signals.next()).await.ok() } else { Some(signals.next().await) }
@@ -118,12 +134,7 @@ fn reload(running: &mut Running, config: &Path, who: &str) -> Result<Reloaded, S
     let outcome = Settings::load(config).map_err(Error::from).and_then(|settings| running.reload(settings));
     let outcome = outcome.map_err(|error| error.to_string());
     let event = match &outcome {
-        Ok(Reloaded { changes, left }) => {
-            let changes: Vec<_> =
-                changes.iter().map(|one| format!("{}: {} -> {}", one.key, one.old, one.new)).collect();
-            let left = left.iter().map(|left| format!("; {left}")).collect::<String>();
-            Event::info("reloaded", who).why(format!("{} changes: {}{left}", changes.len(), changes.join("; ")))
-        }
+        Ok(reloaded) => Event::info("reloaded", who).why(reloaded.in_detail()),
         Err(error) => Event::error("not_reloaded", who).why(format!("nothing was changed: {error}")),
     };
     running.cluster().events.record(event);

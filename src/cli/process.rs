@@ -1,4 +1,4 @@
-//! `reload` and `stop`: signals to the running process, found by its pid file. Must not guess processes by name.
+//! `reload` and `stop`: what the running process, found by its pid file, is told. Must not guess processes by name.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,18 +9,30 @@ use nix::unistd::Pid;
 
 use super::pid::{self, PidError};
 use super::{Failure, StopMode, report};
+use crate::app::hatch::{self, Unheard};
 use crate::config::Settings;
 use crate::support::clock;
 
 /// How often the end of a process is looked for.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Validates the file, then sends SIGHUP.
+/// Validates the file, has the process reload, and shows what it says of it.
 pub(super) fn reload(config: &Path, json: bool) -> Result<ExitCode, Failure> {
     let settings = Settings::load(config)?;
     let pid = pid::running(&settings.pid_file)?;
-    send(pid, Signal::SIGHUP)?;
-    report::said(json, "reloading", pid, "its log says what could not be applied without a new start");
+    match hatch::ask(&settings.pid_file, pid) {
+        Ok(mut told) if json => {
+            told["result"] = "reloaded".into();
+            told["pid"] = pid.as_raw().into();
+            report::print(&format!("{told}\n"));
+        }
+        Ok(told) => report::print(&report::reloaded(&told)),
+        Err(Unheard::Closed(error)) => {
+            send(pid, Signal::SIGHUP)?;
+            return Err(format!("process {pid} was sent SIGHUP; only its log says what came of it ({error})").into());
+        }
+        Err(unheard) => return Err(format!("process {pid}: {unheard}").into()),
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -35,7 +47,7 @@ pub(super) fn stop(config: &Path, mode: StopMode, limit: Duration, json: bool) -
         match pid::running(&path) {
             Ok(now) if now == pid => std::thread::sleep(POLL),
             Ok(_) | Err(PidError::NotRunning { .. }) => {
-                report::said(json, "stopped", pid, "");
+                report::said(json, "stopped", pid);
                 return Ok(ExitCode::SUCCESS);
             }
             Err(error) => return Err(error.into()),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::metrics::Histogram;
-use crate::support::clock;
+use crate::support::clock::{self, millis};
 
 use super::{Epoch, NodeId};
 
@@ -127,11 +127,10 @@ impl Event {
 
     /// The one log line.
     fn log(&self) {
-        let some =
-            |text: &'static str, value: &str| if value.is_empty() { None } else { Some((text, value.to_owned())) };
-        let (from, to) = (some("from", &self.from).map(|one| one.1), some("to", &self.to).map(|one| one.1));
+        let said = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let (from, to) = (said(&self.from), said(&self.to));
         let (node, epoch) = (self.node.map(|node| node.0), self.epoch.map(|epoch| epoch.0));
-        let took_ms = self.took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+        let took_ms = self.took.map(millis);
         let (event, who, why) = (self.name, self.who.as_str(), self.why.as_str());
         match self.severity {
             Severity::Info => tracing::info!(event, who, node, from, to, epoch, took_ms, "{why}"),

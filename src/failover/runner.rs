@@ -19,7 +19,7 @@ use super::engine::{Action, Engine, Event, Job, Journal, Note, Order, Outcome, S
 use super::journal::Store;
 use crate::cluster::{self, Consensus, FailoverRequest, NodeId, Ruling, Shared, Timeline};
 use crate::config;
-use crate::support::clock;
+use crate::support::clock::{self, millis};
 
 /// Orders of operators that may wait.
 pub const MAX_ORDERS: usize = 16;
@@ -289,8 +289,4 @@ fn happened(note: &Note) -> cluster::Event {
     let good = ["promoted", "follows", "failover_done", "switchover_done", "outage_over", "attached"].contains(event);
     let made = if good { cluster::Event::info(event, "failover") } else { cluster::Event::warn(event, "failover") };
     made.node(*node).change(id(from), id(to)).epoch(*epoch).why(why).took(*took)
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::house::{House, Reloaded};
+use super::house::House;
 use super::nodes::{self, Told};
 use super::processes::{self, Moment};
 use super::reply::{self, Severity};
 use super::request::Request;
 use crate::cluster::{Event, NodeId};
-use crate::config::Reload;
 use crate::failover::engine::Order;
 use crate::session::Description;
 use crate::support::clock;
@@ -38,7 +37,7 @@ pub(super) async fn answer<H: House>(house: &H, request: Request, who: &str) -> 
         Request::Promote { node, switchover: false } => promote(house, node, who).await,
         Request::Recover(_) => told(b'c', Err(no_recovery())),
         Request::Stop(_) => told(b't', house.may_stop().map(|()| String::new())),
-        Request::Reload => told(b'z', house.reload(who).await.map(|reloaded| in_words(&reloaded))),
+        Request::Reload => told(b'z', house.reload(who).await.map(|reloaded| reloaded.in_words())),
         Request::Watchdog => refuse("informing watchdog info failed", "watchdog is not enabled"),
         Request::ForgetCache => refuse("invalidating query cache failed", "there is no query cache"),
         Request::RotateLog => refuse("log rotation failed", "the log is what standard error leads to"),
@@ -92,7 +91,7 @@ pub(super) async fn detach<H: House>(house: &H, node: NodeId, gracefully: bool, 
     let patience = house.settings().recovery.timeout;
     let deadline = clock::now() + patience;
     loop {
-        let used = in_use(house, node);
+        let used = in_use(house, Some(node));
         if used == 0 {
             return Ok(answer);
         }
@@ -106,10 +105,11 @@ pub(super) async fn detach<H: House>(house: &H, node: NodeId, gracefully: bool, 
     }
 }
 
-/// Server connections to a node in the hands of sessions.
-fn in_use<H: House>(house: &H, node: NodeId) -> u32 {
+/// Server connections in the hands of sessions: to one node, or to all.
+pub(super) fn in_use<H: House>(house: &H, node: Option<NodeId>) -> u32 {
     let pools = house.global().registry.table(clock::now());
-    pools.iter().filter(|pool| pool.key.node == node).map(|pool| pool.open.saturating_sub(pool.idle)).sum()
+    let chosen = pools.iter().filter(|pool| node.is_none_or(|node| pool.key.node == node));
+    chosen.map(|pool| pool.open.saturating_sub(pool.idle)).sum()
 }
 
 async fn promote<H: House>(house: &H, node: NodeId, who: &str) -> Vec<u8> {
@@ -187,24 +187,4 @@ async fn process_info<H: House>(house: &H, session: Option<i32>) -> Vec<u8> {
     let (layout, view, moment) = (house.settings().pcp.layout, house.global().cluster.view(), moment());
     let row = |one: &Description| processes::process_info(one, layout, &view, moment);
     reply::list(b'p', "ProcessInfo", &chosen.into_iter().map(row).collect::<Vec<_>>())
-}
-
-/// What a reload did, in one line.
-pub(super) fn in_words(reloaded: &Reloaded) -> String {
-    let (waits, holds): (Vec<_>, Vec<_>) = reloaded.changes.iter().partition(|one| one.class == Reload::Restart);
-    let mut text = match holds.len() {
-        0 => "reloaded: nothing has changed".to_owned(),
-        count => format!("reloaded: {count} changed ({})", keys(&holds)),
-    };
-    if !waits.is_empty() {
-        text += &format!("; after a new start only: {}", keys(&waits));
-    }
-    if !reloaded.left.is_empty() {
-        text += &format!("; {}", reloaded.left.join("; "));
-    }
-    text
-}
-
-fn keys(changes: &[&crate::config::Change]) -> String {
-    changes.iter().map(|one| one.key.as_str()).collect::<Vec<_>>().join(", ")
 }

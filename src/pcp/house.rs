@@ -4,19 +4,11 @@ use std::sync::Arc;
 
 use super::admins::Admins;
 use super::own::Which;
+use super::reloaded::Reloaded;
 use super::request::StopMode;
-use crate::config::{Change, Settings};
+use crate::config::Settings;
 use crate::failover::engine::Order;
 use crate::session::Global;
-
-/// What a reload did.
-#[derive(Debug, Clone, Default)]
-pub struct Reloaded {
-    /// What differs between the two files.
-    pub changes: Vec<Change>,
-    /// What holds only after a new start, for people; besides changes whose class says so.
-    pub left: Vec<String>,
-}
 
 /// The rest of the process.
 pub trait House {
@@ -54,10 +46,16 @@ pub trait House {
     fn stop(&self, mode: StopMode, who: &str);
 
     /// Cancels what a session does; false if there is no such session.
-    fn cancel(&self, session: i32) -> impl Future<Output = bool>;
+    ///
+    /// # Errors
+    /// Its thread does not answer: nobody knows.
+    fn cancel(&self, session: i32) -> impl Future<Output = Result<bool, String>>;
 
     /// Ends a session; false if there is none.
-    fn end(&self, session: i32) -> impl Future<Output = bool>;
+    ///
+    /// # Errors
+    /// The same.
+    fn end(&self, session: i32) -> impl Future<Output = Result<bool, String>>;
 
     /// Server connections of these pools end as soon as they are idle. How many were open.
     fn reset(&self, which: &Which) -> impl Future<Output = u32>;

@@ -18,11 +18,13 @@ mod nodes;
 mod ours;
 mod own;
 mod processes;
+mod reloaded;
 mod reply;
 pub mod request;
 mod server;
 
 pub use admins::Admins;
-pub use house::{House, Reloaded};
+pub use house::House;
 pub use own::{MOST_EVENTS, OWN, Own, PROGRESS, Which};
+pub use reloaded::Reloaded;
 pub use server::{Parts, serve};

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::{ClusterView, Life, NodeId, NodeRecord, NodeView, Shared, Status};
 use crate::config::{Node, PcpLayout};
-use crate::support::clock::stamp;
+use crate::support::clock::{millis, stamp};
 
 /// pgpool-II's weights are parts of this number.
 const RAND_MAX: f64 = 2_147_483_647.0;
@@ -163,10 +163,6 @@ impl<'a> Told<'a> {
             "last_fail": checks.last_fail.map(stamp),
         })
     }
-}
-
-fn millis(time: std::time::Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A node of that number.

@@ -11,10 +11,9 @@ use super::own::{MOST_EVENTS, Own, Which};
 use super::processes;
 use crate::backend::PoolRow;
 use crate::cluster::{self, NodeId};
-use crate::config::Reload;
 use crate::failover::engine::Order;
 use crate::session::{Counters, Doing};
-use crate::support::clock::{self, stamp};
+use crate::support::clock::{self, millis, stamp};
 
 /// How often it is looked who is still at work.
 const LOOK: Duration = Duration::from_millis(100);
@@ -43,17 +42,16 @@ pub(super) async fn answer<H: House>(house: &H, own: Own, who: &str) -> Result<V
         Own::Promote { node } => text(answer::order(house, Order::Promote(NodeId(node)), who).await),
         Own::SwitchOver { node } => text(answer::order(house, Order::SwitchOver(node.map(NodeId)), who).await),
         Own::Recover { .. } => Err(answer::no_recovery()),
-        Own::Reload => reload(house, who).await,
+        Own::Reload => house.reload(who).await.map(|reloaded| reloaded.json()),
         Own::Stop { .. } => house.may_stop().map(|()| json!({ "text": "stopping" })),
-        Own::Cancel { session } if house.cancel(session).await => {
-            event(house, cluster::Event::info("session_cancelled", who).why(format!("session {session}")));
-            Ok(json!({ "text": format!("session {session} is cancelled") }))
+        Own::Cancel { session } => {
+            let found = house.cancel(session).await?;
+            acted(house, found, session, "is cancelled", cluster::Event::info("session_cancelled", who))
         }
-        Own::End { session } if house.end(session).await => {
-            event(house, cluster::Event::info("session_ended", who).why(format!("session {session}")));
-            Ok(json!({ "text": format!("session {session} ends") }))
+        Own::End { session } => {
+            let found = house.end(session).await?;
+            acted(house, found, session, "ends", cluster::Event::info("session_ended", who))
         }
-        Own::Cancel { session } | Own::End { session } => Err(format!("there is no session {session}")),
         Own::ResetPool(which) => reset(house, &which, who).await,
         Own::Pause { seconds, wait } => pause(house, seconds, wait, who).await,
         Own::Resume => resume(house, who),
@@ -63,6 +61,21 @@ pub(super) async fn answer<H: House>(house: &H, own: Own, who: &str) -> Result<V
 
 fn text(result: Result<String, String>) -> Result<Value, String> {
     result.map(|text| json!({ "text": text }))
+}
+
+/// A session was told something, if it was found.
+fn acted<H: House>(
+    house: &H,
+    found: bool,
+    session: i32,
+    what: &str,
+    happened: cluster::Event,
+) -> Result<Value, String> {
+    if !found {
+        return Err(format!("there is no session {session}"));
+    }
+    event(house, happened.why(format!("session {session}")));
+    Ok(json!({ "text": format!("session {session} {what}") }))
 }
 
 fn event<H: House>(house: &H, event: cluster::Event) {
@@ -98,10 +111,6 @@ fn pools<H: House>(house: &H) -> Vec<Value> {
     house.global().registry.table(clock::now()).iter().map(row).collect()
 }
 
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
 async fn sessions<H: House>(house: &H, session: Option<i32>) -> Result<Value, String> {
     let all = answer::sessions(house).await?;
     let moment = answer::moment();
@@ -126,10 +135,9 @@ async fn overview<H: House>(house: &H) -> Result<Value, String> {
         Err(_) => None,
     };
     let global = house.global();
-    let sum =
-        |of: &fn(&Counters) -> &crate::session::Count| global.counters.iter().map(|one| of(one).get()).sum::<u64>();
+    let sum = |of: fn(&Counters) -> &crate::session::Count| global.sum(|one| of(one).get());
     let counters: serde_json::Map<_, _> =
-        Counters::ALL.iter().map(|(name, of)| ((*name).to_owned(), json!(sum(of)))).collect();
+        Counters::ALL.iter().map(|(name, of)| ((*name).to_owned(), json!(sum(*of)))).collect();
     let view = global.cluster.view();
     let settings = house.settings();
     let last = global.cluster.events.last();
@@ -164,23 +172,6 @@ fn settings<H: House>(house: &H) -> Value {
     json!({ "settings": rows.iter().map(row).collect::<Vec<_>>() })
 }
 
-async fn reload<H: House>(house: &H, who: &str) -> Result<Value, String> {
-    let reloaded = house.reload(who).await?;
-    let change = |one: &crate::config::Change| {
-        let holds = match one.class {
-            Reload::Live => "now",
-            Reload::NewSessions => "for new sessions",
-            Reload::Restart => "after a new start",
-        };
-        json!({ "parameter": one.key, "old": one.old, "new": one.new, "holds": holds })
-    };
-    Ok(json!({
-        "text": answer::in_words(&reloaded),
-        "changes": reloaded.changes.iter().map(change).collect::<Vec<_>>(),
-        "left": reloaded.left,
-    }))
-}
-
 async fn reset<H: House>(house: &H, which: &Which, who: &str) -> Result<Value, String> {
     if let Some(id) = which.node.filter(|id| nodes::find(&house.settings().nodes, NodeId(*id)).is_none()) {
         return Err(format!("there is no node {id}"));
@@ -213,11 +204,13 @@ async fn pause<H: House>(house: &H, seconds: u32, wait: bool, who: &str) -> Resu
     }
     event(house, cluster::Event::warn("paused", who).why(&said));
     loop {
-        let busy = at_work(house).await?;
-        if busy == 0 || !wait {
+        // None: a thread is too busy to say. The pause holds all the same.
+        let busy = at_work(house).await.ok();
+        if busy == Some(0) || !wait {
             return Ok(json!({ "text": said, "at_work": busy }));
         }
         if house.global().pause.until().is_none() {
+            let busy = busy.map_or("nobody knows how many".to_owned(), |busy| busy.to_string());
             return Err(format!("the pause is over, and {busy} sessions were still at work"));
         }
         tokio::time::sleep(LOOK).await;
@@ -229,11 +222,6 @@ async fn at_work<H: House>(house: &H) -> Result<usize, String> {
     let all = answer::sessions(house).await?;
     let works = |doing| matches!(doing, Doing::Active | Doing::InTransaction | Doing::InFailedTransaction);
     Ok(all.iter().filter(|one| one.server.is_some() && works(one.doing)).count())
-}
-
-/// Server connections in the hands of sessions.
-fn in_use<H: House>(house: &H) -> u32 {
-    house.global().registry.table(clock::now()).iter().map(|pool| pool.open.saturating_sub(pool.idle)).sum()
 }
 
 fn resume<H: House>(house: &H, who: &str) -> Result<Value, String> {
@@ -274,6 +262,6 @@ pub(super) fn progress<H: House>(house: &H) -> Value {
     json!({
         "writes": if global.cluster.view().writes.open() { "open" } else { global.cluster.view().writes.text() },
         "held": global.held.waiting(),
-        "in_use": in_use(house),
+        "in_use": answer::in_use(house, None),
     })
 }

@@ -26,15 +26,10 @@ pub(super) fn error(severity: Severity, message: &str, detail: &str) -> Vec<u8> 
     if detail.len() > 1 {
         fields.push(&detail);
     }
-    let mut body = Vec::new();
-    for field in fields {
-        // A zero would end the field; a line's end would end the client's line.
-        body.extend(field.bytes().filter(|byte| *byte != 0));
-        body.push(0);
-    }
-    body.push(0);
+    // The zero behind the last field.
+    fields.push("");
     let mut out = Vec::new();
-    push(&mut out, b'E', &body);
+    push_texts(&mut out, b'E', &fields);
     out
 }
 

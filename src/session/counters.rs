@@ -232,3 +232,10 @@ impl Counters {
         &self.nodes[usize::from(node.0) % NODES]
     }
 }
+
+impl super::Global {
+    /// What all data threads have counted together.
+    pub fn sum(&self, of: impl Fn(&Counters) -> u64) -> u64 {
+        self.counters.iter().map(|one| of(one)).sum()
+    }
+}

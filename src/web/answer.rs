@@ -18,8 +18,7 @@ pub(super) struct Shown<'a> {
 impl Shown<'_> {
     /// Statements that write get through.
     pub(super) fn takes_writes(&self) -> bool {
-        let open = self.view.writes == crate::cluster::Writes::Open;
-        !self.stopping && open && self.view.primary_node().is_some_and(|node| node.usable())
+        !self.stopping && self.view.writes.open() && self.view.primary_node().is_some_and(|node| node.usable())
     }
 
     /// Statements that read get through.

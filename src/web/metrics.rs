@@ -6,7 +6,7 @@ use crate::backend::PoolRow;
 use crate::cluster::{ClusterView, EventCount, NodeId, NodeView, Role, Status};
 use crate::metrics::{Format, Kind, Page, Sum};
 use crate::routing::Reason;
-use crate::session::{Counters, NodeCounts, Phases, Times};
+use crate::session::{Counters, Global, NodeCounts, Phases, Times};
 use crate::sql::Verb;
 use crate::support::clock::{Duration, now};
 
@@ -41,13 +41,13 @@ pub(super) fn page(source: &Source, format: Format) -> String {
     let mut page = Page::new(format);
     let global = &source.global;
     process(&mut page, source);
-    sessions(&mut page, &global.counters);
+    sessions(&mut page, global);
     let view = global.cluster.snapshot();
     cluster(&mut page, &view);
     let names: Vec<(NodeId, String)> =
         global.settings.load().nodes.iter().map(|node| (node.id, node.id.to_string())).collect();
     nodes(&mut page, &view, &names);
-    statements(&mut page, &global.counters, &names);
+    statements(&mut page, global, &names);
     checks(&mut page, source, &names);
     pools(&mut page, &global.registry.table(now()));
     events(&mut page, &global.cluster.events.counts());
@@ -69,15 +69,11 @@ fn process(page: &mut Page, source: &Source) {
     page.count(&[], u64::from(source.global.held.waiting()));
 }
 
-fn sum(threads: &[std::sync::Arc<Counters>], of: impl Fn(&Counters) -> u64) -> u64 {
-    threads.iter().map(|one| of(one)).sum()
-}
-
-fn sessions(page: &mut Page, threads: &[std::sync::Arc<Counters>]) {
+fn sessions(page: &mut Page, global: &Global) {
     for ((own, name, help), (counted, of)) in COUNTERS.iter().zip(Counters::ALL) {
         debug_assert_eq!(own, counted, "both tables are in the same order");
         page.family(Kind::Counter, name, help);
-        let value = sum(threads, |one| of(one).get());
+        let value = global.sum(|one| of(one).get());
         match *own {
             "waited_us" => page.value(&[], Duration::from_micros(value).as_secs_f64()),
             _ => page.count(&[], value),
@@ -86,8 +82,8 @@ fn sessions(page: &mut Page, threads: &[std::sync::Arc<Counters>]) {
     page.family(Kind::Counter, "pgherd_requests", "Requests by where they went, and why.");
     for &reason in Reason::ALL {
         for (target, count) in [
-            ("primary", sum(threads, |one| one.routed.primary(reason).get())),
-            ("standby", sum(threads, |one| one.routed.standby(reason).get())),
+            ("primary", global.sum(|one| one.routed.primary(reason).get())),
+            ("standby", global.sum(|one| one.routed.standby(reason).get())),
         ] {
             if count > 0 {
                 page.count(&[("target", target), ("reason", reason.name())], count);
@@ -104,7 +100,7 @@ fn cluster(page: &mut Page, view: &ClusterView) {
     page.family(Kind::Gauge, "pgherd_epoch", "Grows with each promotion.");
     page.count(&[], view.epoch.0);
     flag(page, "pgherd_primary_known", "1 while there is a primary.", view.primary.is_some());
-    let open = view.writes == crate::cluster::Writes::Open;
+    let open = view.writes.open();
     flag(
         page,
         "pgherd_writes_open",
@@ -168,11 +164,11 @@ const PHASES: [Phase; 3] =
 const PARTS: [Part; 3] =
     [("read", |times| &times.read), ("write", |times| &times.write), ("other", |times| &times.other)];
 
-fn statements(page: &mut Page, threads: &[std::sync::Arc<Counters>], names: &[(NodeId, String)]) {
+fn statements(page: &mut Page, global: &Global, names: &[(NodeId, String)]) {
     page.family(Kind::Counter, "pgherd_statements", "Statements sent to servers, by what they do.");
     for (node, name) in names {
         for verb in Verb::ALL {
-            let count = sum(threads, |one| one.node(*node).verb(verb).get());
+            let count = global.sum(|one| one.node(*node).verb(verb).get());
             page.count(&[("node", name), ("kind", verb.name())], count);
         }
     }
@@ -184,7 +180,7 @@ fn statements(page: &mut Page, threads: &[std::sync::Arc<Counters>], names: &[(N
     ];
     for (node, name) in names {
         for (severity, of) in faults {
-            page.count(&[("node", name), ("severity", severity)], sum(threads, |one| of(one.node(*node))));
+            page.count(&[("node", name), ("severity", severity)], global.sum(|one| of(one.node(*node))));
         }
     }
     let help = "Times of statements: waiting for a server, at the server, total. One in log.timed_every is timed and counts for the others.";
@@ -192,7 +188,7 @@ fn statements(page: &mut Page, threads: &[std::sync::Arc<Counters>], names: &[(N
     for (node, name) in names {
         for (kind, part) in PARTS {
             for (phase, of) in PHASES {
-                let times = threads.iter().filter_map(|one| one.node(*node).times());
+                let times = global.counters.iter().filter_map(|one| one.node(*node).times());
                 let all = times.fold(Sum::default(), |all, times| all.with(of(part(times))));
                 if !all.is_empty() {
                     page.times(&[("node", name), ("kind", kind), ("phase", phase)], &all);

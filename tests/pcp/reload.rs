@@ -94,6 +94,55 @@ fn a_bad_file_changes_nothing_and_what_waits_is_told() {
     assert_eq!(balanced(), "false");
 }
 
+/// `pgherd reload`, which needs no administration port.
+fn reload(world: &World<'_>, more: &[&str]) -> crate::world::Ran {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pgherd"));
+    command.arg("reload").arg("--config").arg(world.proxy.folder().join("pgherd.toml")).args(more);
+    crate::world::ran(&mut command)
+}
+
+#[test]
+fn pgherd_reload_says_what_came_of_it() {
+    let Some(world) = World::start("") else { return };
+    let good = world.text("[routing]\nload_balance = false\n[pool]\nsize = 7");
+    put(&world, &good.replacen("threads = 2", "threads = 3", 1));
+    let ran = reload(&world, &[]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let lines: Vec<_> = ran.out.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(
+        lines[0],
+        "reloaded: 2 changed (pool.size, routing.load_balance); after a new start only: listen.threads"
+    );
+    for line in [
+        "listen.threads 2 3 after a new start",
+        "pool.size 20 7 now",
+        "routing.load_balance true false for new sessions",
+    ] {
+        assert!(lines.iter().any(|one| one == line), "{line}: {lines:?}");
+    }
+    // What waits is told until it waits no more.
+    let waits = "reloaded: nothing has changed; after a new start only: listen.threads";
+    let ran = reload(&world, &["--json"]);
+    let told: serde_json::Value = serde_json::from_str(&ran.out).expect("JSON");
+    assert_eq!((&told["result"], &told["text"]), (&"reloaded".into(), &waits.into()), "{ran:?}");
+    // What only the process finds out: a file that the configuration names.
+    let bad = crate::world::write(&world.folder, "bad.conf", "no colon\n").display().to_string();
+    put(
+        &world,
+        &good.replace(&format!("{}/pcp.conf", world.folder.path().display()), &bad).replace("size = 7", "size = 8"),
+    );
+    let ran = reload(&world, &[]);
+    assert!(ran.code == Some(1) && ran.out.is_empty() && ran.err.contains("bad.conf"), "{ran:?}");
+    let log = world.proxy.log();
+    assert!(
+        log.contains(
+            "pool.size: 20 -> 7, routing.load_balance: true -> false); after a new start only: listen.threads: 2 -> 3"
+        ),
+        "{log}"
+    );
+    assert!(log.contains("not_reloaded") && !log.contains("7 -> 8"), "{log}");
+}
+
 #[test]
 fn administrators_and_the_level_of_the_log_change_with_a_reload() {
     let Some(world) = World::start("") else { return };

@@ -1,12 +1,9 @@
 //! What an administration port told, as tables for people. Must not ask anything.
 
-use comfy_table::{Table, presets::NOTHING};
 use serde_json::Value;
 
+use crate::cli::report::{self, Columns, list, text};
 use crate::pcp::Own;
-
-/// Head and key of each column.
-type Columns = &'static [(&'static str, &'static str)];
 
 const NODES: Columns = &[
     ("NODE", "node"),
@@ -78,7 +75,6 @@ const EVENTS: Columns = &[
     ("MS", "took_ms"),
     ("WHY", "why"),
 ];
-const CHANGES: Columns = &[("PARAMETER", "parameter"), ("OLD", "old"), ("NEW", "new"), ("HOLDS", "holds")];
 const SETTINGS: Columns = &[("NAME", "name"), ("VALUE", "value"), ("DESCRIPTION", "description")];
 
 /// The answer to a request.
@@ -91,9 +87,7 @@ pub(super) fn answer(own: &Own, told: &Value) -> String {
         Own::Pools => list(&told["pools"], POOLS),
         Own::Settings => list(&told["settings"], SETTINGS),
         Own::Events { .. } => list(&told["events"], EVENTS),
-        Own::Reload if told["changes"].as_array().is_some_and(|changes| !changes.is_empty()) => {
-            format!("{}\n\n{}", text(&told["text"]), list(&told["changes"], CHANGES))
-        }
+        Own::Reload => report::reloaded(told),
         _ => format!("{}\n", text(&told["text"])),
     }
 }
@@ -133,26 +127,6 @@ fn overview(told: &Value) -> String {
     }
     parts.push(list(&told["events"], EVENTS));
     parts.join("\n")
-}
-
-fn list(rows: &Value, columns: Columns) -> String {
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_header(columns.iter().map(|(head, _)| *head));
-    for row in rows.as_array().into_iter().flatten() {
-        table.add_row(columns.iter().map(|(_, key)| text(&row[*key])));
-    }
-    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
-}
-
-/// A value as people read it; control characters of clients must not reach a terminal.
-fn text(value: &Value) -> String {
-    let text = match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        Value::Number(number) if number.is_f64() => format!("{:.2}", number.as_f64().unwrap_or_default()),
-        other => other.to_string(),
-    };
-    text.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect()
 }
 
 #[cfg(test)]

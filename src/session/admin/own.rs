@@ -65,7 +65,7 @@ impl Session {
 
 /// What all data threads have counted together, and how old the samples of the servers' positions are.
 pub(super) fn counters(global: &Global) -> Rows {
-    let sum = |of: &fn(&Counters) -> &Count| global.counters.iter().map(|one| of(one).get()).sum::<u64>();
+    let sum = |of: &fn(&Counters) -> &Count| global.sum(|one| of(one).get());
     let mut all: Vec<_> = Counters::ALL.iter().map(|(name, of)| ((*name).to_owned(), sum(of))).collect();
     all.push(("held_now".to_owned(), u64::from(global.held.waiting())));
     let (view, now) = (global.cluster.view(), now());
@@ -137,7 +137,7 @@ pub(super) fn pinned(all: Vec<Description>) -> Rows {
 
 /// Requests by where they went and why, the most frequent first.
 pub(super) fn routing(global: &Global) -> Rows {
-    let sum = |of: &dyn Fn(&Counters) -> u64| global.counters.iter().map(|one| of(one)).sum::<u64>();
+    let sum = |of: &dyn Fn(&Counters) -> u64| global.sum(of);
     let mut all = Vec::new();
     for &reason in Reason::ALL {
         all.push(("primary", reason, sum(&|one| one.routed.primary(reason).get())));

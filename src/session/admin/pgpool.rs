@@ -129,7 +129,7 @@ fn nodes(global: &Global, row: impl Fn(&crate::config::Node, Option<&NodeView>) 
 }
 
 fn count(global: &Global, node: &crate::config::Node, of: impl Fn(&NodeCounts) -> u64) -> String {
-    global.counters.iter().map(|counters| of(counters.node(node.id))).sum::<u64>().to_string()
+    global.sum(|counters| of(counters.node(node.id))).to_string()
 }
 
 fn status(seen: Option<&NodeView>) -> String {
