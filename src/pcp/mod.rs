@@ -12,6 +12,7 @@ pub mod admins;
 mod answer;
 pub mod engine;
 pub mod frame;
+mod guests;
 mod house;
 pub mod lockout;
 mod nodes;

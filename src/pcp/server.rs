@@ -2,13 +2,16 @@
 //! know what requests mean.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::engine::{State, Step};
 use super::frame::{Frame, MOST_REQUEST, push, split};
+use super::guests::Guests;
 use super::house::House;
 use super::lockout::{Lockout, Origin};
 use super::own::{OWN, Own, PROGRESS};
@@ -16,10 +19,10 @@ use super::reply::{self, Severity};
 use super::request::Request;
 use super::{answer, ours};
 use crate::cluster::Event;
-use crate::net::{DetachedStream, Listener, PeerAddr, Stream};
+use crate::net::{Listener, PeerAddr, Stream};
 use crate::support::clock;
 
-/// Connections at a time.
+/// Administrators at a time; who has not logged in yet is counted by [`Guests`].
 const MOST: usize = 32;
 /// From accept to the end of the login.
 const LOGIN: Duration = Duration::from_secs(10);
@@ -46,16 +49,59 @@ pub struct Parts<H> {
 struct Desk<H> {
     house: Rc<H>,
     lockout: RefCell<Lockout>,
+    guests: RefCell<Guests>,
+    /// How those who have not logged in yet are told to give way.
+    ways: RefCell<HashMap<u64, Rc<Notify>>>,
     open: Cell<usize>,
     random: ring::rand::SystemRandom,
 }
 
-/// Counts a connection as long as it is there.
-struct Place<H>(Rc<Desk<H>>);
+/// Counts an administrator as long as the connection is there.
+struct Place<'a, H>(&'a Desk<H>);
 
-impl<H> Drop for Place<H> {
+impl<'a, H> Place<'a, H> {
+    fn take(desk: &'a Desk<H>) -> Option<Self> {
+        (desk.open.get() < MOST).then(|| desk.open.set(desk.open.get() + 1)).map(|()| Self(desk))
+    }
+}
+
+impl<H> Drop for Place<'_, H> {
     fn drop(&mut self) {
         self.0.open.set(self.0.open.get() - 1);
+    }
+}
+
+/// A connection until it has logged in.
+struct Guest<H> {
+    desk: Rc<Desk<H>>,
+    id: u64,
+    give_way: Rc<Notify>,
+}
+
+impl<H> Guest<H> {
+    /// Somebody else may have to give way.
+    fn enter(desk: &Rc<Desk<H>>, origin: Origin) -> Self {
+        let (entered, told) = {
+            let mut guests = desk.guests.borrow_mut();
+            (guests.enter(origin), guests.due(clock::now()))
+        };
+        if let Some(count) = told {
+            tracing::warn!(count, "connections to the administration port gave way before their login");
+        }
+        let mut ways = desk.ways.borrow_mut();
+        if let Some(way) = entered.instead_of.and_then(|id| ways.remove(&id)) {
+            way.notify_one();
+        }
+        let give_way: Rc<Notify> = Rc::default();
+        ways.insert(entered.id, give_way.clone());
+        Self { desk: desk.clone(), id: entered.id, give_way }
+    }
+}
+
+impl<H> Drop for Guest<H> {
+    fn drop(&mut self) {
+        self.desk.guests.borrow_mut().leave(self.id);
+        self.desk.ways.borrow_mut().remove(&self.id);
     }
 }
 
@@ -64,6 +110,8 @@ pub async fn serve<H: House + 'static>(parts: Parts<H>) {
     let desk = Rc::new(Desk {
         house: parts.house,
         lockout: RefCell::default(),
+        guests: RefCell::default(),
+        ways: RefCell::default(),
         open: Cell::new(0),
         random: ring::rand::SystemRandom::new(),
     });
@@ -93,16 +141,13 @@ async fn end_pauses<H: House>(desk: Rc<Desk<H>>) {
 async fn accept<H: House + 'static>(listener: Listener, desk: Rc<Desk<H>>) {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) if desk.open.get() < MOST => {
-                desk.open.set(desk.open.get() + 1);
-                let place = Place(desk.clone());
-                tokio::task::spawn_local(async move {
-                    welcome(&place.0, stream, peer).await;
-                    drop(place);
-                });
+            Ok((stream, peer)) => {
+                let Ok(stream) = stream.attach() else { continue };
+                let origin = Origin::of(peer, stream.peer_uid());
+                let guest = Guest::enter(&desk, origin);
+                let line = Line { stream, input: Vec::new(), peer, origin };
+                tokio::task::spawn_local(welcome(guest, line));
             }
-            // Closed without a word: to say one could take time.
-            Ok(_) => tracing::warn!(most = MOST, "too many connections to the administration port"),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept an administrator");
                 tokio::time::sleep(BREATHER).await;
@@ -148,13 +193,21 @@ impl Line {
     }
 }
 
-async fn welcome<H: House>(desk: &Desk<H>, stream: DetachedStream, peer: PeerAddr) {
-    let Ok(stream) = stream.attach() else { return };
-    let origin = Origin::of(peer, stream.peer_uid());
-    let mut line = Line { stream, input: Vec::new(), peer, origin };
-    // Who does not say who it is in time is not told so: it may be a scanner that holds connections.
-    if let Ok(Some(state)) = timeout(LOGIN, log_in(desk, &mut line)).await {
-        talk(desk, &mut line, state).await;
+async fn welcome<H: House>(guest: Guest<H>, mut line: Line) {
+    let desk = guest.desk.clone();
+    // Who does not say who it is in time, or gives way, is not told so: it may be a scanner that holds connections.
+    let state = tokio::select! {
+        () = guest.give_way.notified() => None,
+        state = timeout(LOGIN, log_in(&desk, &mut line)) => state.ok().flatten(),
+    };
+    drop(guest);
+    match (state, Place::take(&desk)) {
+        (Some(state), Some(_place)) => talk(&desk, &mut line, state).await,
+        (Some(_), None) => {
+            let text = reply::error(Severity::Fatal, "too many administrators are connected", "");
+            line.send(&text).await;
+        }
+        (None, _) => {}
     }
     let _ = timeout(WRITE, line.stream.shutdown()).await;
 }

@@ -4,6 +4,7 @@
 mod answer;
 mod metrics;
 mod patroni;
+mod places;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -18,16 +19,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::Semaphore;
 
 use crate::metrics::Format;
 use crate::session::Global;
 use crate::support::clock::{Duration, Instant, now};
 
 use answer::Reply;
+use places::Places;
 
-/// Connections at a time; more are closed at once.
-const CONNECTIONS: usize = 64;
 /// How long a client may take to send the head of a request, the pause between two of them included.
 const HEAD: Duration = Duration::from_secs(10);
 /// Bytes of a request that are read ahead.
@@ -74,13 +73,14 @@ impl Web {
             Err(error) => return tracing::error!(event = "web_failed", %error, "no metrics: the socket cannot be used"),
         };
         let (source, kept): (_, Rc<Kept>) = (Rc::new(self.source), Rc::default());
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let places: Rc<Places> = Rc::default();
         loop {
-            let Ok((stream, _)) = listener.accept().await else {
+            let Ok((stream, peer)) = listener.accept().await else {
                 tokio::time::sleep(FRESH).await;
                 continue;
             };
-            let Ok(place) = places.clone().try_acquire_owned() else { continue };
+            // Closed at once.
+            let Some(place) = places.take(peer.ip()) else { continue };
             let (source, kept) = (source.clone(), kept.clone());
             tokio::task::spawn_local(async move {
                 let service = service_fn(move |request| {
@@ -111,8 +111,9 @@ fn respond(source: &Source, kept: &Kept, request: &Request<Incoming>) -> Respons
         }
         _ => Reply::text(405, "only GET, HEAD and OPTIONS\n"),
     };
-    // HEAD is answered by hyper without the body; its length stays.
-    let mut response = Response::new(Full::new(reply.body));
+    // HEAD is answered by hyper without the body; its length stays. OPTIONS wants the status alone, as in Patroni.
+    let body = if request.method() == Method::OPTIONS { Bytes::new() } else { reply.body };
+    let mut response = Response::new(Full::new(body));
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(reply.kind));

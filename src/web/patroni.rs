@@ -9,36 +9,57 @@ use super::answer::{Reply, Shown};
 
 /// 200 for yes, 503 for no, as in Patroni; `None`: not one of its paths.
 pub(super) fn answer(path: &str, query: &str, shown: &Shown<'_>) -> Option<Reply> {
-    if path == "/cluster" {
-        return Some(Reply::json(200, &cluster(shown)));
+    match path {
+        "/cluster" => return Some(Reply::json(200, &cluster(shown))),
+        "/patroni" => return Some(patroni(query, shown)),
+        _ => {}
     }
     let asks = Asks::of(path)?;
-    let values = || query.split('&').filter_map(|pair| pair.split_once('='));
-    let value = |key: &str| values().find(|(name, _)| *name == key).map(|(_, value)| value);
-    let lag = match value("lag").map(bytes) {
+    let lag = match value(query, "lag").map(bytes) {
         Some(None) => return Some(Reply::text(400, "lag is a number of bytes, or one with kB, MB, GB or TB\n")),
         lag => lag.flatten(),
     };
-    let (yes, about) = match value("node") {
-        Some(name) => {
-            let Some(node) = shown.view.nodes.iter().find(|node| node.name == name || node.id.to_string() == name)
-            else {
-                return Some(Reply::text(404, "no such node\n"));
-            };
-            (asks.of_node(node, shown, lag), member(node, shown))
-        }
+    let (yes, about) = match value(query, "node") {
+        Some(name) => match find(name, shown) {
+            Some(node) => (asks.of_node(node, shown, lag), member(node, shown)),
+            None => return Some(Reply::text(404, "no such node\n")),
+        },
         None => (asks.of_proxy(shown, lag), proxy(shown)),
     };
     Some(Reply::json(if yes { 200 } else { 503 }, &about))
+}
+
+/// What a query says of a key.
+fn value<'a>(query: &'a str, key: &str) -> Option<&'a str> {
+    let mut values = query.split('&').filter_map(|pair| pair.split_once('='));
+    values.find(|(name, _)| *name == key).map(|(_, value)| value)
+}
+
+fn find<'a>(name: &str, shown: &Shown<'a>) -> Option<&'a NodeView> {
+    shown.view.nodes.iter().find(|node| node.name == name || node.id.to_string() == name)
+}
+
+/// For monitoring: the facts, with 200 whatever they are.
+fn patroni(query: &str, shown: &Shown<'_>) -> Reply {
+    match value(query, "node").map(|name| find(name, shown)) {
+        None => Reply::json(200, &proxy(shown)),
+        Some(Some(node)) => Reply::json(200, &member(node, shown)),
+        Some(None) => Reply::text(404, "no such node\n"),
+    }
 }
 
 /// What a path asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asks {
     Primary,
+    /// A standby cluster's leader, which pgherd never has.
+    StandbyLeader,
     Replica,
     ReadOnly,
     Sync,
+    ReadOnlySync,
+    Quorum,
+    ReadOnlyQuorum,
     Async,
     Health,
     Alive,
@@ -48,9 +69,13 @@ impl Asks {
     fn of(path: &str) -> Option<Self> {
         Some(match path {
             "/" | "/primary" | "/master" | "/leader" | "/read-write" => Self::Primary,
+            "/standby-leader" | "/standby_leader" => Self::StandbyLeader,
             "/replica" => Self::Replica,
             "/read-only" | "/readiness" => Self::ReadOnly,
             "/synchronous" | "/sync" => Self::Sync,
+            "/read-only-synchronous" | "/read-only-sync" => Self::ReadOnlySync,
+            "/quorum" => Self::Quorum,
+            "/read-only-quorum" => Self::ReadOnlyQuorum,
             "/asynchronous" | "/async" => Self::Async,
             "/health" => Self::Health,
             "/liveness" => Self::Alive,
@@ -58,12 +83,24 @@ impl Asks {
         })
     }
 
+    /// The same without the primary, for those that are about reads.
+    fn of_standbys(self) -> Self {
+        match self {
+            Self::ReadOnly => Self::Replica,
+            Self::ReadOnlySync => Self::Sync,
+            Self::ReadOnlyQuorum => Self::Quorum,
+            other => other,
+        }
+    }
+
     fn of_proxy(self, shown: &Shown<'_>, lag: Option<u64>) -> bool {
-        let standby = |asks: Self| shown.view.usable_standbys().any(|node| asks.of_node(node, shown, lag));
+        let asks = self.of_standbys();
+        let standby = || !shown.stopping && shown.view.usable_standbys().any(|node| asks.of_node(node, shown, lag));
         match self {
             Self::Primary => shown.takes_writes(),
-            Self::Replica | Self::Sync | Self::Async => !shown.stopping && standby(self),
-            Self::ReadOnly => shown.takes_writes() || (!shown.stopping && standby(Self::Replica)),
+            Self::StandbyLeader => false,
+            Self::Replica | Self::Sync | Self::Quorum | Self::Async => standby(),
+            Self::ReadOnly | Self::ReadOnlySync | Self::ReadOnlyQuorum => shown.takes_writes() || standby(),
             Self::Health => shown.view.nodes.iter().any(NodeView::usable),
             Self::Alive => true,
         }
@@ -73,21 +110,26 @@ impl Asks {
         let primary = shown.view.primary == Some(node.id);
         let near = lag.is_none_or(|most| node.lag.is_some_and(|behind| behind <= most));
         let replica = node.usable() && !primary && node.role == Role::Standby && near;
+        let sync = || sync_state(node, shown);
         match self {
             Self::Primary => primary && shown.takes_writes(),
+            Self::StandbyLeader => false,
             Self::Replica => replica,
-            Self::ReadOnly => replica || (primary && node.usable()),
-            Self::Sync => replica && is_synchronous(node, shown),
-            Self::Async => replica && !is_synchronous(node, shown),
+            Self::Sync => replica && sync() == "sync",
+            Self::Quorum => replica && sync() == "quorum",
+            Self::Async => replica && !matches!(sync(), "sync" | "quorum"),
+            Self::ReadOnly | Self::ReadOnlySync | Self::ReadOnlyQuorum => {
+                (primary && node.usable()) || self.of_standbys().of_node(node, shown, lag)
+            }
             Self::Health | Self::Alive => node.usable(),
         }
     }
 }
 
-/// `synchronous_standby_names` of the primary counts it now.
-fn is_synchronous(node: &NodeView, shown: &Shown<'_>) -> bool {
+/// How `synchronous_standby_names` of the primary counts it now.
+fn sync_state(node: &NodeView, shown: &Shown<'_>) -> &'static str {
     let own = shown.settings.node(node.id).map_or(node.name.as_str(), |node| node.application_name.as_str());
-    matches!(shown.view.sync_state(own), "sync" | "quorum")
+    shown.view.sync_state(own)
 }
 
 /// `16MB`, `1000`.
@@ -149,4 +191,64 @@ fn member(node: &NodeView, shown: &Shown<'_>) -> Value {
         fields.insert("why".to_owned(), json!(node.reason));
     }
     member
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{ClusterView, Life, NodeId};
+    use crate::config::Settings;
+    use std::path::Path;
+
+    fn node(id: u16, role: Role, lag: Option<u64>) -> NodeView {
+        NodeView {
+            id: NodeId(id),
+            name: format!("n{id}"),
+            role,
+            status: Status::Up,
+            life: Life::Well,
+            weight: 1.0,
+            position: None,
+            version: 150_000,
+            lag,
+            delay: None,
+            reason: "",
+        }
+    }
+
+    /// Status of each path about each node: a primary, and two standbys.
+    fn statuses(synchronous: &str, path: &str) -> [u16; 3] {
+        let file = "[[node]]\nid = 0\nhost = \"a\"\n[[node]]\nid = 1\nhost = \"b\"\n[[node]]\nid = 2\nhost = \"c\"\n";
+        let settings = Settings::parse(file, Path::new("/etc/pgherd.toml")).expect("good");
+        let names = settings.nodes.iter().map(|node| node.application_name.clone()).collect::<Vec<_>>();
+        let mut view = ClusterView::empty();
+        view.nodes =
+            vec![node(0, Role::Primary, None), node(1, Role::Standby, Some(5)), node(2, Role::Standby, Some(5_000))];
+        view.primary = Some(NodeId(0));
+        view.synchronous = synchronous.replace("ONE", &names[1]).replace("TWO", &names[2]).into();
+        let shown = Shown { view: &view, settings: &settings, stopping: false };
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        [0, 1, 2].map(|id| answer(path, &format!("{query}&node={id}"), &shown).expect("one of its paths").status)
+    }
+
+    #[test]
+    fn standbys_are_told_apart_by_what_the_primary_waits_for() {
+        for (setting, path, wanted) in [
+            ("ONE", "/sync", [503, 200, 503]),
+            ("ONE", "/quorum", [503, 503, 503]),
+            ("ONE", "/async", [503, 503, 200]),
+            ("ONE", "/read-only-sync", [200, 200, 503]),
+            ("ANY 1 (ONE, TWO)", "/synchronous", [503, 503, 503]),
+            ("ANY 1 (ONE, TWO)", "/quorum", [503, 200, 200]),
+            ("ANY 1 (ONE, TWO)", "/read-only-quorum?lag=4kB", [200, 200, 503]),
+            ("ANY 1 (ONE, TWO)", "/asynchronous", [503, 503, 503]),
+            ("", "/async?lag=4kB", [503, 200, 503]),
+            ("", "/read-only", [200, 200, 200]),
+            ("", "/replica?lag=6", [503, 200, 503]),
+            ("", "/standby-leader", [503, 503, 503]),
+            ("", "/patroni", [200, 200, 200]),
+        ] {
+            assert_eq!(statuses(setting, path), wanted, "{setting} {path}");
+        }
+    }
 }

@@ -142,14 +142,46 @@ fn guessing_is_answered_with_a_lock_out_that_ends() {
 }
 
 #[test]
-fn silent_connections_are_bounded_and_end() {
+fn silent_connections_are_bounded_end_and_keep_nobody_out() {
     let Some(world) = World::start("") else { return };
-    let mut silent: Vec<_> = (0..80).map(|_| connect(&world)).collect();
     let begun = Instant::now();
-    // Those over the bound are closed at once, the others when their login is late; then there is room again.
-    for stream in &mut silent {
+    let mut silent: Vec<_> = (0..80).map(|_| connect(&world)).collect();
+    // They are many, and they are silent; administrators from the same host come in at once.
+    for _ in 0..5 {
+        answers(&world);
+    }
+    // From the moment of the last one they would have ten seconds.
+    let mut held: Vec<_> = (0..80).map(|_| connect(&world)).collect();
+    answers(&world);
+    let open = held.iter_mut().map(is_open).filter(|open| *open).count();
+    assert!((1..=16).contains(&open), "{open} of one host wait for their login");
+    for stream in silent.iter_mut().chain(&mut held) {
         assert!(rest(stream).is_empty());
     }
-    assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
-    answers(&world);
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    let log = world.proxy.log();
+    assert_eq!(log.matches("gave way before their login").count(), 1, "{log}");
+}
+
+/// It was not closed by the other side.
+fn is_open(stream: &mut TcpStream) -> bool {
+    stream.set_nonblocking(true).expect("set");
+    let open = matches!(stream.read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
+    stream.set_nonblocking(false).expect("set");
+    open
+}
+
+#[test]
+fn administrators_are_bounded_and_told_so() {
+    let Some(world) = World::start("") else { return };
+    let mut open = Vec::new();
+    for _ in 0..32 {
+        let mut stream = connect(&world);
+        assert!(log_in(&mut stream, USER, PASSWORD).starts_with(b"r"));
+        open.push(stream);
+    }
+    let ran = world.own_text(&["node_count"]);
+    assert!(ran.code == Some(1) && ran.err.contains("too many administrators"), "{ran:?}");
+    drop(open);
+    crate::common::eventually("there is room again", || world.own_text(&["node_count"]).code == Some(0));
 }

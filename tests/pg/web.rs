@@ -206,6 +206,17 @@ fn patronis_paths_have_its_status_codes() {
         ("/replica?lag=much", 400),
         ("/asynchronous?node=1", 200),
         ("/synchronous?node=1", 503),
+        ("/quorum?node=1", 503),
+        ("/read-only-sync?node=0", 200),
+        ("/read-only-sync?node=1", 503),
+        ("/read-only-quorum", 200),
+        ("/standby-leader", 503),
+        ("/standby_leader?node=1", 503),
+        ("/read-write", 200),
+        ("/readiness", 200),
+        ("/patroni", 200),
+        ("/patroni?node=2", 200),
+        ("/patroni?node=9", 404),
         ("/primary?node=9", 404),
         ("/nosuch", 404),
     ] {
@@ -219,8 +230,30 @@ fn patronis_paths_have_its_status_codes() {
     assert_eq!(cluster["members"][1]["state"], "streaming");
     let (status, head, body) = request(web.port(), "HEAD", "/primary", "*/*");
     assert!(status == 200 && body.is_empty() && head.contains("content-length:"), "{head}");
-    assert_eq!(request(web.port(), "OPTIONS", "/replica", "*/*").0, 200);
+    for (method, target, wanted) in [
+        ("OPTIONS", "/replica", 200),
+        ("OPTIONS", "/standby-leader", 503),
+        ("HEAD", "/standby-leader", 503),
+        ("HEAD", "/patroni", 200),
+    ] {
+        let (status, head, body) = request(web.port(), method, target, "*/*");
+        assert!(status == wanted && body.is_empty(), "{method} {target}: {head} {body}");
+    }
     assert_eq!(request(web.port(), "POST", "/primary", "*/*").0, 405);
+}
+
+/// What another host is told.
+fn from_elsewhere(port: u16) -> String {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    let address = |last: u8, port: u16| std::net::SocketAddr::from(([127, 0, 0, last], port)).into();
+    socket.bind(&address(2, 0)).expect("bound");
+    socket.connect(&address(1, port)).expect("it listens");
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a deadline");
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
 }
 
 #[test]
@@ -238,8 +271,9 @@ fn hostile_clients_of_the_web_disturb_nobody() {
         let answer = String::from_utf8_lossy(&answer).into_owned();
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
     }
-    // Whoever says nothing has one of the places, and no more than those.
+    // A host that says nothing holds its own places, and no others.
     let silent: Vec<_> = (0..100).map(|_| connect()).collect();
+    assert!(from_elsewhere(web.port()).starts_with("HTTP/1.1 200"));
     let mut client = RawClient::try_login(proxy.port(), "postgres", "postgres").expect("clients are served");
     assert_eq!(client.values("SELECT 1"), ["1"]);
     drop(silent);
