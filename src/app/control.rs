@@ -13,11 +13,13 @@ use crate::health::connection::Dialer;
 use crate::health::engine::NodeSettings;
 use crate::health::runner::Monitor;
 use crate::net::{self, Listener};
+use crate::recovery;
 use crate::support::clock::Duration;
 use crate::web::Web;
 
 use super::data::{Common, ThreadMail};
 use super::failover::{DataThreads, Monitored};
+use super::recovery::Helpers;
 
 /// After an accept that failed for want of descriptors or memory.
 const BREATHER: Duration = Duration::from_millis(50);
@@ -26,6 +28,7 @@ const BREATHER: Duration = Duration::from_millis(50);
 pub(super) struct Duties {
     pub(super) failover: Parts<Monitored, DataThreads>,
     pub(super) pcp: super::pcp::Seed,
+    pub(super) recovery: recovery::runner::Parts<Helpers>,
     pub(super) monitor: Monitor,
     pub(super) nodes: Vec<NodeSettings>,
     pub(super) prober: Dialer,
@@ -45,13 +48,14 @@ impl Duties {
     /// Runs until the end is told. Call within the runtime of the control thread.
     pub(super) async fn run(self) {
         let local = LocalSet::new();
-        let Self { failover, pcp, monitor, nodes, prober, loader, reader, generation, .. } = self;
+        let Self { failover, pcp, recovery, monitor, nodes, prober, loader, reader, generation, .. } = self;
         let Self { listeners, web, common, mut end, mut deaf, .. } = self;
         let shared = common.global.cluster.clone();
         let accepting: Vec<_> =
             listeners.into_iter().map(|listener| local.spawn_local(accept(listener, common.clone()))).collect();
         local.spawn_local(monitor.run(nodes, prober));
         local.spawn_local(runner::run(failover));
+        local.spawn_local(recovery::runner::run(recovery));
         if let Some(web) = web {
             local.spawn_local(web.run());
         }

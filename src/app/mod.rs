@@ -10,6 +10,7 @@ pub mod log;
 mod parser;
 mod passthrough;
 mod pcp;
+mod recovery;
 mod servers;
 mod service;
 mod signals;
@@ -308,16 +309,17 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
         load: (0..threads).map(|_| AtomicUsize::new(0)).collect(),
         stopping: AtomicBool::new(false),
     });
-    let (end, end_told) = mpsc::channel(1);
-    let (deaf, deaf_told) = mpsc::channel(1);
+    let ((end, end_told), (deaf, deaf_told)) = (mpsc::channel(1), mpsc::channel(1));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Start)?;
     let inside = runtime.enter();
     let (listeners, port) = listen::clients(&settings)?;
     let (parts, desk) = failover::parts(&settings, kept, &health, dialer(&servers), &common);
     drop(inside);
-    let (seed, office) = pcp::parts(&settings, &common, desk.orders.clone(), &runtime)?;
+    let (recovery, bell) = recovery::parts(&common, &health, desk.orders.clone());
+    let (seed, office) = pcp::parts(&settings, &common, (desk.orders.clone(), bell), &runtime)?;
     let duties = Duties {
         pcp: seed,
+        recovery,
         failover: parts,
         monitor,
         nodes: runner::node_settings(&settings.nodes),

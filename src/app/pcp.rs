@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::cluster::NodeId;
 use crate::config::Settings;
 use crate::failover::engine::Order;
 use crate::failover::runner::Asked;
@@ -20,6 +21,7 @@ use crate::support::clock::{self, Duration};
 use super::Error;
 use super::data::{ANSWERING, Common, ThreadMail, ask_all};
 use super::listen::resolve;
+use super::recovery::Bell;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 16;
@@ -64,6 +66,7 @@ pub(super) struct Office {
     common: Arc<Common>,
     admins: Arc<ArcSwap<Admins>>,
     orders: mpsc::Sender<Asked>,
+    bell: Bell,
     wishes: mpsc::Sender<Wish>,
 }
 
@@ -110,7 +113,7 @@ fn listen(settings: &Settings) -> Result<Vec<Listener>, Error> {
 pub(super) fn parts(
     settings: &Settings,
     common: &Arc<Common>,
-    orders: mpsc::Sender<Asked>,
+    (orders, bell): (mpsc::Sender<Asked>, Bell),
     control: &tokio::runtime::Runtime,
 ) -> Result<(Seed, Ends), Error> {
     let admins = Arc::new(ArcSwap::from_pointee(admins(settings)?));
@@ -120,7 +123,7 @@ pub(super) fn parts(
     };
     let (wish, wishes) = mpsc::channel(WISHES);
     let open = !listeners.is_empty();
-    let office = Office { common: common.clone(), admins: admins.clone(), orders, wishes: wish.clone() };
+    let office = Office { common: common.clone(), admins: admins.clone(), orders, bell, wishes: wish.clone() };
     Ok((Seed { office, listeners }, Ends { admins, wishes, wish, open }))
 }
 
@@ -171,6 +174,17 @@ impl House for Office {
         let ended = || "the failover engine has ended".to_owned();
         self.orders.send((order, sender)).await.map_err(|_| ended())?;
         answer.await.map_err(|_| ended())?
+    }
+
+    async fn recover(&self, node: NodeId) -> Result<String, String> {
+        let (sender, answer) = oneshot::channel();
+        let ended = || "nobody recovers nodes any more".to_owned();
+        self.bell.requests.send((node, sender)).await.map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+
+    fn recovery(&self) -> String {
+        self.bell.told.borrow().clone()
     }
 
     async fn reload(&self, who: &str) -> Result<Reloaded, String> {

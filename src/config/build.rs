@@ -271,8 +271,8 @@ fn recovery(build: &mut Build, reader: Reader<'_>) -> Recovery {
         password: build.secret(&reader, "password_file"),
         database: reader.text("database"),
         first_stage_command: reader.opt_text("first_stage_command"),
-        second_stage_command: reader.opt_text("second_stage_command"),
         command: reader.opt_text("command"),
+        copy_timeout: reader.duration("copy_timeout"),
         timeout: reader.duration("timeout"),
     };
     if recovery.command.is_some() && recovery.first_stage_command.is_some() {

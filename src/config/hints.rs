@@ -16,6 +16,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("detach_false_primary", "a second primary is always detached; leave it out"),
     ("failover_on_backend_error", "a session's error starts a health check and condemns nothing; leave it out"),
     ("listen_backlog_multiplier", "use `backlog` in [listen]"),
+    ("recovery_2nd_stage_command", "online recovery of streaming replication has one stage; leave it out"),
     ("reset_query_list", "server connections are cleaned as needed; leave it out"),
     ("serialize_accept", "pgherd has no child processes; leave it out"),
     ("sr_check_period", "roles and lag are read with each health check: `period` in [health_check]"),

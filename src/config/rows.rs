@@ -164,27 +164,29 @@ rows! {
             "When this proxy lost the majority of its voters: stop writing, or go on with the primary that it knows.";
         auto_failback: Bool, Default("false"), Live, "auto_failback", "Attach a standby again once it streams from the primary.";
         auto_failback_interval: Duration(0, DAY), Default(r#""1min""#), Live, "auto_failback_interval", "Shortest time between two such returns of one server.";
-        failover_command: Text, Unset(r#""hooks/failover.sh %d %h %p %D %m %H %M %P %r %R""#), Live, "failover_command",
+        failover_command: Text, Unset(r#""hooks/failover.sh %d %h %p %D %m %H %r %R %P""#), Live, "failover_command",
             "Run when a server is detached; with promote = \"command\" it promotes. Run without a shell; placeholders as in pgpool-II.";
-        follow_primary_command: Text, Unset(r#""hooks/follow.sh %d %h %p %D %m %H %M %P %r %R""#), Live,
+        follow_primary_command: Text, Unset(r#""hooks/follow.sh %d %h %p %D %H %r""#), Live,
             "follow_primary_command follow_master_command", "Run for each other standby after a promotion.";
-        failback_command: Text, Unset(r#""hooks/failback.sh %d %h""#), Live, "failback_command", "Run when a server is attached.";
-        fence_command: Text, Unset(r#""hooks/fence.sh %d %h""#), Live, "", "Run before a promotion, to cut the old primary off.";
-        demote_command: Text, Unset(r#""hooks/demote.sh %d %h %D""#), Live, "", "Stops the old primary cleanly in a switch-over.";
+        failback_command: Text, Unset(r#""logger -t pgherd server %d at %h is back""#), Live, "failback_command", "Run when a server is attached.";
+        fence_command: Text, Unset(r#""hooks/fence.sh %d %h %p %D""#), Live, "", "Run before a promotion, to cut the old primary off.";
+        demote_command: Text, Unset(r#""hooks/demote.sh %d %h %p %D""#), Live, "", "Stops the old primary cleanly in a switch-over.";
         command_timeout: Duration(SECOND, DAY), Default(r#""1min""#), Live, "", "Longest run of one of these commands.";
         state_directory: Path, Unset(r#""/var/lib/pgherd""#), Restart, "work_dir logdir",
             "What must survive this process: epoch, nodes taken out, a failover under way; unset: pgherd.state beside this file.";
     }
     Recovery {
-        user: Text, Unset(r#""postgres""#), Live, "recovery_user", "Role that may run it; unset: the monitor role.";
+        user: Text, Unset(r#""postgres""#), Live, "recovery_user", "Role that may call the extension: a superuser; unset: the monitor role.";
         password_file: Path, Unset(r#""recovery.password""#), Live, "recovery_password",
             "The first line of this file is its password; must not be readable by others.";
         database: Text, Default(r#""postgres""#), Live, "recovery_database", "The database that it connects to.";
         first_stage_command: Text, Unset(r#""recovery_1st_stage""#), Live, "recovery_1st_stage_command",
-            "Script in the primary's data directory, run by pgpool's extension.";
-        second_stage_command: Text, Unset(r#""recovery_2nd_stage""#), Live, "recovery_2nd_stage_command", "Script of the second stage.";
-        command: Text, Unset(r#""hooks/recover.sh %d %h %p %D""#), Live, "", "A program on this host instead of the extension.";
-        timeout: Duration(SECOND, 7 * DAY), Default(r#""90s""#), Live, "recovery_timeout", "For the whole of it.";
+            "Script in the primary's data directory, run by pgpool-II's extension; pgpool_remote_start then starts the server.";
+        command: Text, Unset(r#""hooks/recover.sh %d %h %p %D %H %r""#), Live, "",
+            "A program on this host instead of the extension: copies and starts. Placeholders as in failover_command.";
+        copy_timeout: Duration(SECOND, 30 * DAY), Default(r#""1d""#), Live, "", "Longest run of the script or program that copies.";
+        timeout: Duration(SECOND, 7 * DAY), Default(r#""90s""#), Live, "recovery_timeout",
+            "From then on until the server streams from the primary.";
     }
     Pcp {
         addresses: Texts, Default(r#"["127.0.0.1"]"#), Restart, "pcp_listen_addresses", "TCP addresses or host names.";

@@ -462,11 +462,11 @@ pub struct Recovery {
     pub database: String,
     /// Script in the primary's data directory, run by pgpool's extension.
     pub first_stage_command: Option<String>,
-    /// Script of the second stage.
-    pub second_stage_command: Option<String>,
     /// A hook on this host instead of the extension.
     pub command: Option<String>,
-    /// For the whole of it.
+    /// Longest run of what copies.
+    pub copy_timeout: Duration,
+    /// From the end of the copy until the node streams.
     pub timeout: Duration,
 }
 

@@ -107,7 +107,7 @@ const ITEMS: &[Item] = &[
     ("auto_failback_interval", "failover.auto_failback_interval", Unit::Seconds),
     ("recovery_user", "recovery.user", Unit::Text),
     ("recovery_1st_stage_command", "recovery.first_stage_command", Unit::Text),
-    ("recovery_2nd_stage_command", "recovery.second_stage_command", Unit::Text),
+    ("recovery_2nd_stage_command", "", Unit::Fixed("", "Streaming replication has one stage.")),
     ("recovery_timeout", "recovery.timeout", Unit::Seconds),
     ("search_primary_node_timeout", "failover.hold_timeout", Unit::Seconds),
     ("use_watchdog", "watchdog.name", Unit::IsSet),

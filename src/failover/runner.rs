@@ -1,7 +1,7 @@
 //! Runs the engine on the control thread: carries views, answers and orders in, does what it wants, writes the event log. Owner: `app`,
 //! which starts it and ends it by dropping its future. Must not decide.
 
-mod hook;
+pub mod hook;
 mod jobs;
 mod recruit;
 mod standby;

@@ -35,7 +35,7 @@ pub(super) async fn answer<H: House>(house: &H, request: Request, who: &str) -> 
             told(b'd', order(house, Order::SwitchOver(Some(node)), who).await)
         }
         Request::Promote { node, switchover: false } => promote(house, node, who).await,
-        Request::Recover(_) => told(b'c', Err(no_recovery())),
+        Request::Recover(node) => told(b'c', recover(house, node, who).await),
         Request::Stop(_) => told(b't', house.may_stop().map(|()| String::new())),
         Request::Reload => told(b'z', house.reload(who).await.map(|reloaded| reloaded.in_words())),
         Request::Watchdog => refuse("informing watchdog info failed", "watchdog is not enabled"),
@@ -43,10 +43,6 @@ pub(super) async fn answer<H: House>(house: &H, request: Request, who: &str) -> 
         Request::RotateLog => refuse("log rotation failed", "the log is what standard error leads to"),
         Request::Nothing | Request::Disconnect | Request::Own(_) => Vec::new(),
     }
-}
-
-pub(super) fn no_recovery() -> String {
-    "online recovery is not available in this version; rebuild the node, start it, then attach it".to_owned()
 }
 
 fn refuse(what: &str, why: &str) -> Vec<u8> {
@@ -70,10 +66,24 @@ pub(super) async fn order<H: House>(house: &H, order: Order, who: &str) -> Resul
         Order::Promote(node) => ("order_promote", Some(node)),
         Order::SwitchOver(node) => ("order_switch_over", node),
     };
+    given(house, (name, node), who, house.order(order)).await
+}
+
+/// Has a node rebuilt; the same two events.
+pub(super) async fn recover<H: House>(house: &H, node: NodeId, who: &str) -> Result<String, String> {
+    given(house, ("order_recover", Some(node)), who, house.recover(node)).await
+}
+
+async fn given<H: House>(
+    house: &H,
+    (name, node): (&'static str, Option<NodeId>),
+    who: &str,
+    order: impl Future<Output = Result<String, String>>,
+) -> Result<String, String> {
     let events = &house.global().cluster.events;
     events.record(Event::info(name, who).node(node));
     let begun = clock::now();
-    let answer = house.order(order).await;
+    let answer = order.await;
     let event = match &answer {
         Ok(text) => Event::info("order_done", who).why(text),
         Err(why) => Event::warn("order_refused", who).why(why),

@@ -6,6 +6,7 @@ use super::admins::Admins;
 use super::own::Which;
 use super::reloaded::Reloaded;
 use super::request::StopMode;
+use crate::cluster::NodeId;
 use crate::config::Settings;
 use crate::failover::engine::Order;
 use crate::session::Global;
@@ -29,6 +30,15 @@ pub trait House {
     /// # Errors
     /// Why it is refused, or failed, for people.
     fn order(&self, order: Order) -> impl Future<Output = Result<String, String>>;
+
+    /// Has a node rebuilt from the primary; the answer is there when it is used, or when it failed.
+    ///
+    /// # Errors
+    /// Why it is refused, or failed, for people.
+    fn recover(&self, node: NodeId) -> impl Future<Output = Result<String, String>>;
+
+    /// The recovery under way, for people; empty: there is none.
+    fn recovery(&self) -> String;
 
     /// Reads the configuration file again, for `who`.
     ///

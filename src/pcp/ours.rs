@@ -41,7 +41,7 @@ pub(super) async fn answer<H: House>(house: &H, own: Own, who: &str) -> Result<V
         Own::Attach { node } => text(answer::order(house, Order::Attach(NodeId(node)), who).await),
         Own::Promote { node } => text(answer::order(house, Order::Promote(NodeId(node)), who).await),
         Own::SwitchOver { node } => text(answer::order(house, Order::SwitchOver(node.map(NodeId)), who).await),
-        Own::Recover { .. } => Err(answer::no_recovery()),
+        Own::Recover { node } => text(answer::recover(house, NodeId(node), who).await),
         Own::Reload => house.reload(who).await.map(|reloaded| reloaded.json()),
         Own::Stop { .. } => house.may_stop().map(|()| json!({ "text": "stopping" })),
         Own::Cancel { session } => {
@@ -151,6 +151,7 @@ async fn overview<H: House>(house: &H) -> Result<Value, String> {
         "max_clients": settings.listen.max_clients,
         "held": global.held.waiting(),
         "paused_seconds": paused(house),
+        "recovery": house.recovery(),
         "pools": pools(house),
         "waiting": waiting,
         "counters": counters,
@@ -259,6 +260,11 @@ pub(super) fn event_json(event: &cluster::Event) -> Value {
 /// What there is to see of the wait for something long: who waits, and what is still at work.
 pub(super) fn progress<H: House>(house: &H) -> Value {
     let global = house.global();
+    let recovery = house.recovery();
+    if !recovery.is_empty() {
+        // It takes its time, and what clients do meanwhile is none of its business.
+        return json!({ "recovery": recovery });
+    }
     json!({
         "writes": if global.cluster.view().writes.open() { "open" } else { global.cluster.view().writes.text() },
         "held": global.held.waiting(),

@@ -68,9 +68,10 @@ fn h25_a_standby_is_detached_and_attached_and_a_primary_that_answers_is_not() {
 fn h25_a_graceful_detach_waits_for_the_transaction() {
     let Some(world) = World::start("[recovery]\ntimeout = \"20s\"") else { return };
     let (database, stop) = (common::database(world.cluster, "graceful"), AtomicBool::new(false));
+    // Each session draws its server: sooner or later one draws node 1.
     let read = || {
-        let mut client = RawClient::login(world.proxy.port(), &database);
         while !stop.load(Ordering::Relaxed) {
+            let mut client = RawClient::login(world.proxy.port(), &database);
             let frames = client.query("SELECT count(*) FROM generate_series(1, 1000000) n");
             assert!(frames.iter().all(|frame| frame.tag != b'E'), "{frames:?}");
         }
@@ -81,7 +82,10 @@ fn h25_a_graceful_detach_waits_for_the_transaction() {
     };
     std::thread::scope(|scope| {
         let readers: Vec<_> = (0..6).map(|_| scope.spawn(read)).collect();
-        eventually("node 1 works", busy);
+        // They end whatever happens here: the scope waits for them.
+        let works = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| eventually("node 1 works", busy)));
+        stop.fetch_or(works.is_err(), Ordering::Relaxed);
+        works.expect("node 1 works");
         let done = world.own(&["detach_node", "1", "-g"]);
         let after = busy();
         stop.store(true, Ordering::Relaxed);

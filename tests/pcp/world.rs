@@ -132,8 +132,10 @@ fn configuration(cluster: &Cluster, folder: &Folder, (port, pcp): (u16, u16), mo
          [pcp]\nport = {pcp}\nunix_socket_directories = [\"{place}\"]\nusers_file = \"{place}/pcp.conf\"\n{more}\n"
     );
     for (id, server) in cluster.servers().iter().enumerate() {
-        let (name, port) = (server.name(), server.port());
-        text += &format!("[[node]]\nid = {id}\nname = \"{name}\"\nhost = \"127.0.0.1\"\nport = {port}\n");
+        let (name, port, data) = (server.name(), server.port(), server.data().display());
+        text += &format!(
+            "[[node]]\nid = {id}\nname = \"{name}\"\nhost = \"127.0.0.1\"\nport = {port}\ndata_directory = \"{data}\"\n"
+        );
     }
     text
 }

@@ -99,6 +99,9 @@ pub(super) fn progress(told: &Value) -> String {
         let node = if event["node"].is_null() { String::new() } else { format!(" node {}", text(&event["node"])) };
         return format!("{} {}{node}: {}", text(&event["at"]), text(&event["event"]), text(&event["why"]));
     }
+    if told["recovery"].is_string() {
+        return text(&told["recovery"]);
+    }
     let (held, used) = (text(&told["held"]), text(&told["in_use"]));
     format!("writes: {}; {held} statements wait, {used} server connections are at work", text(&told["writes"]))
 }
@@ -109,8 +112,12 @@ fn overview(told: &Value) -> String {
         seconds => format!(" · PAUSED for another {} s", text(seconds)),
     };
     let primary = if told["primary"].is_null() { "none".to_owned() } else { text(&told["primary"]) };
+    let recovery = match text(&told["recovery"]) {
+        none if none.is_empty() => none,
+        recovery => format!("\nrecovery of {recovery}"),
+    };
     let head = format!(
-        "pgherd {} · {} UTC · primary {primary} · epoch {} · writes {}{paused}\nclients {} of {} · {} statements wait for a primary",
+        "pgherd {} · {} UTC · primary {primary} · epoch {} · writes {}{paused}\nclients {} of {} · {} statements wait for a primary{recovery}",
         text(&told["version"]),
         text(&told["at"]),
         text(&told["epoch"]),

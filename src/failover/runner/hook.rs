@@ -1,6 +1,8 @@
 //! Running a hook: the program with its arguments, without a shell, with a time limit, its output in the event log. Must not judge what
 //! a failure means.
 
+use std::path::Path;
+use std::pin::pin;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -18,6 +20,10 @@ use crate::support::clock;
 
 /// Bytes of a hook's output that are kept, of each stream; the rest is read and dropped, so that it is never blocked.
 const MOST_OUTPUT: usize = 16 * 1024;
+/// Lines of its output that are told on.
+const LINES: usize = 3;
+/// For what comes after a hook has ended: a server that it has started may hold its output open for ever.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Taken off the limit, so that the answer is there before the engine gives up.
 const MARGIN: Duration = Duration::from_millis(500);
 
@@ -31,7 +37,8 @@ fn line(hook: Hook, commands: &config::FailoverCommands) -> Option<&String> {
     }
 }
 
-fn place(config: &config::Settings, node: Option<NodeId>) -> command::Place {
+/// A node, as placeholders see it.
+pub fn place(config: &config::Settings, node: Option<NodeId>) -> command::Place {
     let Some(node) = node.and_then(|node| config.node(node)) else { return command::Place::default() };
     command::Place {
         id: Some(node.id.0),
@@ -53,56 +60,131 @@ impl<S: Servers, T> World<S, T> {
             Ok(words) => words,
             Err(why) => return Outcome::NotSent(why),
         };
+        let commands = &config.failover.commands;
+        let surroundings = [
+            ("PGHERD_FAILOVER_ID", id.to_string()),
+            ("PGHERD_HOOK", format!("{hook:?}")),
+            ("PGHERD_EPOCH", self.shared.view().epoch.0.to_string()),
+        ];
+        let program = Program {
+            words: &words,
+            folder: &commands.folder,
+            surroundings: &surroundings,
+            limit: commands.timeout.saturating_sub(MARGIN).max(MARGIN),
+        };
+        match program.run().await {
+            Ran::Well(_) => Outcome::Ok,
+            Ran::NotStarted(why) => Outcome::NotSent(why),
+            Ran::Failed(why) => Outcome::Failed(why),
+        }
+    }
+}
+
+/// One program, run once.
+#[derive(Debug, Clone, Copy)]
+pub struct Program<'a> {
+    /// Its name and its arguments.
+    pub words: &'a [String],
+    /// Where it runs; a relative name with a slash is found from there.
+    pub folder: &'a Path,
+    /// What is added to its environment.
+    pub surroundings: &'a [(&'a str, String)],
+    /// Then it is killed, with all that it has started.
+    pub limit: Duration,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ran {
+    /// Its exit status was 0; the last lines that it wrote.
+    Well(String),
+    /// It certainly did nothing.
+    NotStarted(String),
+    /// It failed, or was killed.
+    Failed(String),
+}
+
+/// A process group of our own making: whoever gives up a program takes its children along.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+    }
+}
+
+impl Program<'_> {
+    /// Runs it, with its output in the event log. Dropped, it is killed.
+    pub async fn run(self) -> Ran {
         let begun = clock::now();
-        let folder = &config.failover.commands.folder;
-        // A bare name is looked for in PATH, as a shell would.
-        let program = if words[0].contains('/') { folder.join(&words[0]) } else { words[0].clone().into() };
-        let mut command = Command::new(program);
-        command.current_dir(folder);
-        command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.env("PGHERD_FAILOVER_ID", id.to_string()).env("PGHERD_HOOK", format!("{hook:?}"));
-        command.env("PGHERD_EPOCH", self.shared.view().epoch.0.to_string()).process_group(0).kill_on_drop(true);
-        tracing::info!(event = "hook_begins", hook = ?hook, id, command = ?words, "a hook is run");
+        let mut command = self.command();
+        tracing::info!(event = "hook_begins", command = ?self.words, of = ?self.surroundings, "a hook is run");
         let mut child = match command.spawn() {
             Ok(child) => child,
             Err(error) => {
-                let why = format!("{} cannot be run: {error}", words[0]);
-                tracing::error!(event = "hook_failed", hook = ?hook, id, why, "a hook was not run");
-                return Outcome::NotSent(why);
+                let why = format!("{} cannot be run: {error}", self.words[0]);
+                tracing::error!(event = "hook_failed", why, "a hook was not run");
+                return Ran::NotStarted(why);
             }
         };
-        let (out, err) = (child.stdout.take(), child.stderr.take());
-        let limit = config.failover.commands.timeout.saturating_sub(MARGIN).max(MARGIN);
-        let work = async { tokio::join!(child.wait(), read(out), read(err)) };
-        let ended = tokio::time::timeout(limit, work).await;
-        let (status, out, err) = match ended {
-            Ok((status, out, err)) => (status.map(|status| status.to_string()), out, err),
-            Err(_) => {
-                // The group is the hook's own: its children go with it.
-                if let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()) {
-                    let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+        let mut group = Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw));
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let ended = tokio::time::timeout(self.limit, async {
+            let mut reading = pin!(async { tokio::join!(read(stdout, &mut out), read(stderr, &mut err)) });
+            let mut read = false;
+            let status = loop {
+                tokio::select! {
+                    status = child.wait() => break status,
+                    _ = &mut reading, if !read => read = true,
                 }
-                (Ok(format!("killed after {limit:?}")), String::new(), String::new())
+            };
+            if !read {
+                let _ = tokio::time::timeout(LAST_WORDS, reading).await;
             }
+            status
+        });
+        let status = match ended.await {
+            Ok(Ok(status)) => status.to_string(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("killed after {:?}", self.limit),
         };
-        let status = status.unwrap_or_else(|error| error.to_string());
-        let took = millis(begun.elapsed());
         if status == "exit status: 0" {
-            tracing::info!(event = "hook_done", hook = ?hook, id, took_ms = took, stdout = out, stderr = err, "a hook has ended");
-            return Outcome::Ok;
+            // What it leaves running is meant to stay.
+            group.0 = None;
         }
-        tracing::error!(event = "hook_failed", hook = ?hook, id, took_ms = took, status, stdout = out, stderr = err, "a hook has failed");
-        Outcome::Failed(format!("{}: {status}: {}", words[0], err.lines().last().unwrap_or_default()))
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+        let (stdout, stderr, took_ms) = (text(&out), text(&err), millis(begun.elapsed()));
+        if group.0.is_none() {
+            tracing::info!(event = "hook_done", took_ms, stdout, stderr, "a hook has ended");
+            let lines: Vec<&str> = stdout.lines().rev().take(LINES).collect();
+            return Ran::Well(lines.into_iter().rev().collect::<Vec<_>>().join("; "));
+        }
+        tracing::error!(event = "hook_failed", took_ms, status, stdout, stderr, "a hook has failed");
+        Ran::Failed(format!("{}: {status}: {}", self.words[0], stderr.lines().last().unwrap_or_default()))
+    }
+
+    fn command(&self) -> Command {
+        // A bare name is looked for in PATH, as a shell would.
+        let name = &self.words[0];
+        let program = if name.contains('/') { self.folder.join(name) } else { name.into() };
+        let mut command = Command::new(program);
+        command.current_dir(self.folder).args(&self.words[1..]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.envs(self.surroundings.iter().map(|(name, value)| (name, value)));
+        command.process_group(0).kill_on_drop(true);
+        command
     }
 }
 
 /// All of a stream, of which the beginning is kept.
-async fn read(stream: Option<impl AsyncRead + Unpin>) -> String {
-    let Some(mut stream) = stream else { return String::new() };
-    let (mut kept, mut chunk) = (Vec::new(), [0; 4096]);
+async fn read(stream: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
+    let Some(mut stream) = stream else { return };
+    let mut chunk = [0; 4096];
     while let Ok(count @ 1..) = stream.read(&mut chunk).await {
         let room = MOST_OUTPUT - kept.len();
         kept.extend_from_slice(&chunk[..count.min(room)]);
     }
-    String::from_utf8_lossy(&kept).trim_end().to_owned()
 }
