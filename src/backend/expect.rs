@@ -164,6 +164,11 @@ impl Expected {
         ends && !self.copy_in && !self.in_series()
     }
 
+    /// One simple query of the client's is owed its answer and nothing else: of an answer of rows only the end changes anything.
+    pub fn is_query(&self) -> bool {
+        self.queue.len() == 1 && matches!(self.queue.front(), Some(Expect::Query { hide: false }))
+    }
+
     /// The server waits for copy data.
     pub fn copy_in(&self) -> bool {
         self.copy_in

@@ -46,7 +46,7 @@ impl Memory {
 
     /// Is the statement for the primary because a standby refused it?
     pub fn refuses(&self, database: u32, fingerprint: Fingerprint, now: Instant) -> bool {
-        !self.until.is_empty() && self.until.get(&(database, fingerprint)).is_some_and(|until| *until > now)
+        self.until.get(&(database, fingerprint)).is_some_and(|until| *until > now)
     }
 
     /// Statements remembered, expired ones included.

@@ -412,7 +412,8 @@ impl Context {
 
     /// A standby refused it before, and the primary did not (SESSIONS R11).
     pub(super) fn refused_before(&self, who: &Who, fingerprint: Fingerprint) -> bool {
-        self.memory.borrow().refuses(who.number, fingerprint, now())
+        let memory = self.memory.borrow();
+        !memory.is_empty() && memory.refuses(who.number, fingerprint, now())
     }
 
     pub(super) fn remember(&self, who: &Who, fingerprint: Fingerprint, sqlstate: &str) {

@@ -71,13 +71,11 @@ impl Freshness {
     /// The position of `node` counts only for a connection that was there before it was read: a standby that restarts may begin
     /// again behind it.
     pub(super) fn needs_newer_than(&self, node: NodeId, opened: Instant, cluster: &Shared) -> bool {
-        let counts = |asked: Instant| opened < asked;
-        let newer = !cluster.standby_sample(node).is_some_and(|sample| counts(sample.asked));
-        let bound = self.need.is_some() && newer;
-        if bound {
-            cluster.samples.want(now());
+        if self.need.is_none() || cluster.standby_sample(node).is_some_and(|sample| opened < sample.asked) {
+            return false;
         }
-        bound
+        cluster.samples.want(now());
+        true
     }
 
     /// The first sample of the primary that was asked after the write says what a standby must have replayed.

@@ -264,7 +264,8 @@ impl Session {
                 return end;
             }
             self.control.rest(None);
-            if self.asks_pgherd() {
+            // Without a lease the statement is seen when it is dispatched.
+            if self.lease.is_some() && self.asks_pgherd() {
                 match Box::pin(self.administer_at_rest()).await {
                     Ok(false) => {}
                     Ok(true) => continue,

@@ -4,6 +4,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
 
+use super::eight::{load, lower};
 use super::lexer::{Lexeme, Lexer, Token, trusted};
 use super::siphash::Sip;
 use super::{Fingerprint, LexMode};
@@ -104,31 +105,6 @@ const PUNCTUATION: u64 = (Token::Punctuation as u64) << 60;
 #[inline]
 fn head(token: Token, len: usize, content: u64) -> u64 {
     (token as u64) << 60 | (len.min(0xFFF) as u64) << 48 | (content & 0x0000_FFFF_FFFF_FFFF)
-}
-
-/// Eight bytes of `text` from `at`, zero behind `end`.
-#[inline]
-fn load(text: &[u8], at: usize, end: usize) -> u64 {
-    let left = end - at;
-    if let Some(bytes) = text.get(at..at + 8) {
-        let all = u64::from_le_bytes(bytes.try_into().expect("eight bytes were asked for"));
-        return if left >= 8 { all } else { all & ((1_u64 << (left * 8)) - 1) };
-    }
-    let mut bytes = [0_u8; 8];
-    let left = left.min(8);
-    bytes[..left].copy_from_slice(&text[at..at + left]);
-    u64::from_le_bytes(bytes)
-}
-
-/// ASCII capitals to small letters, eight at a time.
-#[inline]
-const fn lower(word: u64) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    let low = word & (ONES * 0x7F);
-    let above_z = low + ONES * (0x7F - b'Z' as u64);
-    let from_a = low + ONES * (0x80 - b'A' as u64);
-    let capital = !word & (from_a ^ above_z) & (ONES * 0x80);
-    word | (capital >> 2)
 }
 
 /// Adds an identifier as PostgreSQL folds it; returns its first eight bytes, folded.

@@ -3,6 +3,7 @@
 //! `Kind::Bad`, and nobody may trust what came before (SESSIONS R10).
 
 use super::LexMode;
+use super::eight::{HIGH, continuing};
 
 /// What a token is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -179,6 +180,20 @@ impl<'a> Lexer<'a> {
         at
     }
 
+    /// Behind the bytes from `at` on that continue an identifier, eight at a time as long as there are eight.
+    #[inline(always)]
+    fn word_end(&self, mut at: usize) -> usize {
+        while let Some(bytes) = self.text.get(at..at + 8) {
+            let bytes = u64::from_le_bytes(bytes.try_into().expect("eight bytes were asked for"));
+            let others = !continuing(bytes) & HIGH;
+            if others != 0 {
+                return at + others.trailing_zeros() as usize / 8;
+            }
+            at += 8;
+        }
+        self.skip_class(at, CONT)
+    }
+
     /// The position behind white space and comments, `None` in an unterminated comment.
     #[inline(always)]
     fn skip_blank(&mut self) -> Option<usize> {
@@ -228,7 +243,7 @@ impl<'a> Lexer<'a> {
     /// A word, or one of the literals that begin with a letter.
     #[inline(always)]
     fn word(&mut self, start: usize) -> (Token, Option<usize>) {
-        let end = self.skip_class(start + 1, CONT);
+        let end = self.word_end(start + 1);
         if end > start + 1 {
             return (Token::Word, Some(end));
         }

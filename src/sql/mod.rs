@@ -9,6 +9,7 @@ mod cache;
 mod calls;
 mod control;
 mod draft;
+mod eight;
 mod facts;
 mod fingerprint;
 pub mod lexer;
