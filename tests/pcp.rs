@@ -9,6 +9,8 @@ mod hostile;
 mod orders;
 #[path = "pcp/own.rs"]
 mod own;
+#[path = "pcp/passed.rs"]
+mod passed;
 #[path = "pcp/recovery.rs"]
 mod recovery;
 #[path = "pcp/reload.rs"]

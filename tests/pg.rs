@@ -22,6 +22,8 @@ mod protocol;
 mod protocol_more;
 #[path = "pg/random_protocol.rs"]
 mod random_protocol;
+#[path = "pg/renewed.rs"]
+mod renewed;
 #[path = "pg/replication.rs"]
 mod replication;
 #[path = "pg/routing.rs"]

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
-use crate::cluster::{Hold, NodeId, Shared, Status, Writes};
+use crate::cluster::{Hold, Life, NodeId, Shared, Status, Writes};
 use crate::failover::runner::{self, Parts};
 use crate::health::catalogs::Loader;
 use crate::health::connection::Dialer;
@@ -109,8 +109,9 @@ async fn follow(mut generation: watch::Receiver<u64>, shared: Arc<Shared>, commo
             }
         }
         let left = matches!(view.writes, Writes::Held { why: Hold::NoPrimary, .. } | Writes::Refused { .. });
-        let dead =
-            view.nodes.iter().filter(|node| node.status == Status::Down && (view.primary != Some(node.id) || left));
+        // Who was never seen is not dead: its first probe is under way.
+        let dead = view.nodes.iter().filter(|node| node.status == Status::Down && !matches!(node.life, Life::Unknown));
+        let dead = dead.filter(|node| view.primary != Some(node.id) || left);
         let dead: Vec<NodeId> = dead.map(|node| node.id).collect();
         for &node in dead.iter().filter(|node| !ended.contains(node)) {
             sever(&common, node).await;

@@ -1,57 +1,137 @@
-//! Sockets that are listened at: for clients, and for HTTP. Must not accept anybody.
+//! Sockets that are listened at, for clients, administrators and HTTP: those that a service manager has passed, else those of the
+//! configuration. Must not accept anybody.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::config::Settings;
-use crate::net::{Listener, bind_tcp, bind_unix};
+use crate::net::{Inherited, Listener, PeerAddr, bind_tcp, bind_unix};
 use crate::web::{Source, Web};
 
 use super::Error;
 use super::data::Common;
 
-/// Mode of the Unix sockets: who may come in is a matter of `hba_file`.
+/// Mode of the Unix sockets: who may come in is a matter of `hba_file` and `pcp.users_file`.
 const SOCKET_MODE: u32 = 0o777;
+/// Administrators that may wait to be accepted.
+const PCP_BACKLOG: i32 = 16;
 
-/// The HTTP server, if there is to be one.
-pub(super) fn web(settings: &Settings, common: &Arc<Common>) -> Result<Option<Web>, Error> {
-    let Some(web) = &settings.web else { return Ok(None) };
-    let (clients, stopping) = (common.clone(), common.clone());
-    let source = Source {
-        global: common.global.clone(),
-        clients: Box::new(move || {
-            (clients.clients.load(Ordering::Relaxed), clients.max_clients.load(Ordering::Relaxed))
-        }),
-        stopping: Box::new(move || stopping.stopping.load(Ordering::Relaxed)),
-    };
-    let failed = |source| Error::Listen { address: format!("{}:{}", web.address, web.port), source };
-    let nobody = || failed(std::io::Error::from(std::io::ErrorKind::AddrNotAvailable));
-    let address = resolve(&web.address, web.port)?.into_iter().next().ok_or_else(nobody)?;
-    Web::bind(address, source).map(Some).map_err(failed)
+/// Sockets that a service manager has passed. Where there are any for a purpose, no others are opened for it.
+#[derive(Debug, Default)]
+pub(super) struct Passed {
+    clients: Vec<Inherited>,
+    pcp: Vec<Inherited>,
+    web: Vec<Inherited>,
 }
 
-/// The listening sockets, and the TCP port.
-pub(super) fn clients(settings: &Settings) -> Result<(Vec<Listener>, u16), Error> {
-    let listen = &settings.listen;
-    let backlog = i32::try_from(listen.backlog).unwrap_or(i32::MAX);
+impl Passed {
+    /// By their names: `pcp`, `web`, and for clients `client` or, as systemd has it without a name, that of the unit.
+    ///
+    /// # Errors
+    /// One has another name, or cannot be used.
+    pub(super) fn take() -> Result<Self, Error> {
+        let failed = |source| Error::Listen { address: "a socket of the service manager".to_owned(), source };
+        let mut passed = Self::default();
+        for socket in Inherited::take().map_err(failed)? {
+            match socket.name.as_str() {
+                "pcp" => passed.pcp.push(socket),
+                "web" => passed.web.push(socket),
+                "client" | "unknown" => passed.clients.push(socket),
+                name if name.ends_with(".socket") => passed.clients.push(socket),
+                name => {
+                    let text = format!("the name {name:?} (FileDescriptorName) is none of client, pcp and web");
+                    return Err(failed(std::io::Error::new(std::io::ErrorKind::InvalidInput, text)));
+                }
+            }
+        }
+        Ok(passed)
+    }
+
+    /// The HTTP server, if there is to be one.
+    pub(super) fn web(&mut self, settings: &Settings, common: &Arc<Common>) -> Result<Option<Web>, Error> {
+        let (clients, stopping) = (common.clone(), common.clone());
+        let source = Source {
+            global: common.global.clone(),
+            clients: Box::new(move || {
+                (clients.clients.load(Ordering::Relaxed), clients.max_clients.load(Ordering::Relaxed))
+            }),
+            stopping: Box::new(move || stopping.stopping.load(Ordering::Relaxed)),
+        };
+        let passed = std::mem::take(&mut self.web);
+        if !passed.is_empty() {
+            let sockets: Option<Vec<_>> = passed.into_iter().map(Inherited::into_tcp).collect();
+            let kind = || std::io::Error::new(std::io::ErrorKind::InvalidInput, "HTTP is for TCP sockets");
+            let failed = |source| Error::Listen { address: "web".to_owned(), source };
+            return Web::on(sockets.ok_or_else(kind).map_err(failed)?, source).map(Some).map_err(failed);
+        }
+        let Some(web) = &settings.web else { return Ok(None) };
+        let failed = |source| Error::Listen { address: format!("{}:{}", web.address, web.port), source };
+        let nobody = || failed(std::io::Error::from(std::io::ErrorKind::AddrNotAvailable));
+        let address = resolve(&web.address, web.port)?.into_iter().next().ok_or_else(nobody)?;
+        Web::bind(address, source).map(Some).map_err(failed)
+    }
+
+    /// The sockets for clients, and the TCP port; 0 if there is none. Call inside the runtime that they are to serve.
+    ///
+    /// # Errors
+    /// One cannot be had.
+    pub(super) fn clients(&mut self, settings: &Settings) -> Result<(Vec<Listener>, u16), Error> {
+        let listen = &settings.listen;
+        let backlog = i32::try_from(listen.backlog).unwrap_or(i32::MAX);
+        let places = (listen.addresses.as_slice(), listen.unix_socket_directories.as_slice());
+        let listeners = open(std::mem::take(&mut self.clients), places, listen.port, backlog)?;
+        let port = listeners.iter().find_map(|listener| match listener.address() {
+            PeerAddr::Ip(address) => Some(address.port()),
+            PeerAddr::Unix => None,
+        });
+        Ok((listeners, port.unwrap_or(0)))
+    }
+
+    /// The sockets for administrators: none without a file of them. Call inside the runtime that they are to serve.
+    ///
+    /// # Errors
+    /// One cannot be had, or was passed although nobody could come in by it.
+    pub(super) fn pcp(&mut self, settings: &Settings) -> Result<Vec<Listener>, Error> {
+        let (pcp, passed) = (&settings.pcp, std::mem::take(&mut self.pcp));
+        if pcp.users_file.is_none() {
+            let nobody = || std::io::Error::new(std::io::ErrorKind::InvalidInput, "pcp.users_file is not set");
+            let failed =
+                |_| Error::Listen { address: "pcp, a socket of the service manager".to_owned(), source: nobody() };
+            return passed.first().map_or(Ok(Vec::new()), |socket| Err(failed(socket)));
+        }
+        open(passed, (&pcp.addresses, &pcp.unix_socket_directories), pcp.port, PCP_BACKLOG)
+    }
+}
+
+/// What was passed, or else sockets at these addresses and in these folders.
+fn open(
+    passed: Vec<Inherited>,
+    (addresses, folders): (&[String], &[PathBuf]),
+    port: u16,
+    backlog: i32,
+) -> Result<Vec<Listener>, Error> {
+    if !passed.is_empty() {
+        let failed = |source| Error::Listen { address: "a socket of the service manager".to_owned(), source };
+        return passed.into_iter().map(|socket| socket.listen().map_err(failed)).collect();
+    }
     let mut listeners = Vec::new();
-    let mut port = 0;
-    for address in &listen.addresses {
-        for address in resolve(address, listen.port)? {
+    for address in addresses {
+        for address in resolve(address, port)? {
             let failed = |source| Error::Listen { address: address.to_string(), source };
             listeners.push(bind_tcp(address, backlog).map_err(failed)?);
-            port = listen.port;
         }
     }
-    for directory in &listen.unix_socket_directories {
-        let failed = |source| Error::Listen { address: directory.display().to_string(), source };
-        listeners.push(bind_unix(directory, listen.port, SOCKET_MODE, backlog).map_err(failed)?);
+    for folder in folders {
+        let failed = |source| Error::Listen { address: format!("{} (port {port})", folder.display()), source };
+        listeners.push(bind_unix(folder, port, SOCKET_MODE, backlog).map_err(failed)?);
     }
-    Ok((listeners, port))
+    Ok(listeners)
 }
 
-pub(super) fn resolve(address: &str, port: u16) -> Result<Vec<std::net::SocketAddr>, Error> {
-    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+fn resolve(address: &str, port: u16) -> Result<Vec<SocketAddr>, Error> {
+    use std::net::{Ipv4Addr, Ipv6Addr, ToSocketAddrs};
     if address == "*" {
         let both: [SocketAddr; 2] = [(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()];
         return Ok(both.to_vec());

@@ -4,6 +4,7 @@ mod control;
 mod data;
 pub mod demo;
 mod failover;
+mod files;
 pub mod hatch;
 mod listen;
 pub mod log;
@@ -23,24 +24,25 @@ use std::thread::JoinHandle;
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
-use crate::auth::hba::{Hba, HbaError};
+use crate::auth::FileError;
+use crate::auth::hba::HbaError;
 use crate::auth::scram::SaltMaker;
-use crate::auth::{FileError, Users};
 use crate::backend::{Registry, Times};
 use crate::cluster::{Event, Knowledge, Life, NodeId, Shared};
 use crate::config::{self, Settings};
 use crate::failover::engine::Order;
 use crate::health::connection::Dialer;
 use crate::health::{catalogs, runner};
-use crate::net::{ServerTls, TlsError};
+use crate::net::TlsError;
 use crate::pcp::Reloaded;
 use crate::routing::{Policy, PolicyError};
-use crate::session::login::LoginPolicy;
 use crate::session::{Counters, Global, Held, HoldLimits, Pause, SessionSettings, StatementLog, Stop, Texts};
 use crate::support::clock::{self, Duration, now};
 
 use control::Duties;
 use data::{Common, MAILBOX, Secrets, ThreadMail};
+use files::{Prints, login_policy, users};
+use listen::Passed;
 use servers::Servers;
 
 /// How long a reload waits for a view without the nodes that it removed.
@@ -94,6 +96,8 @@ pub struct Running {
     settings: Settings,
     /// Those of the start.
     began: Settings,
+    /// What the files that they name hold.
+    prints: Prints,
     threads: Vec<JoinHandle<()>>,
     control: Option<JoinHandle<()>>,
     end: Option<mpsc::Sender<()>>,
@@ -149,7 +153,7 @@ impl Running {
     /// Nothing was applied.
     pub fn reload(&mut self, settings: Settings) -> Result<Reloaded, Error> {
         self.is_safe(&settings)?;
-        let changes = self.changes(&settings);
+        let (changes, prints) = (self.changes(&settings), Prints::of(&settings));
         let users = users(&settings)?;
         let door = self.common.door.load();
         let door = login_policy(&settings, users.clone(), door.salts.clone(), door.keys.clone())?;
@@ -181,7 +185,8 @@ impl Running {
             }
         }
         common.global.settings.store(Arc::new(settings.clone()));
-        self.settings = settings;
+        let changes = prints.changed(&self.prints, changes);
+        (self.settings, self.prints) = (settings, prints);
         Ok(Reloaded { changes, left })
     }
 
@@ -280,11 +285,15 @@ impl Drop for Running {
     }
 }
 
-/// Starts a proxy with these settings.
+/// Starts a proxy with these settings, at sockets of its own.
 ///
 /// # Errors
 /// A file that the settings name cannot be used, or a socket cannot be had.
 pub fn start(settings: Settings) -> Result<Running, Error> {
+    start_at(settings, Passed::default())
+}
+
+fn start_at(settings: Settings, mut passed: Passed) -> Result<Running, Error> {
     let threads = threads(&settings);
     let kept = failover::store(&settings)?;
     let keeps = kept.0.keeps();
@@ -312,11 +321,12 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
     let ((end, end_told), (deaf, deaf_told)) = (mpsc::channel(1), mpsc::channel(1));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Start)?;
     let inside = runtime.enter();
-    let (listeners, port) = listen::clients(&settings)?;
+    let (listeners, port) = passed.clients(&settings)?;
+    let administrators = passed.pcp(&settings)?;
     let (parts, desk) = failover::parts(&settings, kept, &health, dialer(&servers), &common);
     drop(inside);
     let (recovery, bell) = recovery::parts(&common, &health, desk.orders.clone());
-    let (seed, office) = pcp::parts(&settings, &common, (desk.orders.clone(), bell), &runtime)?;
+    let (seed, office) = pcp::parts(&settings, &common, (desk.orders.clone(), bell), administrators)?;
     let duties = Duties {
         pcp: seed,
         recovery,
@@ -328,7 +338,7 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
         reader: dialer(&servers),
         generation: health.generation.clone(),
         listeners,
-        web: listen::web(&settings, &common)?,
+        web: passed.web(&settings, &common)?,
         common: common.clone(),
         end: end_told,
         deaf: deaf_told,
@@ -340,6 +350,7 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
     Ok(Running {
         common,
         began: settings.clone(),
+        prints: Prints::of(&settings),
         settings,
         threads: thread_handles,
         control: Some(control),
@@ -461,40 +472,15 @@ fn dialer(servers: &Servers) -> Dialer {
     Dialer { account: servers.monitor.clone(), keys: servers.keys.clone(), targets: servers.targets.clone() }
 }
 
-fn users(settings: &Settings) -> Result<Users, Error> {
-    let Some(file) = &settings.auth.users_file else { return Ok(Users::default()) };
-    let (users, warning) = Users::load(file)?;
-    if let Some(warning) = warning {
-        tracing::warn!("{warning}");
-    }
-    Ok(users)
-}
-
-fn login_policy(
-    settings: &Settings,
-    users: Users,
-    salts: Arc<SaltMaker>,
-    keys: Arc<crate::backend::KeyMaker>,
-) -> Result<LoginPolicy, Error> {
-    let hba = match &settings.auth.hba_file {
-        Some(file) => Hba::load(file)?,
-        None => Hba::default(),
-    };
-    let tls = match &settings.tls {
-        Some(tls) => Some(ServerTls::new(&tls.cert, &tls.key, tls.client_ca.as_deref())?),
-        None => None,
-    };
-    Ok(LoginPolicy { hba, users, tls, timeout: settings.listen.authentication_timeout, salts, keys })
-}
-
 /// Runs until a signal ends it: SIGTERM waits for clients to leave, SIGINT for transactions, SIGQUIT for nobody; SIGHUP
 /// reloads.
 ///
 /// # Errors
 /// It could not start.
 pub fn run(config: PathBuf) -> Result<(), Error> {
+    let passed = Passed::take()?;
     let settings = Settings::load(&config)?;
     let dial = log::to_stderr(&settings.log);
-    let running = start(settings)?;
+    let running = start_at(settings, passed)?;
     signals::serve(running, &config, &dial).map_err(Error::Start)
 }

@@ -1,7 +1,6 @@
 //! What the administration port needs of the process: its socket, its users, orders, and the main thread, which alone reloads and stops.
 //! Must not decide.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use crate::cluster::NodeId;
 use crate::config::Settings;
 use crate::failover::engine::Order;
 use crate::failover::runner::Asked;
-use crate::net::{Listener, bind_tcp, bind_unix};
+use crate::net::Listener;
 use crate::pcp::request::StopMode;
 use crate::pcp::{Admins, House, Parts, Reloaded, Which};
 use crate::session::Global;
@@ -20,13 +19,8 @@ use crate::support::clock::{self, Duration};
 
 use super::Error;
 use super::data::{ANSWERING, Common, ThreadMail, ask_all};
-use super::listen::resolve;
 use super::recovery::Bell;
 
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 16;
-/// Everyone may knock: who comes in is a matter of `pcp.users_file`.
-const SOCKET_MODE: u32 = 0o777;
 /// Wishes that may wait for the main thread.
 const WISHES: usize = 4;
 /// How long the main thread may take to reload.
@@ -83,44 +77,17 @@ pub(super) fn admins(settings: &Settings) -> Result<Admins, Error> {
     Ok(admins)
 }
 
-/// The listening sockets: none without a file of users. Call inside the runtime that they are to serve.
-///
-/// # Errors
-/// One cannot be had.
-fn listen(settings: &Settings) -> Result<Vec<Listener>, Error> {
-    let pcp = &settings.pcp;
-    let mut listeners = Vec::new();
-    if pcp.users_file.is_none() {
-        return Ok(listeners);
-    }
-    let addresses = pcp.addresses.iter().map(|address| resolve(address, pcp.port));
-    let addresses: Vec<Vec<SocketAddr>> = addresses.collect::<Result<_, _>>()?;
-    for address in addresses.into_iter().flatten() {
-        let failed = |source| Error::Listen { address: format!("{address} (pcp)"), source };
-        listeners.push(bind_tcp(address, BACKLOG).map_err(failed)?);
-    }
-    for directory in &pcp.unix_socket_directories {
-        let failed = |source| Error::Listen { address: format!("{} (pcp)", directory.display()), source };
-        listeners.push(bind_unix(directory, pcp.port, SOCKET_MODE, BACKLOG).map_err(failed)?);
-    }
-    Ok(listeners)
-}
-
 /// What runs on the control thread, made there of [`Seed::grow`], and the main thread's ends.
 ///
 /// # Errors
-/// A file or a socket cannot be had.
+/// A file cannot be had.
 pub(super) fn parts(
     settings: &Settings,
     common: &Arc<Common>,
     (orders, bell): (mpsc::Sender<Asked>, Bell),
-    control: &tokio::runtime::Runtime,
+    listeners: Vec<Listener>,
 ) -> Result<(Seed, Ends), Error> {
     let admins = Arc::new(ArcSwap::from_pointee(admins(settings)?));
-    let listeners = {
-        let _inside = control.enter();
-        listen(settings)?
-    };
     let (wish, wishes) = mpsc::channel(WISHES);
     let open = !listeners.is_empty();
     let office = Office { common: common.clone(), admins: admins.clone(), orders, bell, wishes: wish.clone() };

@@ -22,7 +22,7 @@ pub struct Listener {
 }
 
 /// The file of a Unix socket and the lock beside it.
-struct SocketFile {
+pub(super) struct SocketFile {
     path: PathBuf,
     lock_path: PathBuf,
     _lock: File,
@@ -37,7 +37,7 @@ impl Drop for SocketFile {
 }
 
 impl Listener {
-    fn new(socket: Socket, address: PeerAddr, file: Option<SocketFile>) -> io::Result<Self> {
+    pub(super) fn new(socket: Socket, address: PeerAddr, file: Option<SocketFile>) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         #[expect(
             deprecated,

@@ -3,6 +3,7 @@
 
 mod certificate;
 mod dial;
+mod inherited;
 mod listen;
 mod sever;
 mod stream;
@@ -10,6 +11,7 @@ pub mod tls;
 mod tls_state;
 
 pub use dial::{DialError, DialFault, DialTarget, Endpoint, Known, dial};
+pub use inherited::Inherited;
 pub use listen::{Listener, bind_tcp, bind_unix};
 pub use sever::sever;
 pub use stream::{DetachedStream, Keepalive, PeerAddr, SocketOptions, Stream};

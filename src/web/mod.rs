@@ -48,7 +48,7 @@ pub struct Source {
 
 /// The server.
 pub struct Web {
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     source: Source,
 }
 
@@ -61,39 +61,60 @@ impl Web {
     /// # Errors
     /// The socket cannot be had.
     pub fn bind(address: SocketAddr, source: Source) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        Ok(Self { listener, source })
+        Self::on(vec![TcpListener::bind(address)?], source)
+    }
+
+    /// Listens at sockets that are open already.
+    ///
+    /// # Errors
+    /// One cannot be used.
+    pub fn on(listeners: Vec<TcpListener>, source: Source) -> std::io::Result<Self> {
+        listeners.iter().try_for_each(|listener| listener.set_nonblocking(true))?;
+        Ok(Self { listeners, source })
     }
 
     /// Serves until it is dropped. Within a `LocalSet`.
     pub async fn run(self) {
-        let listener = match tokio::net::TcpListener::from_std(self.listener) {
-            Ok(listener) => listener,
-            Err(error) => return tracing::error!(event = "web_failed", %error, "no metrics: the socket cannot be used"),
-        };
-        let (source, kept): (_, Rc<Kept>) = (Rc::new(self.source), Rc::default());
-        let places: Rc<Places> = Rc::default();
-        loop {
-            let Ok((stream, peer)) = listener.accept().await else {
-                tokio::time::sleep(FRESH).await;
-                continue;
-            };
-            // Closed at once.
-            let Some(place) = places.take(peer.ip()) else { continue };
-            let (source, kept) = (source.clone(), kept.clone());
-            tokio::task::spawn_local(async move {
-                let service = service_fn(move |request| {
-                    let response = respond(&source, &kept, &request);
-                    async move { Ok::<_, Infallible>(response) }
-                });
-                let mut builder = http1::Builder::new();
-                builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(AHEAD).half_close(true);
-                // However it ends: the client has its answer, or is gone.
-                let _ = tokio::time::timeout(LIFE, builder.serve_connection(TokioIo::new(stream), service)).await;
-                drop(place);
-            });
+        let desk = Rc::new(Desk { source: self.source, kept: Kept::default(), places: Rc::default() });
+        let serving: Vec<_> = self.listeners.into_iter().map(|listener| accept(listener, desk.clone())).collect();
+        let serving: Vec<_> = serving.into_iter().map(tokio::task::spawn_local).collect();
+        for task in serving {
+            let _ = task.await;
         }
+    }
+}
+
+/// What the connections share.
+struct Desk {
+    source: Source,
+    kept: Kept,
+    places: Rc<Places>,
+}
+
+async fn accept(listener: TcpListener, desk: Rc<Desk>) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(event = "web_failed", %error, "no metrics: the socket cannot be used"),
+    };
+    loop {
+        let Ok((stream, peer)) = listener.accept().await else {
+            tokio::time::sleep(FRESH).await;
+            continue;
+        };
+        // Closed at once.
+        let Some(place) = desk.places.take(peer.ip()) else { continue };
+        let desk = desk.clone();
+        tokio::task::spawn_local(async move {
+            let service = service_fn(move |request| {
+                let response = respond(&desk.source, &desk.kept, &request);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let mut builder = http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(AHEAD).half_close(true);
+            // However it ends: the client has its answer, or is gone.
+            let _ = tokio::time::timeout(LIFE, builder.serve_connection(TokioIo::new(stream), service)).await;
+            drop(place);
+        });
     }
 }
 

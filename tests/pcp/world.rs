@@ -103,7 +103,7 @@ impl<'a> World<'a> {
     }
 }
 
-fn files() -> Folder {
+pub fn files() -> Folder {
     let folder = Folder::new(Owner::unprivileged().expect("an owner")).expect("a folder");
     for (name, text) in [("pcp.conf", format!("{USER}:{DIGEST}\n")), ("pcppass", format!("*:*:*:{PASSWORD}\n"))] {
         write(&folder, name, &text);
@@ -120,7 +120,7 @@ pub fn write(folder: &Folder, name: &str, text: &str) -> PathBuf {
     path
 }
 
-fn configuration(cluster: &Cluster, folder: &Folder, (port, pcp): (u16, u16), more: &str) -> String {
+pub fn configuration(cluster: &Cluster, folder: &Folder, (port, pcp): (u16, u16), more: &str) -> String {
     let place = folder.path().display();
     let (more, state) = (more.to_owned(), format!("[failover]\nstate_directory = \"{place}/state\""));
     let more =
