@@ -5,6 +5,8 @@
 
 mod common;
 
+#[path = "scenarios/address.rs"]
+mod address;
 #[path = "scenarios/at_length/mod.rs"]
 mod at_length;
 #[path = "scenarios/clients.rs"]

@@ -68,6 +68,10 @@ pub(super) fn watchdog(build: &mut Build, table: &Table) -> Watchdog {
     if watchdog.arbiter == Arbiter::Trusted && watchdog.trusted_servers.is_empty() {
         build.clash((reader, "arbiter"), (reader, "trusted_servers"), "`arbiter = \"trusted\"` needs trusted servers");
     }
+    if watchdog.virtual_ip.is_some_and(|address| address.is_ipv6()) && watchdog.vip_on == VipOn::Tun {
+        let message = "neighbours are not answered for an IPv6 address on a TUN device; write `vip_on = \"interface\"`";
+        build.clash((reader, "virtual_ip"), (reader, "vip_on"), message);
+    }
     if watchdog.peers.is_empty() {
         let hint = "name the other proxies, each with [[watchdog.peer]] name = …, host = …";
         build.complain(Some(table.span.clone()), "a watchdog without [[watchdog.peer]] watches nobody", hint);
