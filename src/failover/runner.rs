@@ -125,7 +125,7 @@ struct World<S: Servers, T> {
     consensus: Box<dyn Consensus + Send>,
     store: Store,
     /// Journals are written in the order in which they were given.
-    disk: Mutex<()>,
+    disk: Arc<Mutex<()>>,
     shared: Arc<Shared>,
     published: watch::Receiver<()>,
     rulings: watch::Sender<Ruling>,
@@ -141,6 +141,17 @@ impl<S: Servers, T> World<S, T> {
 
     fn config(&self) -> Rc<config::Settings> {
         self.config.borrow().clone()
+    }
+
+    /// Works on the state directory, on a thread of its own: a disk that hangs must not hold up health checks. In the order of the calls;
+    /// whoever gives up waiting does not end what has begun, and nobody else begins before.
+    async fn on_disk<R: Send + 'static>(&self, work: impl FnOnce(&Store) -> R + Send + 'static) -> Result<R, String> {
+        let (turn, store) = (self.disk.clone().lock_owned().await, self.store.clone());
+        let done = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            work(&store)
+        });
+        done.await.map_err(|error| error.to_string())
     }
 }
 
@@ -212,7 +223,7 @@ async fn follow<S: Servers + 'static, T: Threads + 'static>(parts: Parts<S, T>) 
         threads,
         consensus,
         store,
-        disk: Mutex::new(()),
+        disk: Arc::default(),
         shared,
         published: published.clone(),
         rulings,

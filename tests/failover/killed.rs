@@ -1,8 +1,11 @@
 //! The process that replaces a primary is killed at each of its steps (SCENARIOS S37): the next one undoes it or ends it.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use pgherd::cluster::{NodeId, Status};
+use pgherd::failover::engine::Order;
 
 use crate::common::{SOON, eventually};
 use crate::herd::Herd;
@@ -59,4 +62,32 @@ fn s37_killed_while_it_promotes() {
 #[test]
 fn s37_killed_while_the_others_are_told_to_follow() {
     killed_at("Follow");
+}
+
+/// A disk that hangs: the file that the journal is written to is a pipe that nobody reads.
+#[test]
+fn h13_a_disk_that_hangs_delays_what_is_to_be_written_down_and_nothing_else() {
+    let Some(herd) = Herd::start("promote = \"builtin\"", &[]) else { return };
+    let path = herd.folder.path().join("pgherd.state/failover.json.new");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    herd.running().order(Order::Detach(NodeId(2))).expect("detached");
+    herd.wait_status(2, Status::Detached);
+    herd.server(1).stop().expect("stopped");
+    herd.wait_status(1, Status::Down);
+    let (row, _) = herd.write_again(1);
+    // Without the journal nobody is promoted: fsync goes before the act.
+    herd.server(1).start().expect("starts");
+    herd.running().order(Order::Attach(NodeId(1))).expect("attached");
+    herd.wait_status(1, Status::Up);
+    herd.server(0).kill9().expect("killed");
+    std::thread::sleep(Duration::from_secs(4));
+    let recovers =
+        || herd.server(1).psql("postgres", "SELECT pg_is_in_recovery()").is_ok_and(|said| said.trim() == "t");
+    assert!(recovers() && herd.primary() == Some(0), "promoted before that was written down");
+    // It goes on: whoever waits to write into the pipe fails, and the next one finds a file.
+    let pipe = OpenOptions::new().read(true).write(true).open(&path).expect("a pipe");
+    std::fs::remove_file(&path).expect("removed");
+    drop(pipe);
+    herd.write_again(row + 1);
+    assert_eq!(herd.primary(), Some(1));
 }

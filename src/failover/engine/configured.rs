@@ -1,6 +1,6 @@
 //! What other settings mean for what is under way and for what is remembered of nodes.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Engine;
 use super::words::Settings;
@@ -16,8 +16,16 @@ impl Engine {
         let touched = self.run.as_ref().is_some_and(|run| {
             !run.irrevocable() && (run.standings.keys().chain(&run.asked).any(|id| gone(*id)) || gone(run.old))
         });
+        // Behind the promotion, too: whoever takes the candidate out of the file says that it does not come back as it is (HA H7).
+        let lost = self.run.as_ref().and_then(|run| run.candidate.filter(|node| run.irrevocable() && gone(*node)));
         if touched {
             self.abandon("its nodes are configured no more", now);
+        } else if let Some(node) = lost {
+            let why = format!(
+                "node {node} was taken out of the configuration behind its promotion: it must not come back as it is"
+            );
+            self.note("candidate_removed", Some(node), why.clone(), Duration::ZERO);
+            self.abandon(&why, now);
         }
         self.settings = settings;
         self.unseen.extend(new);

@@ -56,8 +56,9 @@ impl<S: Servers, T: Threads> World<S, T> {
             Job::Fence(node) => outcome(self.threads.fence(*node).await),
             Job::Hook { hook, node, old, new, id } => self.hook(*hook, [Some(*node), Some(*old), *new], *id).await,
             Job::Record(journal) => {
-                let _turn = self.disk.lock().await;
-                self.store.save(journal).map_or_else(|error| Outcome::Failed(error.to_string()), |()| Outcome::Ok)
+                let journal = journal.clone();
+                let saved = self.on_disk(move |store| store.save(&journal).map_err(|error| error.to_string())).await;
+                outcome(saved.flatten())
             }
             Job::Promote { node, recruits, again } => self.promote(*node, recruits, *again).await,
             Job::Await(node) => self.wait_primary(*node).await,

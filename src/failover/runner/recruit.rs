@@ -127,7 +127,10 @@ impl<S: Servers, T: Threads> World<S, T> {
         if !lock_only {
             let Setting { value, source } = setting(sql).await?;
             if !conninfo::is_marked(&value) {
-                self.store.keep(node, &value, &source).map_err(|error| error.to_string())?;
+                let original = value.clone();
+                self.on_disk(move |store| store.keep(node, &original, &source))
+                    .await?
+                    .map_err(|error| error.to_string())?;
                 change(sql, &conninfo::mark(&value, epoch.0), false).await?;
             }
             stopped(sql).await?;
@@ -154,12 +157,12 @@ impl<S: Servers, T: Threads> World<S, T> {
         let now = setting_if_readable(&mut sql).await?;
         if let Some(value) = now.filter(|value| conninfo::is_marked(value)) {
             let original = conninfo::unmark(&value);
-            let kept = self.store.kept(node).filter(|(kept, _)| *kept == original);
+            let kept = self.on_disk(move |store| store.kept(node)).await?.filter(|(kept, _)| *kept == original);
             // What came from another file than ALTER SYSTEM's is what that file says.
             let reset = kept.is_some_and(|(_, source)| !source.is_empty() && !source.ends_with("postgresql.auto.conf"));
             change(&mut sql, &original, reset).await?;
         }
-        self.store.forget(node);
+        self.on_disk(move |store| store.forget(node)).await?;
         // The lock goes with the session.
         Ok(())
     }

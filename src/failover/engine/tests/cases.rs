@@ -260,3 +260,30 @@ fn h07_a_promise_to_a_node_that_is_configured_no_more_binds_nobody() {
     let Job::Record(kept) = play.answer("Record", Outcome::Ok) else { panic!("a journal") };
     assert_eq!(kept.promised, None);
 }
+
+#[test]
+fn h07_a_candidate_that_is_configured_no_more_is_waited_for_no_more() {
+    let mut play = Play::ready(settings(3));
+    play.dies();
+    play.prepared();
+    play.recruited();
+    play.answer("Fence", Outcome::Ok);
+    play.answer("Record", Outcome::Ok);
+    play.answer("Promote", Outcome::Late("still in recovery".to_owned()));
+    let kept =
+        Settings { members: settings(3).members.into_iter().filter(|member| member.id != A).collect(), ..settings(3) };
+    play.view.nodes.retain(|node| node.id != A);
+    play.give(Event::Configure(kept));
+    assert_eq!((play.noted("candidate_removed"), &play.engine.journal().intent), (1, &None));
+    assert_eq!(play.ruling.mandate, Mandate::Free);
+    play.look();
+    play.chores();
+    play.pass(Duration::from_secs(2));
+    play.prepared();
+    let standing = Standing { timeline: Timeline(1), lsn: Lsn(100), replayed: Lsn(100), started: 7, slow: false };
+    play.answer("Recruit", Outcome::Recruited(standing));
+    play.answer("Fence", Outcome::Ok);
+    play.answer("Record", Outcome::Ok);
+    let promote = play.answer("Promote", Outcome::Promoted(Timeline(2)));
+    assert_eq!(promote, Job::Promote { node: B, recruits: vec![B], again: None });
+}
