@@ -87,6 +87,7 @@ impl World {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let net = Net::new(&HOSTS);
         let cluster = servers(&net, setup)?;
+        tools(&cluster);
         let port = net.host(PROXY.0).inside(|| PortLock::any().expect("a free port"));
         let text = configuration(&cluster, port.port(), setup);
         let program = if setup.names { named(&cluster) } else { Command::new(env!("CARGO_BIN_EXE_pgherd")) };
@@ -242,6 +243,23 @@ impl World {
         });
     }
 
+    /// An operator's order, by `pgherd pcp`; what it was answered.
+    pub fn order(&self, words: &[&str]) -> Result<String, String> {
+        let folder = self.cluster.folder();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgherd"));
+        command.arg("pcp").args(words).arg("-h").arg(folder).args(["-U", "operator", "-w"]);
+        command.env("PCPPASSFILE", folder.join("pcppass"));
+        let ran = programs::run(&mut command, &[], COPY).expect("it ends");
+        if ran.status.success() { Ok(ran.text()) } else { Err(ran.complaint()) }
+    }
+
+    /// A primary that was stopped for a switch-over starts as a standby: it was told whom it follows.
+    pub fn start_demoted(&self, id: usize) {
+        eventually("it has ended", || !self.server(id).is_running());
+        self.write(&self.server(id).data().join("standby.signal"), b"");
+        self.start_server(id);
+    }
+
     /// A former primary becomes a standby of `primary`: its own timeline is taken back by pg_rewind, or it is copied anew. True if it was
     /// rewound.
     pub fn rebuild(&self, id: usize, primary: usize) -> bool {
@@ -351,6 +369,21 @@ fn servers(net: &Net, setup: &Setup<'_>) -> Option<Cluster> {
     Some(cluster)
 }
 
+/// What an operator has: a password, and a `demote_command`.
+fn tools(cluster: &Cluster) {
+    let demote = "#!/bin/sh\nkill -INT $(head -1 \"$1/postmaster.pid\") || exit 1\nwhile [ -e \"$1/postmaster.pid\" ]; do sleep 0.02; done\n";
+    let digest = "5ebe2294ecd0e0f08eab7690d2a6ee69";
+    for (name, text, mode) in [
+        ("demote.sh", demote.to_owned(), 0o755),
+        ("pcp.conf", format!("operator:{digest}\n"), 0o600),
+        ("pcppass", "*:*:*:secret\n".to_owned(), 0o600),
+    ] {
+        let path = cluster.folder().join(name);
+        std::fs::write(&path, text).expect("written");
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("its own");
+    }
+}
+
 /// The lines that let `id` follow `primary`.
 fn conninfo(cluster: &Cluster, primary: usize, id: usize) -> String {
     let (from, own) = (&cluster.servers()[primary], &cluster.servers()[id]);
@@ -359,11 +392,14 @@ fn conninfo(cluster: &Cluster, primary: usize, id: usize) -> String {
 }
 
 fn configuration(cluster: &Cluster, port: u16, setup: &Setup<'_>) -> String {
+    let folder = cluster.folder().display();
     let mut text = format!(
         "pid_file = \"pgherd.pid\"\n\
          [listen]\naddresses = [\"127.0.0.1\", \"{}\"]\nport = {port}\nunix_socket_directories = [\".\"]\n\
          [auth]\nhba_file = \"hba.conf\"\n[monitor]\n{}\ndatabase = \"postgres\"\n\
-         [failover]\nauto_failback = true\nauto_failback_interval = \"0s\"\n{}\n",
+         [pcp]\naddresses = []\nunix_socket_directories = [\"{folder}\"]\nusers_file = \"{folder}/pcp.conf\"\n\
+         [failover]\nauto_failback = true\nauto_failback_interval = \"0s\"\n\
+         demote_command = \"{folder}/demote.sh '%D'\"\n{}\n",
         PROXY.1, setup.monitor, setup.failover
     );
     for (id, server) in cluster.servers().iter().enumerate() {

@@ -24,6 +24,8 @@ impl Engine {
             return;
         }
         let primary = self.view.primary.filter(|primary| self.leads(*primary));
+        // Without a hook for it, as with the other modes: an operator may have promoted.
+        let by_sql = self.settings.mode != Mode::Command || !self.settings.hooks.contains(&Hook::Follow);
         let old = self.journal.leader.map_or(NodeId(u16::MAX), |(old, _)| NodeId(old));
         for node in self.settings.members.iter().map(|member| member.id).collect::<Vec<_>>() {
             let busy = self
@@ -37,7 +39,7 @@ impl Engine {
             let follows = self.journal.following.contains(&node.0) && self.stands_by(node);
             let restores = self.journal.recruited.contains(&node.0) || self.unseen.contains(&node);
             match primary {
-                Some(primary) if follows && primary != node && self.settings.mode != Mode::Command => {
+                Some(primary) if follows && primary != node && by_sql => {
                     self.give_for(Purpose::Follow(node), Job::Follow { node, primary, old }, now);
                 }
                 _ if restores => drop(self.give_for(Purpose::Restore(node), Job::Restore(node), now)),

@@ -118,6 +118,8 @@ fn s40_a_row_that_a_vanished_proxy_has_locked_is_free_soon() {
     let mut client = world.client();
     client.query("BEGIN");
     client.query("UPDATE shared SET n = n");
+    // A server whose last packet is not acknowledged repeats it for as long as its host says (`tcp_retries2`), and does nothing else.
+    std::thread::sleep(Duration::from_millis(300));
     world.net.cut("proxy1");
     let begun = Instant::now();
     world.told(0, "UPDATE shared SET n = n");
@@ -131,6 +133,5 @@ fn s40_a_row_that_a_vanished_proxy_has_locked_is_free_soon() {
         "3 s",
         &format!("until then: {report}"),
     );
-    // Who is let in has to start and to log in first.
-    assert!(took <= Duration::from_millis(3500), "{took:?}");
+    assert!(took <= Duration::from_secs(3), "{took:?}");
 }
