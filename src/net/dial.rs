@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use rustls_pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 
 use super::{ClientTls, SocketOptions, SslMode, Stream};
@@ -77,8 +78,19 @@ pub struct DialTarget {
 }
 
 /// The addresses that a name had last: a name server that fails takes no server with it.
-#[derive(Debug, Clone, Default)]
-pub struct Known(Arc<ArcSwap<Vec<SocketAddr>>>);
+#[derive(Debug, Clone)]
+pub struct Known {
+    addresses: Arc<ArcSwap<Vec<SocketAddr>>>,
+    /// Who may ask. One at a time: a name server that is silent keeps one thread of ours for as long as the system waits for it, not one
+    /// for each dial.
+    turn: Arc<Semaphore>,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self { addresses: Arc::default(), turn: Arc::new(Semaphore::new(1)) }
+    }
+}
 
 impl DialTarget {
     /// Where the server is now. Who has resolved the name before waits [`PATIENCE`] for the answer, and does with the old one then.
@@ -92,24 +104,38 @@ impl DialTarget {
         if let Ok(address) = name.parse::<IpAddr>() {
             return Ok(vec![(address, *port).into()]);
         }
-        let old = self.known.0.load_full();
+        let old = self.known.addresses.load_full();
         let deadline = if old.is_empty() { deadline } else { deadline.min(clock::now() + PATIENCE) };
-        let (name, port, known) = (name.to_owned(), *port, self.known.clone());
-        // A task of its own: an answer that comes too late counts for the next dial.
-        let asked = tokio::spawn(async move {
-            let found: Vec<SocketAddr> = lookup_host((name, port)).await?.collect();
-            if !found.is_empty() {
-                known.0.store(Arc::new(found.clone()));
-            }
-            io::Result::Ok(found)
-        });
-        let fault = match timeout_at(deadline.into(), asked).await {
-            Ok(Ok(Ok(found))) if !found.is_empty() || old.is_empty() => return Ok(found),
-            Ok(Ok(Err(error))) => (DialFault::Name, format!("cannot resolve the name: {error}")),
-            Ok(_) => (DialFault::Name, "cannot resolve the name".to_owned()),
+        let fault = match timeout_at(deadline.into(), self.known.resolve(name, *port, &old)).await {
+            Ok(Ok(found)) if !found.is_empty() || old.is_empty() => return Ok(found),
+            Ok(Ok(_)) => (DialFault::Name, "cannot resolve the name".to_owned()),
+            Ok(Err(error)) => (DialFault::Name, format!("cannot resolve the name: {error}")),
             Err(_) => (DialFault::TimedOut, "timed out while resolving the name".to_owned()),
         };
         if old.is_empty() { Err(fault) } else { Ok((*old).clone()) }
+    }
+}
+
+impl Known {
+    /// Asks for the addresses of `name`, or waits for what another dial is told. Cancel safe: an answer that comes too late counts for the
+    /// next dial.
+    async fn resolve(&self, name: &str, port: u16, old: &Arc<Vec<SocketAddr>>) -> io::Result<Vec<SocketAddr>> {
+        let turn = self.turn.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let now = self.addresses.load_full();
+        if !Arc::ptr_eq(&now, old) {
+            return Ok((*now).clone());
+        }
+        let (name, known) = (name.to_owned(), self.addresses.clone());
+        // A task of its own, which keeps its turn until the system has answered.
+        let asked = tokio::spawn(async move {
+            let found: Vec<SocketAddr> = lookup_host((name, port)).await?.collect();
+            if !found.is_empty() {
+                known.store(Arc::new(found.clone()));
+            }
+            drop(turn);
+            io::Result::Ok(found)
+        });
+        asked.await.map_err(io::Error::other)?
     }
 }
 

@@ -137,3 +137,25 @@ async fn failures_are_told_apart() {
     let error = dial(&late).await.expect_err("silence");
     assert_eq!(error.fault, DialFault::TimedOut, "{error}");
 }
+
+#[tokio::test]
+async fn a_silent_name_server_keeps_one_thread_and_takes_no_server() {
+    let target = target("localhost", 5432, ClientTls::new(SslMode::Disable, None).expect("settings"));
+    let soon = || clock::now() + Duration::from_secs(30);
+    // As if a lookup were under way that never ends: others wait for it, each as long as it may, and ask nothing.
+    let stuck = target.known.turn.clone().acquire_owned().await.expect("open");
+    let late = target.addresses(clock::now() + Duration::from_millis(50)).await;
+    assert_eq!(late.expect_err("nobody knows it").0, DialFault::TimedOut);
+    let old: SocketAddr = "192.0.2.1:5432".parse().expect("an address");
+    target.known.addresses.store(Arc::new(vec![old]));
+    assert_eq!(target.addresses(soon()).await.expect("as before"), [old]);
+    // Its answer counts for those who wait.
+    let waits = tokio::spawn({
+        let target = target.clone();
+        async move { target.addresses(soon()).await }
+    });
+    tokio::task::yield_now().await;
+    drop(stuck);
+    let found = waits.await.expect("it ends").expect("found");
+    assert!(found.iter().all(|address| address.ip().is_loopback()), "{found:?}");
+}

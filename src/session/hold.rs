@@ -124,23 +124,27 @@ impl Session {
             *place = Some(Place(context.clone()));
             context.counters.held.add(1);
         }
-        let mut view = held.generation.clone();
-        // What has changed since the caller looked is found by the caller's next look, which comes at once or in a second.
+        let (mut view, resumed) = (held.generation.clone(), context.global.pause.watch());
+        // What has changed since the caller looked is found here, and what changes from here on wakes it.
         view.mark_unchanged();
         if !matches!(self.way(), Way::Held(_)) {
             return Ok(());
         }
-        self.pause(left.min(Duration::from_secs(1)), Some(&mut view)).await
+        self.pause(left.min(Duration::from_secs(1)), Some((view, resumed))).await
     }
 
-    /// Waits for so long or, if given, for another view; ends early if the client leaves or something is asked of the session.
-    async fn pause(&mut self, time: Duration, view: Option<&mut watch::Receiver<u64>>) -> Result<(), NoLease> {
+    /// Waits for so long or, if given, for another view or the end of a pause; ends early if the client leaves or something is asked of the
+    /// session.
+    async fn pause(
+        &mut self,
+        time: Duration,
+        change: Option<(watch::Receiver<u64>, watch::Receiver<()>)>,
+    ) -> Result<(), NoLease> {
         self.show(Doing::Waiting);
         let mut timer = std::pin::pin!(tokio::time::sleep(time));
-        let mut resumed = self.context.global.pause.watch();
         let mut change = std::pin::pin!(async {
-            match view {
-                Some(view) => tokio::select! {
+            match change {
+                Some((mut view, mut resumed)) => tokio::select! {
                     _ = view.changed() => {}
                     _ = resumed.changed() => {}
                 },

@@ -187,7 +187,9 @@ impl Session {
 
     /// A statement as it is parsed now. `unsettled`: the transaction's own number if it has changed settings.
     pub(super) fn prepared_now(&self, unsettled: u64, tail: &[u8], facts: std::rc::Rc<crate::sql::Facts>) -> Prepared {
-        let text = self.context.global.texts.intern(tail);
+        let texts = &self.context.global.texts;
+        // What stands in for a statement about pgherd holds its answer, which is another one each time.
+        let text = if facts.kind == Kind::Admin { texts.single(tail) } else { texts.intern(tail) };
         // What is parsed while settings change within a transaction is found by those who parsed it alone.
         let settings = self.digest
             ^ self.who.known.changes().wrapping_mul(0x9E37_79B9_7F4A_7C15)

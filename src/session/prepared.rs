@@ -48,9 +48,14 @@ impl Texts {
         if self.known.len() >= MOST_TEXTS {
             self.known.retain(|_, text| Arc::strong_count(text) > 1);
         }
-        let text = Arc::new(Text { id: self.next.fetch_add(1, Ordering::Relaxed) + 1, tail: tail.into() });
+        let text = self.single(tail);
         self.known.insert(key, text.clone());
         text
+    }
+
+    /// A copy that nobody else is given: of a text that will not come again.
+    pub fn single(&self, tail: &[u8]) -> Arc<Text> {
+        Arc::new(Text { id: self.next.fetch_add(1, Ordering::Relaxed) + 1, tail: tail.into() })
     }
 }
 
@@ -190,5 +195,13 @@ mod tests {
             (texts.intern(b"select 1\0\0\0"), texts.intern(b"select 1\0\0\0"), texts.intern(b"select 2\0\0\0"));
         assert!(Arc::ptr_eq(&a, &b));
         assert_ne!(a.id, c.id);
+    }
+
+    #[test]
+    fn what_will_not_come_again_is_not_kept() {
+        let texts = Texts::default();
+        let (a, b) = (texts.single(b"select 'now'\0\0\0"), texts.single(b"select 'now'\0\0\0"));
+        assert_ne!(a.id, b.id);
+        assert!(texts.known.is_empty());
     }
 }

@@ -44,6 +44,8 @@ impl StatementLog {
 /// A statement that is timed.
 #[derive(Debug)]
 pub(super) struct Timed {
+    /// How many statements it stands for, itself included; 0: none.
+    weight: u32,
     begun: Instant,
     /// A server connection was had, and this is its node.
     leased: Option<(Instant, NodeId)>,
@@ -137,20 +139,30 @@ impl Session {
     #[inline]
     pub(super) fn begins(&mut self) {
         let left = self.context.until_timed.get();
-        if left > 1 && !self.own.logs {
+        if left > 1 {
             self.context.until_timed.set(left - 1);
-            return;
+            if !self.own.logs {
+                return;
+            }
         }
-        self.begins_timed();
+        self.begins_timed(left <= 1);
     }
 
+    /// `turn`: it stands for the others; else it is timed for the log alone, and counts nowhere.
     #[cold]
-    fn begins_timed(&mut self) {
-        self.context.until_timed.set(self.context.timed_every.get());
-        if self.timed.is_none() {
-            let begun = now();
-            let (text, mode) = (Vec::new(), self.lexing);
-            self.timed = Some(Box::new(Timed { begun, leased: None, sent: None, reason: None, text, mode }));
+    fn begins_timed(&mut self, turn: bool) {
+        let every = self.context.timed_every.get();
+        if turn {
+            self.context.until_timed.set(every);
+        }
+        let weight = if turn { every } else { 0 };
+        match &mut self.timed {
+            Some(timed) => timed.weight = timed.weight.max(weight),
+            None => {
+                let (begun, text, mode) = (now(), Vec::new(), self.lexing);
+                let timed = Timed { weight, begun, leased: None, sent: None, reason: None, text, mode };
+                self.timed = Some(Box::new(timed));
+            }
         }
     }
 
@@ -242,12 +254,14 @@ impl Session {
         let (Some((leased, node)), Some((fingerprint, verb))) = (timed.leased, timed.sent) else { return };
         let total = timed.begun.elapsed();
         let waiting = leased.saturating_duration_since(timed.begun);
-        let weight = if self.own.logs { 1 } else { self.context.timed_every.get() };
-        let phases = self.context.counters.node(node).timed().of(verb);
-        phases.waiting.observe_for(waiting, u64::from(weight));
-        phases.server.observe_for(total.saturating_sub(waiting), u64::from(weight));
-        phases.total.observe_for(total, u64::from(weight));
-        if fingerprint != Fingerprint(0) && !timed.text.is_empty() {
+        let weight = timed.weight;
+        if weight > 0 {
+            let phases = self.context.counters.node(node).timed().of(verb);
+            phases.waiting.observe_for(waiting, u64::from(weight));
+            phases.server.observe_for(total.saturating_sub(waiting), u64::from(weight));
+            phases.total.observe_for(total, u64::from(weight));
+        }
+        if weight > 0 && fingerprint != Fingerprint(0) && !timed.text.is_empty() {
             let make = || StatementStats {
                 database: self.who.database.clone(),
                 user: self.who.user.clone(),

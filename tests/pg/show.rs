@@ -157,6 +157,97 @@ fn statements_are_counted_by_node_kind_and_reason() {
     assert!(events.iter().any(|row| row[3] == "primary" && row[5] == "0" && row[4] == "health"), "{events:?}");
 }
 
+/// What `pgpool2_exporter` asks, word for word, and the columns that it makes labels and numbers of.
+#[test]
+fn pgpool2_exporters_queries_yield_its_labels_and_numbers() {
+    const NODE: &str = "hostname port role";
+    const ASKED: &[(&str, &str, &str)] = &[
+        ("pool_nodes", NODE, "select_cnt replication_delay"),
+        (
+            "pool_backend_stats",
+            NODE,
+            "select_cnt insert_cnt update_cnt delete_cnt ddl_cnt other_cnt panic_cnt fatal_cnt error_cnt",
+        ),
+        (
+            "pool_health_check_stats",
+            NODE,
+            "total_count success_count fail_count skip_count retry_count average_retry_count max_retry_count \
+             max_duration min_duration average_duration",
+        ),
+        (
+            "pool_cache",
+            "",
+            "cache_hit_ratio num_hash_entries used_hash_entries num_cache_entries used_cache_entries_size \
+             free_cache_entries_size",
+        ),
+        ("pool_processes", "pool_pid database username", ""),
+        ("pool_pools", "pool_pid pool_id backend_id username database", ""),
+        ("POOL_VERSION", "pool_version", ""),
+    ];
+    let Some((_, proxy, db)) = start("exporter", "") else { return };
+    let mut client = RawClient::login(proxy.port(), &db);
+    for (name, labels, numbers) in ASKED {
+        let frames = client.query(&format!("SHOW {name};"));
+        let description = frames.iter().find(|frame| frame.tag == b'T').expect("columns");
+        let columns = columns_of(&description.body);
+        let rows: Vec<_> = frames.iter().filter(|frame| frame.tag == b'D').map(|frame| frame.columns()).collect();
+        assert!(!rows.is_empty(), "{name}");
+        let at = |column: &str| columns.iter().position(|(known, _)| known == column);
+        for column in labels.split_whitespace().chain(numbers.split_whitespace()) {
+            let place = at(column).unwrap_or_else(|| panic!("{name} has no {column}: {columns:?}"));
+            // Of any other type a driver would decode it.
+            assert_eq!(columns[place].1, 25, "{name}.{column} is text");
+            for row in &rows {
+                let value = row[place].as_deref().unwrap_or_else(|| panic!("{name}.{column} is null"));
+                assert!(labels.contains(column) || value.parse::<f64>().is_ok(), "{name}.{column}: {value}");
+            }
+        }
+        if let Some(status) = at("status").filter(|_| labels == &NODE) {
+            let known = |row: &Vec<Option<String>>| matches!(row[status].as_deref(), Some("up" | "waiting" | "down"));
+            assert!(rows.iter().all(known), "{name}: {rows:?}");
+        }
+    }
+}
+
+/// Names and types of a RowDescription.
+fn columns_of(mut body: &[u8]) -> Vec<(String, u32)> {
+    let count = u16::from_be_bytes([body[0], body[1]]);
+    body = &body[2..];
+    let column = |_| {
+        let end = body.iter().position(|byte| *byte == 0).expect("a name");
+        let name = String::from_utf8_lossy(&body[..end]).into_owned();
+        let fixed = &body[end + 1..];
+        let kind = u32::from_be_bytes([fixed[6], fixed[7], fixed[8], fixed[9]]);
+        body = &fixed[18..];
+        (name, kind)
+    };
+    (0..count).map(column).collect()
+}
+
+#[test]
+fn a_session_that_logs_takes_no_other_ones_turn_to_be_timed() {
+    let Some(cluster) = common::cluster().filter(|_| !common::direct()) else { return };
+    let (listen, auth) = ("threads = 1".to_owned(), "[log]\ntimed_every = 4".to_owned());
+    let (proxy, db) =
+        (Proxy::start(cluster, &Options { listen, auth, ..Options::default() }), database(cluster, "turns"));
+    let (mut logs, mut quiet) = (RawClient::login(proxy.port(), &db), RawClient::login(proxy.port(), &db));
+    logs.query("PGPOOL SET log_statement TO on");
+    for _ in 0..100 {
+        logs.query("SELECT 1 AS logs");
+        quiet.query("SELECT 1 AS quiet");
+        quiet.query("SELECT 1 AS quiet");
+    }
+    let top = table(cluster, proxy.port(), &db, "PGPOOL SHOW STATEMENTS 100");
+    let calls = |name: &str| -> u32 {
+        let found = top.iter().find(|row| row[7].ends_with(name)).unwrap_or_else(|| panic!("no {name}: {top:?}"));
+        found[2].parse().expect("a number")
+    };
+    // One of four stands for four, whoever's it is.
+    let (logs, quiet) = (calls("logs"), calls("quiet"));
+    assert!((90..=110).contains(&logs) && (190..=210).contains(&quiet), "{logs} and {quiet}");
+    assert_eq!(proxy.log().matches("AS logs").count(), 100);
+}
+
 #[test]
 fn parameters_are_shown_set_and_reset() {
     let Some((cluster, proxy, db)) = start("vars", "") else { return };
