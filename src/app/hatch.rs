@@ -18,6 +18,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
+use crate::net::connect_unix;
 use crate::support::clock::Duration;
 
 use super::pcp::Wish;
@@ -166,7 +167,7 @@ pub fn ask(pid_file: &Path, pid: Pid) -> Result<Value, Unheard> {
 
 fn connect(pid_file: &Path, pid: Pid) -> io::Result<Blocking> {
     let (_folder, path) = short(&place(pid_file))?;
-    let stream = Blocking::connect(path)?;
+    let stream = connect_unix(&path, PATIENCE)?;
     // In a public folder anybody could have put a socket there.
     if getsockopt(&stream, PeerCredentials)?.pid() != pid.as_raw() {
         return Err(io::Error::other("the socket beside the pid file is another process's"));

@@ -45,7 +45,7 @@ struct Reach {
     #[arg(long, short = 'w', global = true)]
     no_password: bool,
     /// Longest wait for a sign of life in an answer, in seconds.
-    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 600)]
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
     /// Answer in JSON; progress goes to standard error, one object per line.
     #[arg(long, global = true)]

@@ -19,7 +19,7 @@ pub use records::{Checks, NodeRecord, Records};
 pub use ruling::{Mandate, Ruling};
 pub use samples::{MAX_SAMPLED_NODES, Sample, Samples, WANTED_FOR};
 pub use shared::Shared;
-pub use view::{ClusterView, NodeView, Position};
+pub use view::{ClusterView, NodeView, PgpoolNode, Position};
 pub use words::{
     Alone, Consensus, Epoch, FailoverRequest, Life, Lsn, NodeId, Role, Status, Timeline, Trouble, Verdict,
 };

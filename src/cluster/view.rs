@@ -61,6 +61,27 @@ impl NodeView {
     }
 }
 
+/// A node in pgpool-II's words. Who is configured and was never seen is down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PgpoolNode {
+    /// Whether it is used: `up`, `down`, `quarantine`.
+    pub status: &'static str,
+    /// It is used. What pgpool-II calls waiting, up and never used, is used here.
+    pub usable: bool,
+    /// What the server itself says by the last probe; `unknown` while it is late with an answer.
+    pub server_status: &'static str,
+    /// `primary` or `standby`, as it is used.
+    pub role: &'static str,
+    /// The same as the server says it; `unknown`.
+    pub server_role: String,
+    /// Bytes behind the primary.
+    pub lag: u64,
+    /// `streaming`, or empty.
+    pub replication_state: &'static str,
+    /// By the names that the primary waits for; empty unless it streams.
+    pub sync_state: &'static str,
+}
+
 /// The cluster as everyone sees it until the next view.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClusterView {
@@ -99,6 +120,27 @@ impl ClusterView {
     /// A node's role in pgpool-II's words: `primary` is where writes go, all others are `standby`.
     pub fn pgpool_role(&self, id: NodeId) -> &'static str {
         if self.primary == Some(id) { "primary" } else { "standby" }
+    }
+
+    /// A node as pgpool-II's tables and programs show it.
+    pub fn pgpool_node(&self, id: NodeId, application_name: &str) -> PgpoolNode {
+        let (seen, primary) = (self.node(id), self.primary == Some(id));
+        let position = seen.and_then(|seen| seen.position.as_ref());
+        let streams = !primary && position.is_some_and(|position| position.streaming);
+        PgpoolNode {
+            status: seen.map_or("down", NodeView::pgpool_status),
+            usable: seen.is_some_and(NodeView::usable),
+            server_status: match seen.map_or(Life::Unknown, |seen| seen.life) {
+                Life::Well => "up",
+                Life::Busy(_) | Life::Dead(_) => "down",
+                Life::Unknown | Life::Suspect(_) => "unknown",
+            },
+            role: self.pgpool_role(id),
+            server_role: seen.map_or("unknown".to_owned(), |seen| seen.role.to_string()),
+            lag: seen.and_then(|seen| seen.lag).filter(|_| !primary).unwrap_or(0),
+            replication_state: if streams { "streaming" } else { "" },
+            sync_state: if streams { self.sync_state(application_name) } else { "" },
+        }
     }
 
     /// `pg_stat_replication.sync_state` of a standby of that application name, as far as the primary's setting alone tells it.

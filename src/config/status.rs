@@ -154,7 +154,7 @@ fn backend(node: &Node, view: &ClusterView) -> impl Iterator<Item = StatusRow> {
         ("backend_port", node.port.to_string(), "Its port."),
         ("backend_weight", format!("{:.6}", view.share(node.id)), "Its share of the reads."),
         ("backend_data_directory", directory, "Its data directory on its own host."),
-        ("backend_status", seen.map_or("unused", |node| node.pgpool_status()).to_owned(), "Whether it is used."),
+        ("backend_status", seen.map_or("down", |node| node.pgpool_status()).to_owned(), "Whether it is used."),
         ("standby_delay", delay, "Bytes that it is behind the primary."),
         ("backend_flag", flag.to_owned(), "What may be done to it."),
         ("backend_application_name", node.application_name.clone(), "What it calls itself as a standby."),
@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(value("write_function_list"), "a\\d,b");
         assert_eq!([value("enable_pool_hba"), value("ssl"), value("load_balance_mode")], ["0", "0", "1"]);
         assert_eq!([value("health_check_retry_delay"), value("connect_timeout")], ["1", "1000"]);
-        assert_eq!([value("backend_hostname3"), value("backend_status3")], ["db3", "unused"]);
+        assert_eq!([value("backend_hostname3"), value("backend_status3")], ["db3", "down"]);
         assert_eq!(value("node[3].health_check.period"), "5s");
         let names: Vec<_> = rows.iter().map(|row| row.name.as_str()).collect();
         let at = |name: &str| names.iter().position(|known| *known == name);

@@ -4,12 +4,13 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use rustls_pki_types::ServerName;
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
@@ -136,6 +137,20 @@ impl Known {
             io::Result::Ok(found)
         });
         asked.await.map_err(io::Error::other)?
+    }
+}
+
+/// Connects to a Unix socket, for who may block. A listener that takes nobody is given up after `limit`.
+///
+/// # Errors
+/// What the system says.
+pub fn connect_unix(path: &Path, limit: Duration) -> io::Result<std::os::unix::net::UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // The kernel holds connect(2) to it, too.
+    socket.set_write_timeout(Some(limit))?;
+    match socket.connect(&SockAddr::unix(path)?) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
+        done => done.map(|()| socket.into()),
     }
 }
 

@@ -159,3 +159,17 @@ async fn a_silent_name_server_keeps_one_thread_and_takes_no_server() {
     let found = waits.await.expect("it ends").expect("found");
     assert!(found.iter().all(|address| address.ip().is_loopback()), "{found:?}");
 }
+
+#[test]
+fn a_unix_socket_that_takes_nobody_is_given_up() {
+    let path = std::env::temp_dir().join(format!("pgherd-full-{}", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+    socket.bind(&SockAddr::unix(&path).expect("an address")).expect("bound");
+    socket.listen(0).expect("listens");
+    let limit = Duration::from_millis(50);
+    let waiting: Vec<_> = (0..10).map(|_| connect_unix(&path, limit)).collect();
+    std::fs::remove_file(&path).expect("removed");
+    let late = waiting.iter().filter_map(|one| one.as_ref().err()).map(io::Error::kind).collect::<Vec<_>>();
+    assert!(!late.is_empty() && late.iter().all(|kind| *kind == io::ErrorKind::TimedOut), "{late:?}");
+}

@@ -10,7 +10,7 @@ mod stream;
 pub mod tls;
 mod tls_state;
 
-pub use dial::{DialError, DialFault, DialTarget, Endpoint, Known, dial};
+pub use dial::{DialError, DialFault, DialTarget, Endpoint, Known, connect_unix, dial};
 pub use inherited::Inherited;
 pub use listen::{Listener, bind_tcp, bind_unix};
 pub use sever::sever;

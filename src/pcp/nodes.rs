@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use crate::cluster::{ClusterView, Life, NodeId, NodeRecord, NodeView, Shared, Status};
+use crate::cluster::{ClusterView, NodeId, NodeRecord, NodeView, PgpoolNode, Shared, Status};
 use crate::config::{Node, PcpLayout};
 use crate::support::clock::{millis, stamp};
 
@@ -17,63 +17,21 @@ pub(super) struct Told<'a> {
     view: &'a ClusterView,
     seen: Option<&'a NodeView>,
     record: NodeRecord,
+    shown: PgpoolNode,
 }
 
 impl<'a> Told<'a> {
     pub(super) fn new(node: &'a Node, view: &'a ClusterView, shared: &Shared) -> Self {
-        Self { node, view, seen: view.node(node.id), record: shared.records.of(node.id) }
-    }
-
-    fn status(&self) -> &'static str {
-        self.seen.map_or("down", NodeView::pgpool_status)
-    }
-
-    /// pgpool-II's number: 2 up, 3 down. What it calls waiting, up and never used, is up here.
-    fn status_number(&self) -> &'static str {
-        if self.seen.is_some_and(NodeView::usable) { "2" } else { "3" }
+        let shown = view.pgpool_node(node.id, &node.application_name);
+        Self { node, view, seen: view.node(node.id), record: shared.records.of(node.id), shown }
     }
 
     fn quarantined(&self) -> bool {
         self.seen.is_some_and(|seen| seen.status == Status::Quarantined)
     }
 
-    /// What the server itself says by the last probe.
-    fn server_status(&self) -> &'static str {
-        match self.seen.map_or(Life::Unknown, |seen| seen.life) {
-            Life::Well => "up",
-            Life::Busy(_) | Life::Dead(_) => "down",
-            Life::Unknown | Life::Suspect(_) => "unknown",
-        }
-    }
-
-    fn role(&self) -> &'static str {
-        self.view.pgpool_role(self.node.id)
-    }
-
-    fn server_role(&self) -> String {
-        self.seen.map_or("unknown".to_owned(), |seen| seen.role.to_string())
-    }
-
     fn is_primary(&self) -> bool {
         self.view.primary == Some(self.node.id)
-    }
-
-    fn lag(&self) -> u64 {
-        self.seen.and_then(|seen| seen.lag).filter(|_| !self.is_primary()).unwrap_or(0)
-    }
-
-    fn streams(&self) -> bool {
-        let position = self.seen.and_then(|seen| seen.position.as_ref());
-        !self.is_primary() && position.is_some_and(|position| position.streaming)
-    }
-
-    fn replication_state(&self) -> &'static str {
-        if self.streams() { "streaming" } else { "" }
-    }
-
-    /// By the names that the primary waits for.
-    fn sync_state(&self) -> &'static str {
-        if self.streams() { self.view.sync_state(&self.node.application_name) } else { "" }
     }
 
     /// The fields of `i NodeInfo`. From 4.4 on they say whether the delay is in bytes or, `by_time`, in microseconds.
@@ -85,15 +43,16 @@ impl<'a> Told<'a> {
         let mut fields = vec![
             self.node.host.clone(),
             self.node.port.to_string(),
-            self.status_number().to_owned(),
+            // 2: up, 3: down.
+            if self.shown.usable { "2" } else { "3" }.to_owned(),
             u8::from(self.quarantined()).to_string(),
-            self.server_status().to_owned(),
+            self.shown.server_status.to_owned(),
             format!("{:.6}", self.view.share(self.node.id) * RAND_MAX),
             role.to_owned(),
-            self.server_role(),
-            if by_time { age.as_micros().to_string() } else { self.lag().to_string() },
-            self.replication_state().to_owned(),
-            self.sync_state().to_owned(),
+            self.shown.server_role.clone(),
+            if by_time { age.as_micros().to_string() } else { self.shown.lag.to_string() },
+            self.shown.replication_state.to_owned(),
+            self.shown.sync_state.to_owned(),
             since.map_or(0, |since| since.as_secs()).to_string(),
         ];
         if layout >= PcpLayout::V44 {
@@ -108,8 +67,8 @@ impl<'a> Told<'a> {
             self.node.id.to_string(),
             self.node.host.clone(),
             self.node.port.to_string(),
-            self.status().to_owned(),
-            self.role().to_owned(),
+            self.shown.status.to_owned(),
+            self.shown.role.to_owned(),
         ];
         fields.extend(self.record.pgpool_fields());
         fields
@@ -125,16 +84,16 @@ impl<'a> Told<'a> {
             "port": self.node.port,
             "status": self.seen.map_or("unknown".to_owned(), |seen| seen.status.to_string()),
             "reason": self.seen.map_or("", |seen| seen.reason),
-            "role": self.role(),
-            "server_status": self.server_status(),
-            "server_role": self.server_role(),
+            "role": self.shown.role,
+            "server_status": self.shown.server_status,
+            "server_role": self.shown.server_role,
             "weight": self.view.share(self.node.id),
             "lsn": position.map(|position| position.sample.lsn.to_string()),
             "timeline": position.map(|position| position.timeline.0),
             "lag_bytes": self.seen.and_then(|seen| seen.lag),
             "delay_seconds": self.seen.and_then(|seen| seen.delay).map(|delay| delay.as_secs_f64()),
-            "replication_state": self.replication_state(),
-            "sync_state": self.sync_state(),
+            "replication_state": self.shown.replication_state,
+            "sync_state": self.shown.sync_state,
             "since": self.record.changed.map(stamp),
         })
     }
@@ -173,7 +132,7 @@ pub(super) fn find(nodes: &[Node], id: NodeId) -> Option<&Node> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{Epoch, Role};
+    use crate::cluster::{Epoch, Life, Role};
     use crate::config::Settings;
     use crate::support::clock::now;
     use std::path::Path;

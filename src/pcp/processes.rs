@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::cluster::ClusterView;
 use crate::config::PcpLayout;
 use crate::net::PeerAddr;
-use crate::session::{Description, Doing};
+use crate::session::Description;
 use crate::support::clock::{Instant, SystemTime, stamp};
 
 /// The two clocks at one moment.
@@ -21,47 +21,11 @@ impl Moment {
         let ago = self.now.saturating_duration_since(at);
         self.wall.checked_sub(ago).map_or(String::new(), stamp)
     }
-
-    fn seconds(&self, since: Instant) -> u64 {
-        self.now.saturating_duration_since(since).as_secs()
-    }
-}
-
-/// pgpool-II's words; `Wait for connection` is a process without a client there and has no like here.
-fn status(doing: Doing) -> &'static str {
-    match doing {
-        Doing::Idle => "Idle",
-        Doing::Active => "Execute command",
-        Doing::InTransaction | Doing::InFailedTransaction => "Idle in transaction",
-        Doing::Waiting => "Connecting",
-    }
 }
 
 /// The fields of `p ProcessInfo`. A session is a process with one slot of its pool, which holds the server connection in its hands, if any.
 pub(super) fn process_info(one: &Description, layout: PcpLayout, view: &ClusterView, moment: Moment) -> Vec<String> {
-    let waits = matches!(one.doing, Doing::Idle | Doing::InTransaction | Doing::InFailedTransaction);
-    let idle = if waits { moment.seconds(one.doing_since) } else { 0 };
-    let (node, process) = one.server.map_or((view.primary, 0), |(node, process)| (Some(node), process));
-    let since = moment.stamp(one.since);
-    let mut fields = vec![
-        one.id.to_string(),
-        since.clone(),
-        "1".to_owned(),
-        "0".to_owned(),
-        node.map_or(0, |node| node.0).to_string(),
-        one.database.to_string(),
-        one.user.to_string(),
-        one.server.map_or(String::new(), |_| moment.stamp(one.doing_since)),
-        since,
-        String::new(),
-        idle.to_string(),
-        "3".to_owned(),
-        "0".to_owned(),
-        "1".to_owned(),
-        process.to_string(),
-        "1".to_owned(),
-        status(one.doing).to_owned(),
-    ];
+    let mut fields = one.pgpool_fields(view.primary, moment.now, |at| moment.stamp(at)).to_vec();
     if layout >= PcpLayout::V45 {
         fields.push(u8::from(one.server.is_some_and(|(node, _)| Some(node) != view.primary)).to_string());
     }
@@ -99,6 +63,7 @@ pub(super) fn json(one: &Description, moment: Moment) -> Value {
 mod tests {
     use super::*;
     use crate::cluster::NodeId;
+    use crate::session::Doing;
     use crate::support::clock::{Duration, now};
 
     #[test]
@@ -131,7 +96,7 @@ mod tests {
         assert_eq!(told(&one, PcpLayout::V45), format!("{common}|1"));
         assert_eq!(told(&one, PcpLayout::V47), format!("{common}|1|192.0.2.1|77|"));
         (one.server, one.doing) = (None, Doing::Active);
-        let common = format!("4194305|{time}|1|0|1|d|u||{time}||0|3|0|1|0|1|Execute command");
+        let common = format!("4194305|{time}|1|0|1|d|u||{time}||0|3|0|0|0|0|Execute command");
         assert_eq!(told(&one, PcpLayout::V43), common);
     }
 }

@@ -193,8 +193,8 @@ impl Session {
                 rows.into_iter().map(|row| texts([row.name, row.value, row.description])).collect()
             }
             Show::Nodes => self.pool_nodes(),
-            Show::Processes => pgpool::processes(&context, self.sessions_seen()?),
-            Show::PoolPools => pgpool::pools(&context, self.sessions_seen()?),
+            Show::Processes => pgpool::processes(&context, &self.sessions_seen()?),
+            Show::PoolPools => pgpool::pools(&context, &self.sessions_seen()?),
             Show::Version => vec![texts([pgpool::version()])],
             Show::Cache => vec![pgpool::no_cache()],
             Show::HealthCheckStats => pgpool::health_check_stats(&global),

@@ -45,6 +45,16 @@ impl Doing {
         }
     }
 
+    /// pgpool-II's word; its `Wait for connection`, a process without a client, has no like here.
+    pub fn pgpool_word(self) -> &'static str {
+        match self {
+            Self::Idle => "Idle",
+            Self::Active => "Execute command",
+            Self::InTransaction | Self::InFailedTransaction => "Idle in transaction",
+            Self::Waiting => "Connecting",
+        }
+    }
+
     fn between_statements(status: TxStatus) -> Self {
         match status {
             TxStatus::Idle => Self::Idle,
@@ -102,6 +112,41 @@ pub struct Description {
     pub probes: u32,
     /// Its reads that a standby refused and the primary answered.
     pub retries: u32,
+}
+
+impl Description {
+    /// The fields of pgpool-II 4.3 for a process with one slot of its pool, in its order: that of SHOW POOL_POOLS and of PCP's ProcessInfo.
+    /// The slot holds the server connection in the session's hands, if any; `stamp` shows a time.
+    pub fn pgpool_fields(
+        &self,
+        primary: Option<NodeId>,
+        now: Instant,
+        stamp: impl Fn(Instant) -> String,
+    ) -> [String; 17] {
+        let waits = matches!(self.doing, Doing::Idle | Doing::InTransaction | Doing::InFailedTransaction);
+        let idle = if waits { now.saturating_duration_since(self.doing_since).as_secs() } else { 0 };
+        let (node, process) = self.server.map_or((primary, 0), |(node, process)| (Some(node), process));
+        let (since, held) = (stamp(self.since), u8::from(self.server.is_some()).to_string());
+        [
+            self.id.to_string(),
+            since.clone(),
+            "1".to_owned(),
+            "0".to_owned(),
+            node.map_or(0, |node| node.0).to_string(),
+            self.database.to_string(),
+            self.user.to_string(),
+            self.server.map_or(String::new(), |_| stamp(self.doing_since)),
+            since,
+            String::new(),
+            idle.to_string(),
+            "3".to_owned(),
+            "0".to_owned(),
+            held.clone(),
+            process.to_string(),
+            held,
+            self.doing.pgpool_word().to_owned(),
+        ]
+    }
 }
 
 impl Shown {

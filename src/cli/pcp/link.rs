@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::net::{Endpoint, connect_unix};
 use crate::pcp::admins::respond;
 use crate::pcp::frame::{Frame, MOST_REPLY, push, push_texts, split, texts};
 use crate::pcp::{OWN, Own, PROGRESS};
@@ -51,12 +52,13 @@ impl Link {
     /// # Errors
     /// Nobody answers, or not as expected, or does not let `user` in.
     pub(super) fn open(host: &str, port: u16, user: &str, password: &str) -> Result<Self, Refused> {
-        let place = if host.starts_with('/') { format!("{host}/.s.PGSQL.{port}") } else { format!("{host}:{port}") };
+        let place = Endpoint::new(host, port);
         let failed = |error: std::io::Error| Refused(format!("cannot connect to {place}: {error}"));
-        let wire: Box<dyn Wire> = if host.starts_with('/') {
-            Box::new(UnixStream::connect(&place).map_err(failed)?)
-        } else {
-            Box::new(dial(host, port).map_err(failed)?)
+        let wire: Box<dyn Wire> = match &place {
+            Endpoint::Unix { directory, port } => {
+                Box::new(connect_unix(&directory.join(format!(".s.PGSQL.{port}")), LOGIN).map_err(failed)?)
+            }
+            Endpoint::Tcp { host, port } => Box::new(dial(host, *port).map_err(failed)?),
         };
         wire.patience(LOGIN).map_err(failed)?;
         let mut link = Self { wire, input: Vec::new() };

@@ -1,9 +1,9 @@
 //! The tables of pgpool-II 4.3.5: its columns, names and order, so that its exporters and scripts work. Where pgherd has no such thing
 //! the value is what pgpool-II shows when it is off. Must not change anything.
 
-use crate::cluster::NodeView;
+use crate::cluster::ClusterView;
+use crate::config::Node;
 use crate::session::counters::NodeCounts;
-use crate::session::shown::Doing;
 use crate::session::{Context, Description, Global, Session};
 use crate::sql::Verb;
 use crate::support::clock::now;
@@ -122,45 +122,41 @@ pub(super) fn no_cache() -> Vec<Option<String>> {
     row
 }
 
-/// Number, host and port of each node, with its entry in the view if it has one.
-fn nodes(global: &Global, row: impl Fn(&crate::config::Node, Option<&NodeView>) -> Vec<Option<String>>) -> Rows {
-    let (settings, view) = (global.settings.load(), global.cluster.view());
-    settings.nodes.iter().map(|node| row(node, view.node(node.id))).collect()
+/// A row for each node.
+fn nodes(global: &Global, row: impl Fn(&Node) -> Vec<Option<String>>) -> Rows {
+    global.settings.load().nodes.iter().map(row).collect()
 }
 
-fn count(global: &Global, node: &crate::config::Node, of: impl Fn(&NodeCounts) -> u64) -> String {
+/// The first columns of a node's statistics.
+fn head(view: &ClusterView, node: &Node) -> Vec<Option<String>> {
+    let told = view.pgpool_node(node.id, &node.application_name);
+    texts([node.id.to_string(), node.host.clone(), node.port.to_string(), told.status.to_owned(), told.role.to_owned()])
+}
+
+fn count(global: &Global, node: &Node, of: impl Fn(&NodeCounts) -> u64) -> String {
     global.sum(|counters| of(counters.node(node.id))).to_string()
-}
-
-fn status(seen: Option<&NodeView>) -> String {
-    seen.map_or("unused", NodeView::pgpool_status).to_owned()
 }
 
 impl Session {
     pub(super) fn pool_nodes(&self) -> Rows {
         let global = &self.context.global;
         let view = global.cluster.view();
-        nodes(global, |node, seen| {
-            let alive = seen.map_or("unknown", |node| match node.life {
-                crate::cluster::Life::Unknown => "unknown",
-                crate::cluster::Life::Well | crate::cluster::Life::Suspect(_) => "up",
-                crate::cluster::Life::Busy(_) | crate::cluster::Life::Dead(_) => "down",
-            });
-            let streams = seen.and_then(|node| node.position.as_ref()).is_some_and(|position| position.streaming);
+        nodes(global, |node| {
+            let told = view.pgpool_node(node.id, &node.application_name);
             texts([
                 node.id.to_string(),
                 node.host.clone(),
                 node.port.to_string(),
-                status(seen),
-                alive.to_owned(),
+                told.status.to_owned(),
+                told.server_status.to_owned(),
                 format!("{:.6}", view.share(node.id)),
-                view.pgpool_role(node.id).to_owned(),
-                seen.map_or("unknown".to_owned(), |node| node.role.to_string()),
+                told.role.to_owned(),
+                told.server_role,
                 count(global, node, |counts| counts.verb(Verb::Select).get()),
                 (self.preferred.or(view.primary) == Some(node.id)).to_string(),
-                seen.and_then(|node| node.lag).unwrap_or(0).to_string(),
-                if streams { "streaming".to_owned() } else { String::new() },
-                if streams { view.sync_state(&node.application_name).to_owned() } else { String::new() },
+                told.lag.to_string(),
+                told.replication_state.to_owned(),
+                told.sync_state.to_owned(),
                 time(global.cluster.records.of(node.id).changed),
             ])
         })
@@ -169,14 +165,8 @@ impl Session {
 
 pub(super) fn health_check_stats(global: &Global) -> Rows {
     let view = global.cluster.view();
-    nodes(global, |node, seen| {
-        let mut row = texts([
-            node.id.to_string(),
-            node.host.clone(),
-            node.port.to_string(),
-            status(seen),
-            view.pgpool_role(node.id).to_owned(),
-        ]);
+    nodes(global, |node| {
+        let mut row = head(&view, node);
         row.extend(global.cluster.records.of(node.id).pgpool_fields().map(Some));
         row
     })
@@ -184,10 +174,8 @@ pub(super) fn health_check_stats(global: &Global) -> Rows {
 
 pub(super) fn backend_stats(global: &Global) -> Rows {
     let view = global.cluster.view();
-    nodes(global, |node, seen| {
-        let head = [node.id.to_string(), node.host.clone(), node.port.to_string(), status(seen)];
-        let mut row = texts(head);
-        row.push(Some(view.pgpool_role(node.id).to_owned()));
+    nodes(global, |node| {
+        let mut row = head(&view, node);
         row.extend(Verb::ALL.iter().map(|verb| Some(count(global, node, |counts| counts.verb(*verb).get()))));
         row.push(Some(count(global, node, |counts| counts.faults.panics.get())));
         row.push(Some(count(global, node, |counts| counts.faults.fatals.get())));
@@ -196,61 +184,20 @@ pub(super) fn backend_stats(global: &Global) -> Rows {
     })
 }
 
-/// pgpool-II's word for what a session is doing.
-fn word(doing: Doing) -> &'static str {
-    match doing {
-        Doing::Idle => "Idle",
-        Doing::Active => "Execute command",
-        Doing::InTransaction | Doing::InFailedTransaction => "Idle in transaction",
-        Doing::Waiting => "Connecting",
-    }
-}
-
 /// A process of pgpool-II is a session here.
-pub(super) fn processes(context: &Context, sessions: Vec<Description>) -> Rows {
-    let row = |one: Description| {
-        let start = super::stamp(context.wall_at(one.since));
-        texts([
-            one.id.to_string(),
-            start.clone(),
-            "1".to_owned(),
-            one.database.to_string(),
-            one.user.to_string(),
-            if one.server.is_some() { start } else { String::new() },
-            u8::from(one.server.is_some()).to_string(),
-            word(one.doing).to_owned(),
-        ])
+pub(super) fn processes(context: &Context, sessions: &[Description]) -> Rows {
+    let row = |one: &Description| {
+        let [id, since, clients, _, _, database, user, connected, .., used, _, _, status] = fields(context, one);
+        texts([id, since, clients, database, user, connected, used, status])
     };
-    sessions.into_iter().map(row).collect()
+    sessions.iter().map(row).collect()
 }
 
 /// One row per session, with the server connection in its hands, if it has one.
-pub(super) fn pools(context: &Context, sessions: Vec<Description>) -> Rows {
-    let now = now();
-    let row = |one: Description| {
-        let start = super::stamp(context.wall_at(one.since));
-        let idle = if one.doing == Doing::Idle { now.saturating_duration_since(one.doing_since).as_secs() } else { 0 };
-        let (node, process) = one.server.map_or((0, 0), |(node, process)| (node.0, process));
-        let held = u8::from(one.server.is_some()).to_string();
-        texts([
-            one.id.to_string(),
-            start.clone(),
-            "1".to_owned(),
-            "0".to_owned(),
-            node.to_string(),
-            one.database.to_string(),
-            one.user.to_string(),
-            if one.server.is_some() { start.clone() } else { String::new() },
-            start,
-            String::new(),
-            idle.to_string(),
-            "3".to_owned(),
-            "0".to_owned(),
-            held.clone(),
-            process.to_string(),
-            held,
-            word(one.doing).to_owned(),
-        ])
-    };
-    sessions.into_iter().map(row).collect()
+pub(super) fn pools(context: &Context, sessions: &[Description]) -> Rows {
+    sessions.iter().map(|one| texts(fields(context, one))).collect()
+}
+
+fn fields(context: &Context, one: &Description) -> [String; 17] {
+    one.pgpool_fields(context.global.cluster.view().primary, now(), |at| super::stamp(context.wall_at(at)))
 }
