@@ -26,7 +26,7 @@ const NOTICING: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// The monitor's connections.
-pub(super) struct Monitored(pub(super) Dialer);
+pub(super) struct Monitored(pub(super) Dialer, pub(super) Arc<Common>);
 
 impl Sql for Connection {
     async fn query(&mut self, sql: &str) -> Result<Vec<Row>, String> {
@@ -47,6 +47,11 @@ impl Servers for Monitored {
         let rows = ProbeClient::query(&mut connection, "IDENTIFY_SYSTEM").await.map_err(told)?;
         let timeline = rows.first().and_then(|row| row.get(1)?.as_deref()?.parse().ok());
         timeline.map(Timeline).ok_or_else(|| "IDENTIFY_SYSTEM tells no timeline".to_owned())
+    }
+
+    /// `pg_ctl` runs behind the answer: whoever waits for the end looks for it elsewhere.
+    async fn stop(&self, node: NodeId) -> Result<(), String> {
+        super::recovery::stop(&self.1, node).await
     }
 }
 
@@ -137,7 +142,7 @@ pub(super) fn parts(
     let (reload, reloads) = mpsc::channel(1);
     let parts = Parts {
         config: settings.clone(),
-        servers: Monitored(dialer),
+        servers: Monitored(dialer, common.clone()),
         threads: DataThreads(common.clone()),
         consensus: Box::new(Alone),
         store,

@@ -57,6 +57,32 @@ fn account(settings: &Settings) -> Account {
     Account { user: recovery.user.clone().unwrap_or(monitor.user), database: recovery.database.clone(), credentials }
 }
 
+async fn open(common: &Common, node: NodeId) -> Result<Connection, String> {
+    let servers = &common.servers;
+    let account = Arc::new(ArcSwap::from_pointee(account(&common.global.settings.load())));
+    let dialer = Dialer { account, keys: servers.keys.clone(), targets: servers.targets.clone() };
+    dialer.connect(node, None).await.map_err(|error| format!("node {node}: {}: {}", error.failure, error.detail))
+}
+
+async fn ask(session: &mut Connection, sql: &str) -> Result<Option<String>, String> {
+    let rows = session.query(sql).await.map_err(|error| error.detail)?;
+    Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
+}
+
+/// A server begins to stop in order, by pgpool-II's extension on it; its `pgpool.pg_ctl` names the program (HA H12).
+///
+/// # Errors
+/// For people.
+pub(super) async fn stop(common: &Common, node: NodeId) -> Result<(), String> {
+    let mut session = open(common, node).await?;
+    let schema = ask(&mut session, runner::EXTENSION).await?;
+    let schema = schema.ok_or_else(|| format!("node {node} lacks pgpool's extension pgpool_recovery"))?;
+    match ask(&mut session, &format!("SELECT {schema}.pgpool_pgctl('stop', 'fast')")).await?.as_deref() {
+        Some("t") => Ok(()),
+        other => Err(format!("pgpool_pgctl() said {}", other.unwrap_or("nothing"))),
+    }
+}
+
 impl Hands for Helpers {
     type Session = Connection;
 
@@ -65,15 +91,11 @@ impl Hands for Helpers {
     }
 
     async fn open(&self, node: NodeId) -> Result<Connection, String> {
-        let servers = &self.common.servers;
-        let account = Arc::new(ArcSwap::from_pointee(account(&self.settings())));
-        let dialer = Dialer { account, keys: servers.keys.clone(), targets: servers.targets.clone() };
-        dialer.connect(node, None).await.map_err(|error| format!("node {node}: {}: {}", error.failure, error.detail))
+        open(&self.common, node).await
     }
 
     async fn ask(&self, session: &mut Connection, sql: &str) -> Result<Option<String>, String> {
-        let rows = session.query(sql).await.map_err(|error| error.detail)?;
-        Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
+        ask(session, sql).await
     }
 
     async fn hook(&self, node: NodeId, primary: NodeId, limit: Duration) -> Result<String, String> {

@@ -170,7 +170,7 @@ rows! {
             "follow_primary_command follow_master_command", "Run for each other standby after a promotion.";
         failback_command: Text, Unset(r#""logger -t pgherd server %d at %h is back""#), Live, "failback_command", "Run when a server is attached.";
         fence_command: Text, Unset(r#""hooks/fence.sh %d %h %p %D""#), Live, "", "Run before a promotion, to cut the old primary off.";
-        demote_command: Text, Unset(r#""hooks/demote.sh %d %h %p %D""#), Live, "", "Stops the old primary cleanly in a switch-over.";
+        demote_command: Text, Unset(r#""hooks/demote.sh %d %h %p %D""#), Live, "", "Stops the old primary cleanly in a switch-over; unset: pgpool-II's extension does, if [recovery] uses it.";
         command_timeout: Duration(SECOND, DAY), Default(r#""1min""#), Live, "", "Longest run of one of these commands.";
         state_directory: Path, Unset(r#""/var/lib/pgherd""#), Restart, "work_dir logdir",
             "What must survive this process: epoch, nodes taken out, a failover under way; unset: pgherd.state beside this file.";

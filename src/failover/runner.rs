@@ -6,7 +6,7 @@ mod jobs;
 mod recruit;
 mod standby;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +57,12 @@ pub trait Servers {
     /// # Errors
     /// For people.
     fn timeline(&self, node: NodeId) -> impl Future<Output = Result<Timeline, String>>;
+
+    /// Has a server begin to stop in order, by pgpool-II's extension.
+    ///
+    /// # Errors
+    /// For people.
+    fn stop(&self, node: NodeId) -> impl Future<Output = Result<(), String>>;
 }
 
 /// The data threads, as far as a failover needs them.
@@ -181,6 +187,10 @@ pub fn settings(config: &config::Settings) -> Settings {
         (Hook::Fence, &commands.fence),
         (Hook::Demote, &commands.demote),
     ];
+    let mut hooks: BTreeSet<Hook> =
+        hooks.into_iter().filter(|(_, command)| command.is_some()).map(|(hook, _)| hook).collect();
+    // Where pgpool-II's extension is, it can stop a primary, too.
+    hooks.extend(config.recovery.first_stage_command.as_ref().map(|_| Hook::Demote));
     Settings {
         mode: match failover.promote {
             config::Promote::Never => Mode::Never,
@@ -196,7 +206,7 @@ pub fn settings(config: &config::Settings) -> Settings {
             config::Fence::Required => FenceRule::Required,
             config::Fence::BestEffort => FenceRule::BestEffort,
         },
-        hooks: hooks.into_iter().filter(|(_, command)| command.is_some()).map(|(hook, _)| hook).collect(),
+        hooks,
         hook_timeout: commands.timeout,
         auto_failback: failover.auto_failback.then_some(failover.auto_failback_interval),
         drain: (failover.hold_timeout / 2).clamp(SHORTEST_DRAIN, LONGEST_DRAIN),

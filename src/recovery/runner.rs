@@ -25,6 +25,10 @@ const LOCK: u32 = 0x7265_6376;
 const BACKUPS: &str = "SELECT phase || CASE WHEN backup_total > 0 THEN ', ' || backup_streamed * 100 / backup_total || ' %' ELSE '' END \
     FROM pg_catalog.pg_stat_progress_basebackup ORDER BY pid DESC LIMIT 1";
 
+/// The schema of pgpool's extension, quoted; no row without it.
+pub const EXTENSION: &str = "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e \
+    JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'pgpool_recovery'";
+
 /// A request and where its answer goes.
 pub type Asked = (NodeId, oneshot::Sender<Result<String, String>>);
 
@@ -233,9 +237,7 @@ async fn opened<H: Hands>(hands: &H, node: NodeId, primary: NodeId, means: Means
 
 /// Where the extension's functions are: what stands before theirs in the search path is not to be called.
 async fn schema<H: Hands>(hands: &H, session: &mut H::Session) -> Result<String, String> {
-    let there = "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e \
-         JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'pgpool_recovery'";
-    let found = hands.ask(session, there).await?;
+    let found = hands.ask(session, EXTENSION).await?;
     let database = &hands.settings().recovery.database;
     found.ok_or_else(|| format!("the primary lacks pgpool's extension: CREATE EXTENSION pgpool_recovery in {database}"))
 }

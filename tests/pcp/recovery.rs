@@ -21,7 +21,10 @@ const LINE: &str = "%d %h %p %D %H %r";
 
 /// A cluster of one's own whose servers can be rewound.
 fn cluster(name: &str) -> Option<Cluster> {
-    let settings = ["wal_log_hints", "full_page_writes"].map(|name| (name.to_owned(), "on".to_owned())).to_vec();
+    let mut settings = ["wal_log_hints", "full_page_writes"].map(|name| (name.to_owned(), "on".to_owned())).to_vec();
+    // Where the extension finds what stops a server.
+    let programs = programs::Programs::find().map(|programs| programs.path("pg_ctl").display().to_string());
+    settings.extend(programs.map(|path| ("pgpool.pg_ctl".to_owned(), path)));
     match Cluster::start(&Options { settings, ..Options::default() }) {
         Ok(cluster) => {
             cluster.primary().psql("postgres", "CREATE TABLE t (n int PRIMARY KEY)").expect("a table");
@@ -187,9 +190,9 @@ fn hooks_that_fail_or_hang_end_and_leave_the_node_out() {
 }
 
 /// The sample scripts for the extension, in a primary's data folder.
-fn install(cluster: &Cluster) {
+fn install(cluster: &Cluster, server: usize) {
     for name in ["recovery_1st_stage", "pgpool_remote_start", "reach.sh", "on-node.sh", "hooks.conf"] {
-        let place = cluster.primary().data().join(name);
+        let place = cluster.servers()[server].data().join(name);
         std::fs::copy(Path::new(HOOKS).join(name), &place).expect("copied");
         cluster.owner().take(&place).expect("its owner's");
     }
@@ -216,13 +219,13 @@ fn pgpools_own_program_recovers_by_its_own_extension() {
     assert!(asks().err.contains("pgpool_recovery failed"), "there is no script yet: {:?}", asks());
     // One that hangs is given up, and as long as it runs nobody else begins.
     let script = cluster.primary().data().join("recovery_1st_stage");
-    install(&cluster);
+    install(&cluster, 0);
     std::fs::write(&script, "#!/bin/sh\nsleep 8\nexit 1\n").expect("written");
     let late = asks();
     assert!(late.err.contains("may still run on node 0"), "{late:?}");
     let locked = asks();
     assert!(locked.err.contains("another recovery of node 1 is under way on node 0"), "{locked:?}");
-    install(&cluster);
+    install(&cluster, 0);
     reconfigure(&world, &text.replace("copy_timeout = \"3s\"", "copy_timeout = \"60s\""));
     let done = Ran { code: Some(0), out: "pcp_recovery_node -- Command Successful".to_owned(), err: String::new() };
     let mut last = asks();
@@ -237,6 +240,13 @@ fn pgpools_own_program_recovers_by_its_own_extension() {
     follows(&world, 1, 0);
     let again = stock("pcp_recovery_node -n 1", world.pcp.port(), &world.passfile());
     assert!(again.err.contains("alive"), "{again:?}");
+    // HA H12: it stops a primary, too; the one that was stopped comes back by a recovery.
+    install(&cluster, 2);
+    let moved = world.stock("pcp_promote_node -n 2 -s");
+    assert_eq!((moved.code, moved.err.as_str()), (Some(0), ""), "{moved:?}");
+    eventually("the old primary has ended", || !cluster.primary().is_running());
+    assert_eq!(world.stock("pcp_recovery_node -n 0"), done);
+    follows(&world, 0, 2);
 }
 
 #[test]

@@ -126,7 +126,7 @@ impl Engine {
 
     fn switch_over(&mut self, ticket: Ticket, node: Option<NodeId>, now: Instant) -> Result<(), String> {
         if !self.settings.hooks.contains(&Hook::Demote) {
-            return Err("there is no means to stop the primary: set failover.demote_command".to_owned());
+            return Err("there is no means to stop the primary: set failover.demote_command, or pgpool-II's extension in [recovery]".to_owned());
         }
         if self.run.is_some() {
             return Err("a failover is under way".to_owned());

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
+use super::jobs::outcome;
 use super::{Servers, World, millis};
 use crate::cluster::NodeId;
 use crate::config;
@@ -52,7 +53,11 @@ impl<S: Servers, T> World<S, T> {
     /// `nodes`: whom it is about, the primary before, the primary now or to be.
     pub(super) async fn hook(&self, hook: Hook, [node, old, new]: [Option<NodeId>; 3], id: u64) -> Outcome {
         let config = self.config();
+        let by_extension = hook == Hook::Demote && config.recovery.first_stage_command.is_some();
         let Some(text) = line(hook, &config.failover.commands) else {
+            if let Some(node) = node.filter(|_| by_extension) {
+                return outcome(self.servers.stop(node).await);
+            }
             return Outcome::NotSent("the hook is configured no more".to_owned());
         };
         let subject = Subject { node: place(&config, node), new: place(&config, new), old: place(&config, old) };
