@@ -24,6 +24,8 @@ mod jobs;
 mod proxy;
 #[path = "sim/server.rs"]
 mod server;
+#[path = "sim/watchdog/mod.rs"]
+mod watchdog;
 #[path = "sim/whole_when_faults_stop.rs"]
 mod whole_when_faults_stop;
 #[path = "sim/world.rs"]

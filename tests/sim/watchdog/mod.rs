@@ -1,0 +1,136 @@
+//! The watchdog's engine in a simulated group: members with clocks that are wrong, disks, links, servers with advisory locks, a kernel that
+//! ends addresses, and faults at random moments. Owned by `make test` (25 histories of each group) and `make sim`.
+//!
+//! `SIM_GROUP=nodes SIM_SEED=17 cargo test --test sim watchdog -- --nocapture` tells one history. Each rule is in a file of its own.
+
+mod consent_by_majority;
+mod converges;
+mod faults;
+mod links;
+mod one_address;
+mod one_leader;
+mod servers;
+mod takeover;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use world::{Group, Tally, World};
+
+/// What fails is told at the end.
+static QUIET: std::sync::Once = std::sync::Once::new();
+
+/// Histories of each group in `make test`.
+const RUNS: u64 = 25;
+
+fn run(name: &str, group: Group, one: fn(World) -> Tally) -> Tally {
+    if let Some(seed) = crate::number("SIM_SEED") {
+        let only = std::env::var("SIM_GROUP").ok();
+        return if only.is_none_or(|only| only == name) {
+            one(World::new(seed, group, true))
+        } else {
+            Tally::default()
+        };
+    }
+    let (first, runs) = (crate::number("SIM_FIRST").unwrap_or(1), crate::number("SIM_RUNS").unwrap_or(RUNS));
+    let (next, failed, sum) = (AtomicU64::new(first), Mutex::new(Vec::new()), Mutex::new(Tally::default()));
+    let begun = Instant::now();
+    QUIET.call_once(|| std::panic::set_hook(Box::new(|_| {})));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + runs {
+                        return;
+                    }
+                    match catch_unwind(AssertUnwindSafe(|| one(World::new(seed, group, false)))) {
+                        Ok(tally) => sum.lock().expect("no panic inside").add(&tally),
+                        Err(panic) => {
+                            let text = panic.downcast_ref::<String>().cloned();
+                            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+                            failed.lock().expect("no panic inside").push((seed, text.unwrap_or_default()));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let sum = sum.into_inner().expect("over");
+    println!("{name}: {runs} histories, {:?} each; {sum:?}", begun.elapsed() / u32::try_from(runs).expect("few"));
+    let mut failed = failed.into_inner().expect("over");
+    failed.sort();
+    let list: String =
+        failed.iter().take(10).map(|(seed, text)| format!("\n  SIM_GROUP={name} SIM_SEED={seed}: {text}")).collect();
+    println!("{} of {runs} fail{list}", failed.len());
+    assert!(failed.is_empty(), "{name}: {} of {runs} histories fail", failed.len());
+    sum
+}
+
+fn histories(name: &str, group: Group) {
+    let sum = run(name, group, World::history);
+    if crate::number("SIM_SEED").is_none() {
+        let runs = crate::number("SIM_RUNS").unwrap_or(RUNS);
+        assert!(
+            sum.elections > runs * 2 && sum.consents > runs / 10 && sum.takes > runs * 2,
+            "too little happened: {sum:?}"
+        );
+    }
+}
+
+#[test]
+fn h16_pair_with_the_locks_of_three_servers() {
+    histories("nodes", Group::PairNodes(3));
+}
+
+#[test]
+fn h16_pair_with_a_witness() {
+    histories("witness", Group::PairWitness);
+}
+
+#[test]
+fn h16_pair_with_a_trusted_server() {
+    histories("trusted", Group::PairTrusted);
+}
+
+#[test]
+fn h16_three_voters() {
+    histories("three", Group::Voters(3));
+}
+
+#[test]
+fn h16_five_voters() {
+    histories("five", Group::Voters(5));
+}
+
+#[test]
+fn s20_a_killed_active_is_replaced_in_time() {
+    let groups = [("k-nodes", Group::PairNodes(3)), ("k-witness", Group::PairWitness), ("k-three", Group::Voters(3))];
+    for (name, group) in groups {
+        run(name, group, takeover::killed);
+    }
+}
+
+#[test]
+fn s29_a_vanished_active_is_replaced_in_time() {
+    let groups = [
+        ("v-nodes", Group::PairNodes(3)),
+        ("v-witness", Group::PairWitness),
+        ("v-trusted", Group::PairTrusted),
+        ("v-three", Group::Voters(3)),
+    ];
+    for (name, group) in groups {
+        run(name, group, takeover::vanished);
+    }
+}
+
+#[test]
+fn s06_an_active_that_stops_in_order_is_replaced_at_once() {
+    let groups = [("o-nodes", Group::PairNodes(3)), ("o-trusted", Group::PairTrusted), ("o-three", Group::Voters(3))];
+    for (name, group) in groups {
+        run(name, group, takeover::in_order);
+    }
+}

@@ -1,0 +1,79 @@
+//! HA H19: at any instant at most one host has the address. The kernel ends it with the process, and some time after its lifetime when the
+//! process is only frozen; an order that comes late deletes it instead.
+
+use std::time::Instant;
+
+use pgherd::watchdog::engine::{Address, AddressIs, Event};
+
+use super::consent_by_majority;
+use super::world::{MILLI, Next, SECOND, World};
+
+pub(crate) fn order(world: &mut World, (by, incarnation): (usize, u64), order: Address) {
+    // Between looking at the clock and the call to the kernel anything may happen.
+    let stop = MILLI / 10 + world.random.below(3 * MILLI);
+    match order {
+        Address::Take { lifetime, until } => {
+            world.after(200 * MILLI + stop, Next::Set { by, incarnation, lifetime, until, first: true });
+        }
+        Address::Renew { lifetime, until } => {
+            if !world.calm && world.random.one_in(400) {
+                super::faults::freeze(world, by, 8 * SECOND);
+            }
+            world.after(stop, Next::Set { by, incarnation, lifetime, until, first: false });
+        }
+        Address::Release => world.after(stop, Next::Delete { by, incarnation }),
+        Address::Announce => {}
+    }
+}
+
+impl World {
+    pub(crate) fn set(&mut self, by: usize, incarnation: u64, (lifetime, until): (u64, Instant), first: bool) {
+        if !self.is(by, incarnation) {
+            return;
+        }
+        if let Some(thaw) = self.hosts[by].frozen {
+            self.at(thaw, Next::Set { by, incarnation, lifetime, until, first });
+            return;
+        }
+        let event = if self.local(by, self.now) >= until {
+            self.hosts[by].address = None;
+            Event::Address(AddressIs::Failed("late".to_owned()))
+        } else if first || self.hosts[by].address.is_some_and(|end| end > self.now) {
+            let grain = self.random.below(SECOND);
+            self.hosts[by].address = Some(self.now + lifetime * SECOND + grain);
+            if first {
+                self.tally.takes += 1;
+                self.say(|_| format!("{by} has the address"));
+                consent_by_majority::majority(self, by, "takes the address");
+            }
+            check(self, by);
+            Event::Address(AddressIs::Taken)
+        } else {
+            Event::Address(AddressIs::Failed("it was gone".to_owned()))
+        };
+        self.tell(by, incarnation, event);
+    }
+
+    pub(crate) fn delete(&mut self, by: usize, incarnation: u64) {
+        if !self.is(by, incarnation) {
+            return;
+        }
+        if let Some(thaw) = self.hosts[by].frozen {
+            self.at(thaw, Next::Delete { by, incarnation });
+            return;
+        }
+        self.hosts[by].address = None;
+        self.tell(by, incarnation, Event::Address(AddressIs::Released));
+    }
+
+    pub(crate) fn has_address(&self, member: usize) -> bool {
+        self.hosts[member].address.is_some_and(|end| end > self.now)
+    }
+}
+
+fn check(world: &World, by: usize) {
+    for other in 0..world.hosts.len() {
+        let also = other != by && world.has_address(other) && !world.hosts[other].vanished;
+        assert!(!also, "h19: at {} µs {by} and {other} both have the address", world.now);
+    }
+}
