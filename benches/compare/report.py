@@ -90,6 +90,9 @@ class Bars:
     def text(self):
         for clients, bar in ((16, 1.0), (64, 0.9), (500, 0.9)):
             self.ratio(f"cost, simple, {clients} clients", "simple", f"{clients} clients", "PgBouncer", bar)
+        for clients, bar in ((16, 1.0), (64, 0.9)):
+            what = f"cost, simple, {clients} clients, one data thread each"
+            self.ratio(what, "scale", f"1 data thread, {clients} clients", "PgBouncer", bar)
         for clients in (16, 64):
             case = f"{clients} clients"
             # Debian's PgBouncer prepares in session mode only: another thing, so only its own label counts.

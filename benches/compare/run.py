@@ -212,9 +212,13 @@ class Comparison:
         if not self.options.pgherd:
             return
         for threads in (1, 2):
-            target = Target("pgherd", "pgherd", self.options.pool, threads=threads)
-            self.rounds("scale", f"{threads} data thread{'s' if threads > 1 else ''}", [target],
-                        lambda running: load.pgbench(self.stage, running, "simple", 64, self.options.seconds), 64)
+            # PgBouncer has one thread.
+            targets = [target for target in self.peers(False) if target.kind == "pgbouncer" and threads == 1]
+            targets.append(Target("pgherd", "pgherd", self.options.pool, threads=threads))
+            for clients in (16, 64):
+                self.rounds("scale", f"{threads} data thread{'s' if threads > 1 else ''}, {clients} clients", targets,
+                            lambda running, c=clients: load.pgbench(self.stage, running, "simple", c, self.options.seconds), clients)
+            self.stop_all()
         for nodes in (1, 2, 3):
             target = Target("pgherd", "pgherd", self.options.pool, nodes=nodes)
             self.rounds("scale", f"{nodes} server{'s' if nodes > 1 else ''}", [target],

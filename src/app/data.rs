@@ -12,7 +12,7 @@ use tokio::task::LocalSet;
 
 use crate::backend::{Hub, Mail, Times};
 use crate::cluster::NodeId;
-use crate::net::{DetachedStream, Keepalive, PeerAddr, SocketOptions, Stream};
+use crate::net::{DetachedStream, PeerAddr, Stream};
 use crate::routing::Policy;
 use crate::session::login::{self, Admission, LoginPolicy, Replication, Turned};
 use crate::session::{Arrival, Context, DescribeAll, Description, Global, Session, SessionSettings, Stop};
@@ -29,11 +29,6 @@ pub(super) const MAILBOX: usize = 4096;
 const FIRST_ID: u32 = 4_194_305;
 /// How often idle connections are looked through.
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
-/// A client whose host has vanished is noticed within two minutes, also while it is idle.
-const CLIENT_SOCKET: SocketOptions = SocketOptions {
-    keepalive: Some(Keepalive { idle: Duration::from_secs(60), interval: Duration::from_secs(10), count: 6 }),
-    user_timeout: None,
-};
 /// How long sessions that are told to end at once may take over it.
 const LAST_CALL: Duration = Duration::from_secs(2);
 /// How long a thread may take to answer a question of an administrator or of another session.
@@ -339,20 +334,18 @@ async fn welcome(
     peer: PeerAddr,
 ) -> Option<Box<Session>> {
     let stream = stream.attach().ok()?;
-    // Without TCP_NODELAY the second of two small writes waits for the client's delayed acknowledgement: 40 ms per login.
-    stream.set_options(&CLIENT_SOCKET).ok()?;
-    let (session, secret) = admit(&context, &common, &passing, stream, peer).await?;
-    session.open(secret).await
+    let (session, secret, accepted) = admit(&context, &common, &passing, stream, peer).await?;
+    session.open(secret, accepted).await
 }
 
-/// The login.
+/// The login. Gives the session, the secret of its cancel key, and AuthenticationOk, which is still to be sent.
 async fn admit(
     context: &Rc<Context>,
     common: &Arc<Common>,
     passing: &Passing,
     stream: Stream,
     peer: PeerAddr,
-) -> Option<(Box<Session>, Vec<u8>)> {
+) -> Option<(Box<Session>, Vec<u8>, Vec<u8>)> {
     let door = common.door.load_full();
     let admission = if common.stopping.load(Ordering::Acquire) {
         Admission::Stopping
@@ -390,5 +383,5 @@ async fn admit(
         id,
         early: client.leftover,
     };
-    Some((Box::new(Session::new(context.clone(), arrival)), secret))
+    Some((Box::new(Session::new(context.clone(), arrival)), secret, client.accepted))
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::config::Settings;
-use crate::net::{Inherited, Listener, PeerAddr, bind_tcp, bind_unix};
+use crate::net::{Inherited, Keepalive, Listener, PeerAddr, SocketOptions, bind_tcp, bind_unix};
+use crate::support::clock::Duration;
 use crate::web::{Source, Web};
 
 use super::Error;
@@ -15,6 +16,11 @@ use super::data::Common;
 
 /// Mode of the Unix sockets: who may come in is a matter of `hba_file` and `pcp.users_file`.
 const SOCKET_MODE: u32 = 0o777;
+/// A client whose host has vanished is noticed within two minutes, also while it is idle.
+const CLIENT_SOCKET: SocketOptions = SocketOptions {
+    keepalive: Some(Keepalive { idle: Duration::from_secs(60), interval: Duration::from_secs(10), count: 6 }),
+    user_timeout: None,
+};
 /// Administrators that may wait to be accepted.
 const PCP_BACKLOG: i32 = 16;
 
@@ -82,6 +88,10 @@ impl Passed {
         let backlog = i32::try_from(listen.backlog).unwrap_or(i32::MAX);
         let places = (listen.addresses.as_slice(), listen.unix_socket_directories.as_slice());
         let listeners = open(std::mem::take(&mut self.clients), places, listen.port, backlog)?;
+        for listener in &listeners {
+            let failed = |source| Error::Listen { address: listener.address().to_string(), source };
+            listener.set_options(&CLIENT_SOCKET).map_err(failed)?;
+        }
         let port = listeners.iter().find_map(|listener| match listener.address() {
             PeerAddr::Ip(address) => Some(address.port()),
             PeerAddr::Unix => None,

@@ -70,7 +70,7 @@ impl Passing {
                 return;
             }
         };
-        let mut hello = Vec::new();
+        let mut hello = std::mem::take(&mut client.accepted);
         for (name, value) in &server.parameters {
             write::parameter_status(&mut hello, name, value);
         }

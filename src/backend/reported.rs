@@ -56,6 +56,8 @@ impl Reported {
 #[derive(Debug, Default)]
 pub struct Interner {
     known: RefCell<HashSet<Rc<Reported>>>,
+    /// What [`named`](Self::named) was asked last, and its answer: clients come in rows of a kind.
+    last: RefCell<Option<(Rc<Reported>, Rc<Reported>)>>,
 }
 
 impl Interner {
@@ -71,6 +73,21 @@ impl Interner {
         let shared = Rc::new(reported);
         known.insert(shared.clone());
         shared
+    }
+
+    /// `reported` with this `application_name`.
+    pub fn named(&self, reported: &Rc<Reported>, name: &[u8]) -> Rc<Reported> {
+        if let Some((of, answer)) = &*self.last.borrow()
+            && Rc::ptr_eq(of, reported)
+            && answer.get("application_name") == Some(name)
+        {
+            return answer.clone();
+        }
+        let mut own = (**reported).clone();
+        own.set("application_name", name);
+        let answer = self.intern(own);
+        *self.last.borrow_mut() = Some((reported.clone(), answer.clone()));
+        answer
     }
 }
 
@@ -88,6 +105,10 @@ mod tests {
         let mut two = one.clone();
         let (a, b) = (interner.intern(one.clone()), interner.intern(one));
         assert!(Rc::ptr_eq(&a, &b));
+        let named = |of: &Rc<Reported>, name: &[u8]| interner.named(of, name);
+        let (psql, again, other) = (named(&a, b"psql"), named(&b, b"psql"), named(&a, b"other"));
+        assert!(Rc::ptr_eq(&psql, &again) && Rc::ptr_eq(&psql, &named(&a, b"psql")));
+        assert_eq!(other.differing(&psql).collect::<Vec<_>>(), [("application_name", &b"other"[..])]);
         two.set("DateStyle", b"German");
         assert_eq!(two.differing(&a).collect::<Vec<_>>(), [("DateStyle", &b"German"[..])]);
     }

@@ -11,7 +11,7 @@ use nix::sys::stat::{Mode, fchmod};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
-use super::{DetachedStream, PeerAddr};
+use super::{DetachedStream, PeerAddr, SocketOptions};
 
 /// A socket on which clients arrive.
 pub struct Listener {
@@ -58,6 +58,18 @@ impl Listener {
                 Ok(Err(error)) if is_one_clients(&error) => {}
                 Ok(Err(error)) => return Err(error),
             }
+        }
+    }
+
+    /// Sets options of all connections to come: they have their listener's (Linux), which saves five system calls for each. Nothing on
+    /// Unix sockets.
+    ///
+    /// # Errors
+    /// The system refuses one.
+    pub fn set_options(&self, options: &SocketOptions) -> io::Result<()> {
+        match self.address {
+            PeerAddr::Ip(_) => options.apply(self.socket.get_ref()),
+            PeerAddr::Unix => Ok(()),
         }
     }
 

@@ -39,6 +39,25 @@ async fn tcp_accepts_and_tells_its_port() {
 }
 
 #[tokio::test]
+async fn an_accepted_connection_has_the_options_of_its_listener() {
+    let listener = bind_tcp("127.0.0.1:0".parse().expect("an address"), 16).expect("bound");
+    let PeerAddr::Ip(address) = listener.address() else { panic!("TCP") };
+    let seconds = std::time::Duration::from_secs;
+    let keepalive = crate::net::Keepalive { idle: seconds(7), interval: seconds(3), count: 4 };
+    let options = SocketOptions { keepalive: Some(keepalive), user_timeout: Some(seconds(9)) };
+    listener.set_options(&options).expect("set");
+    let _client = tokio::net::TcpStream::connect(address).await.expect("connected");
+    let (accepted, _) = listener.accept().await.expect("a client");
+    let DetachedStream::Tcp(tcp) = accepted else { panic!("TCP") };
+    let socket = socket2::SockRef::from(&tcp);
+    assert!(socket.tcp_nodelay().expect("readable") && socket.keepalive().expect("readable"));
+    assert_eq!(socket.tcp_keepalive_time().expect("readable"), keepalive.idle);
+    assert_eq!(socket.tcp_keepalive_interval().expect("readable"), keepalive.interval);
+    assert_eq!(socket.tcp_keepalive_retries().expect("readable"), keepalive.count);
+    assert_eq!(socket.tcp_user_timeout().expect("readable"), options.user_timeout);
+}
+
+#[tokio::test]
 async fn s30_stale_socket_is_replaced_and_a_live_one_is_not() {
     let folder = Folder::new("stale");
     let path = folder.0.join(".s.PGSQL.9999");

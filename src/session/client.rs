@@ -74,6 +74,12 @@ impl Client {
         self.input.commit(early.len());
     }
 
+    /// Nothing more of it will be read.
+    pub(super) fn forget_input(&mut self, buffers: &BufferPool) {
+        self.input.consume(self.input.len());
+        buffers.take_back(&mut self.input);
+    }
+
     /// Gives the memory of an empty buffer back.
     pub(super) fn rest(&mut self, buffers: &BufferPool) {
         if self.input.is_empty() && self.input.capacity() > 0 {

@@ -29,8 +29,8 @@ enum Unasked {
 }
 
 impl Session {
-    /// Greets the client. The first of its kind on this thread waits for a real server, like a write.
-    pub(super) async fn greet(&mut self, secret: &[u8]) -> Result<(), End> {
+    /// Greets the client, in one write with `accepted`. The first of its kind on this thread waits for a real server, like a write.
+    pub(super) async fn greet(&mut self, secret: &[u8], accepted: Vec<u8>) -> Result<(), End> {
         let key = (self.who.database.clone(), self.who.user.clone(), self.digest);
         let known = self.context.greetings.borrow().get(&key).cloned();
         let writes = self.context.global.cluster.view().writes;
@@ -55,6 +55,7 @@ impl Session {
             },
         };
         self.set_told(self.with_application_name(greeting.reported));
+        self.client.output = accepted;
         for (name, value) in self.told.iter() {
             write::frame(&mut self.client.output, b'S', |out| {
                 write::cstr(out, name.as_bytes());
@@ -112,10 +113,8 @@ impl Session {
         if reported.get("application_name") == Some(name) {
             return reported;
         }
-        let mut own = (*reported).clone();
         let clean: Vec<u8> = name.iter().map(|&byte| if (32..127).contains(&byte) { byte } else { b'?' }).collect();
-        own.set("application_name", &clean);
-        self.context.hub.interner.intern(own)
+        self.context.hub.interner.named(&reported, &clean)
     }
 }
 

@@ -63,11 +63,13 @@ pub enum Replication {
     Logical,
 }
 
-/// A client that came in. AuthenticationOk was sent, nothing behind it.
+/// A client that came in, and does not know it yet.
 #[derive(Debug)]
 pub struct ClientLogin {
     /// Its connection.
     pub stream: Stream,
+    /// AuthenticationOk, with the last message of its exchange if there is one: goes out together with what it is told next.
+    pub accepted: Vec<u8>,
     /// Its role.
     pub user: String,
     /// Its database; empty for physical replication.
@@ -109,7 +111,7 @@ pub enum Turned {
     Unauthorized,
 }
 
-/// Deals with a connection from its first byte to AuthenticationOk, within the policy's timeout. Dropping the future
+/// Deals with a connection from its first byte to all but AuthenticationOk, within the policy's timeout. Dropping the future
 /// closes the connection.
 pub async fn log_in(
     stream: Stream,
@@ -135,10 +137,11 @@ async fn run(door: &mut Door, policy: &LoginPolicy, admission: Admission) -> Res
         Admission::Full => return Err(door.refuse("53300", "sorry, too many clients already").await),
         Admission::Stopping => return Err(door.refuse("57P03", "the database system is shutting down").await),
     }
-    let learned = prove::prove(door, policy, &request).await?;
+    let (accepted, learned) = prove::prove(door, policy, &request).await?;
     let leftover = door.take_rest();
     let stream = door.take_stream()?;
     let startup::Request { user, database, options, replication, protocol_minor } = request;
-    let client = ClientLogin { stream, user, database, options, replication, protocol_minor, learned, leftover };
+    let client =
+        ClientLogin { stream, accepted, user, database, options, replication, protocol_minor, learned, leftover };
     Ok(Arrival::Client(Box::new(client)))
 }

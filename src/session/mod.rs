@@ -235,10 +235,10 @@ impl Session {
         session
     }
 
-    /// Greets the client. `None`: it could not be, and is gone.
-    pub async fn open(mut self: Box<Self>, secret: Vec<u8>) -> Option<Box<Self>> {
+    /// Greets the client, behind `accepted` (AuthenticationOk). `None`: it could not be, and is gone.
+    pub async fn open(mut self: Box<Self>, secret: Vec<u8>, accepted: Vec<u8>) -> Option<Box<Self>> {
         self.context.enter(self.key(), self.control.clone());
-        match self.greet(&secret).await {
+        match self.greet(&secret, accepted).await {
             Ok(()) => {
                 self.log_arrival();
                 Some(self)
@@ -422,6 +422,7 @@ impl Session {
         if let Some(lease) = self.lease.take() {
             reap::abandon(self, lease);
         }
+        let left = matches!(end, End::Client);
         let refusal = match end {
             End::Client => None,
             End::Fault(fault) => Some(Refusal::new(crate::wire::sqlstate::PROTOCOL_VIOLATION, fault.to_string())),
@@ -430,6 +431,10 @@ impl Session {
         };
         if let Some(refusal) = refusal {
             refusal.write(&mut self.client.output, Severity::Fatal);
+        }
+        self.client.forget_input(&self.context.hub.buffers);
+        if left && self.client.output.is_empty() {
+            return;
         }
         let written = std::future::poll_fn(|cx| self.client.poll_flush(cx));
         let _ = tokio::time::timeout(FAREWELL, written).await;

@@ -10,11 +10,11 @@ pub(super) const fn continuing(bytes: u64) -> u64 {
     const EACH: u64 = 0x0101_0101_0101_0101;
     // No sum or difference below leaves its byte.
     let low = bytes & !HIGH;
-    let small = low | EACH * 0x20;
+    let small = low | (EACH * 0x20);
     let letter = (small + EACH * (0x80 - b'a' as u64)) & !(small + EACH * (0x7F - b'z' as u64));
     let digit = (low + EACH * (0x80 - b'0' as u64)) & !(low + EACH * (0x7F - b'9' as u64));
-    let underscore = HIGH - (low ^ EACH * b'_' as u64);
-    let dollar = HIGH - (low ^ EACH * b'$' as u64);
+    let underscore = HIGH - (low ^ (EACH * b'_' as u64));
+    let dollar = HIGH - (low ^ (EACH * b'$' as u64));
     letter | digit | underscore | dollar | bytes
 }
 

@@ -41,7 +41,10 @@ fn knock<T: Send + 'static>(
         let client = tokio::task::spawn_blocking(move || client(TcpStream::connect(address).expect("connected")));
         let (stream, peer) = listener.accept().await.expect("a client");
         let stream = stream.attach().expect("attached");
-        let outcome = log_in(stream, peer, policy, Admission::Open).await;
+        let mut outcome = log_in(stream, peer, policy, Admission::Open).await;
+        if let Ok(Arrival::Client(client)) = &mut outcome {
+            client.stream.write_all(&client.accepted).await.expect("sent");
+        }
         (outcome, client.await.expect("no panic"))
     })
 }

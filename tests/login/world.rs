@@ -204,7 +204,7 @@ pub(crate) async fn through(
 async fn pass_through(cluster: &Cluster, mut login: ClientLogin) -> ClientLogin {
     let credentials = login.learned.clone().unwrap_or(Credentials::None);
     let opened = connect(cluster, "127.0.0.1", ClientTls::disabled(), &login.user, &credentials).await;
-    let mut bytes = Vec::new();
+    let mut bytes = std::mem::take(&mut login.accepted);
     let mut server = match opened {
         Ok(opened) => {
             for (name, value) in &opened.parameters {

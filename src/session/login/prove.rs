@@ -18,12 +18,11 @@ use crate::wire::{Fault, Side, back, front, peek, write};
 /// A wrong password is answered this late, so that guessing over one connection after another is slow.
 const SECOND_THOUGHT: Duration = Duration::from_millis(100);
 
-/// Makes the client prove itself; AuthenticationOk was sent when it did. Gives what its login taught.
-pub(super) async fn prove(
-    door: &mut Door,
-    policy: &LoginPolicy,
-    request: &Request,
-) -> Result<Option<Credentials>, Turned> {
+/// What someone is let in with: AuthenticationOk and what else it is still to be sent, and what its login taught.
+pub(super) type Proof = (Vec<u8>, Option<Credentials>);
+
+/// Makes the client prove itself.
+pub(super) async fn prove(door: &mut Door, policy: &LoginPolicy, request: &Request) -> Result<Proof, Turned> {
     let ip = match door.peer() {
         PeerAddr::Ip(address) => Some(address.ip().to_canonical()),
         PeerAddr::Unix => None,
@@ -34,7 +33,7 @@ pub(super) async fn prove(
     };
     let stream = door.stream()?;
     let tls = stream.is_tls();
-    let same_host = ip.is_some_and(|ip| is_ours(ip, stream.local_ip()));
+    let same_host = ip.is_some_and(|ip| is_ours(ip, || stream.local_ip()));
     let client = Client { ip, tls, same_host, user: &request.user, wanted };
     let rule = match policy.hba.decide(&client) {
         Some(rule) if rule.method != Method::Reject => rule,
@@ -51,8 +50,8 @@ pub(super) async fn prove(
 /// Does `ip` belong to this host, which was reached as `local`? A connection from this host to itself has the same address at
 /// both ends, or comes from a loopback address; the kernel drops strangers that claim either. Trying to bind the address
 /// would say yes to everyone where `ip_nonlocal_bind` is set, which is usual on hosts that share a virtual address.
-fn is_ours(ip: IpAddr, local: Option<IpAddr>) -> bool {
-    ip.is_loopback() || local.is_some_and(|local| local.to_canonical() == ip)
+fn is_ours(ip: IpAddr, local: impl FnOnce() -> Option<IpAddr>) -> bool {
+    ip.is_loopback() || local().is_some_and(|local| local.to_canonical() == ip)
 }
 
 /// PostgreSQL's words for a client that no rule lets in, or that one turns away.
@@ -91,12 +90,7 @@ async fn check_certificate(door: &mut Door, rule: &Rule, user: &str) -> Result<(
     Err(door.unauthorized("28000", &message, &detail).await)
 }
 
-async fn exchange(
-    door: &mut Door,
-    policy: &LoginPolicy,
-    request: &Request,
-    rule: &Rule,
-) -> Result<Option<Credentials>, Turned> {
+async fn exchange(door: &mut Door, policy: &LoginPolicy, request: &Request, rule: &Rule) -> Result<Proof, Turned> {
     let channel: Option<Box<[u8]>> = door.stream()?.channel_binding().map(Into::into);
     let mut step = begin(&Question {
         user: &request.user,
@@ -113,8 +107,7 @@ async fn exchange(
                 for body in bodies {
                     write::frame(&mut bytes, back::AUTHENTICATION, |out| out.extend_from_slice(&body));
                 }
-                door.send(&bytes).await?;
-                return Ok(learned);
+                return Ok((bytes, learned));
             }
             Step::Derive { order, next } => next.with_keys(&policy.keys.keys(&order).await),
             Step::Send { body, next } => {

@@ -36,7 +36,11 @@ where
     let address = listener.local_addr().expect("an address");
     let server = async {
         let (stream, peer) = listener.accept().await.expect("a client");
-        log_in(stream.into(), PeerAddr::Ip(peer), policy, admission).await
+        let mut outcome = log_in(stream.into(), PeerAddr::Ip(peer), policy, admission).await;
+        if let Ok(Arrival::Client(client)) = &mut outcome {
+            client.stream.write_all(&client.accepted).await.expect("sent");
+        }
+        outcome
     };
     let client = async {
         let mut stream = TcpStream::connect(address).await.expect("connected");
