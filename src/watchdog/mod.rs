@@ -25,6 +25,7 @@
 
 pub mod address;
 pub mod engine;
+pub mod links;
 pub mod message;
 pub mod seal;
 pub mod timings;

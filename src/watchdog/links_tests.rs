@@ -1,0 +1,110 @@
+//! Links on real sockets of this host.
+
+use std::collections::HashSet;
+
+use tokio::task::LocalSet;
+
+use super::*;
+
+const STEP: Duration = Duration::from_secs(20);
+
+fn here(port: u16) -> Place {
+    ("127.0.0.1".to_owned(), port)
+}
+
+async fn alone() -> (Links, mpsc::Receiver<Came>) {
+    Links::open(&here(0), 0, Vec::new()).await.expect("opened")
+}
+
+/// Links to one other member.
+async fn to(far: &Links) -> (Links, mpsc::Receiver<Came>) {
+    let heartbeat = vec![here(far.heartbeat_port().expect("known"))];
+    Links::open(&here(0), 0, vec![Far { host: here(far.port()), heartbeat }]).await.expect("opened")
+}
+
+async fn next(inbox: &mut mpsc::Receiver<Came>) -> Came {
+    timeout(STEP, inbox.recv()).await.expect("in time").expect("the links live")
+}
+
+#[tokio::test]
+async fn frames_come_by_every_link_each_sealed_on_its_own() {
+    let work = async {
+        let (far, mut inbox) = alone().await;
+        let (near, _unused) = to(&far).await;
+        let mut seen = HashSet::new();
+        let mut number = 0_u8;
+        // Until both links are up, frames are lost.
+        while seen.len() < 2 {
+            near.send(0, || {
+                number = number.wrapping_add(1);
+                Some(vec![number; 100])
+            });
+            while let Ok(Some(came)) = timeout(Duration::from_millis(100), inbox.recv()).await {
+                let Came::Frame(connection, bytes) = came else { panic!("{came:?}") };
+                assert!(bytes.len() == 100 && bytes.iter().all(|byte| *byte == bytes[0]));
+                seen.insert(connection.is_some());
+            }
+        }
+    };
+    LocalSet::new().run_until(work).await;
+}
+
+#[tokio::test]
+async fn a_long_frame_goes_by_tcp_alone_and_one_that_is_too_long_ends_the_connection() {
+    let work = async {
+        let (far, mut inbox) = alone().await;
+        let (near, _unused) = to(&far).await;
+        let first = loop {
+            near.send(0, || Some(vec![7; MAX_FRAME]));
+            if let Ok(Some(came)) = timeout(AGAIN, inbox.recv()).await {
+                break came;
+            }
+        };
+        assert!(matches!(first, Came::Frame(Some(_), bytes) if bytes.len() == MAX_FRAME));
+        near.send(0, || Some(vec![7; MAX_FRAME + 1]));
+        let mut came = next(&mut inbox).await;
+        while matches!(came, Came::Frame(..)) {
+            came = next(&mut inbox).await;
+        }
+        assert!(matches!(came, Came::Ended { orderly: false, .. }), "{came:?}");
+    };
+    LocalSet::new().run_until(work).await;
+}
+
+#[tokio::test]
+async fn h19_an_end_in_order_is_told_from_a_reset_and_from_a_frame_cut_short() {
+    let work = async {
+        let (far, mut inbox) = alone().await;
+        let connect = async || TcpStream::connect(("127.0.0.1", far.port())).await.expect("connected");
+        let mut orderly = connect().await;
+        orderly.write_all(b"\0\0\0\x02ok").await.expect("sent");
+        assert!(matches!(next(&mut inbox).await, Came::Frame(Some(1), bytes) if bytes == b"ok"));
+        drop(orderly);
+        assert!(matches!(next(&mut inbox).await, Came::Ended { connection: 1, orderly: true }));
+        let mut short = connect().await;
+        short.write_all(b"\0\0\0\x02o").await.expect("sent");
+        drop(short);
+        assert!(matches!(next(&mut inbox).await, Came::Ended { connection: 2, orderly: false }));
+        let reset = connect().await;
+        reset.set_zero_linger().expect("set");
+        drop(reset);
+        assert!(matches!(next(&mut inbox).await, Came::Ended { connection: 3, orderly: false }));
+    };
+    LocalSet::new().run_until(work).await;
+}
+
+#[tokio::test]
+async fn h20_refused_is_said_by_the_host_alone_and_only_when_nobody_listens() {
+    let work = async {
+        let (far, _inbox) = alone().await;
+        let (near, _unused) = to(&far).await;
+        assert!(!near.refuses(0).await, "it listens");
+        drop(far);
+        let until = crate::support::clock::now() + STEP;
+        while !near.refuses(0).await {
+            assert!(crate::support::clock::now() < until, "nobody listens there any more");
+        }
+        assert!(!near.refuses(1).await, "nobody of that place");
+    };
+    LocalSet::new().run_until(work).await;
+}
