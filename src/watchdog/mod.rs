@@ -29,3 +29,4 @@ pub mod links;
 pub mod message;
 pub mod seal;
 pub mod timings;
+pub mod trusted;

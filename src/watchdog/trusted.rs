@@ -1,0 +1,184 @@
+//! Asks hosts outside the cluster whether this one is cut off: an ICMP echo (needs CAP_NET_RAW), or a TCP connection to `host:port`. What
+//! answers here proves nothing about a partner (HA H20). Must not judge.
+
+use std::io::{self, ErrorKind, Read};
+use std::net::{IpAddr, SocketAddr};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::support::clock::{Duration, now};
+
+/// A look-up that hangs is not waited for.
+const LOOKUP: Duration = Duration::from_millis(500);
+/// Bytes behind the header of an echo by which ours is known.
+const MARK: usize = 16;
+/// Longer than any answer that is looked at: an IPv4 header with all its options, the echo.
+const PACKET: usize = 60 + 8 + MARK;
+
+/// Does one of `servers` answer within `within`? With why none could even be asked, if that is so.
+///
+/// # Errors
+/// No echo could be sent by any of them for want of the right to; the text says so.
+pub async fn any_answers(servers: &[String], within: Duration) -> Result<bool, String> {
+    let mut asked = JoinSet::new();
+    for server in servers.iter().cloned() {
+        asked.spawn(async move { timeout(LOOKUP + within, answers(&server, within)).await.unwrap_or(Ok(false)) });
+    }
+    let (mut tried, mut denied) = (false, None);
+    while let Some(answer) = asked.join_next().await {
+        match answer {
+            Ok(Ok(true)) => return Ok(true),
+            Ok(Err(error)) if error.kind() == ErrorKind::PermissionDenied => denied = Some(error),
+            _ => tried = true,
+        }
+    }
+    match denied {
+        Some(error) if !tried => {
+            Err(format!("trusted servers cannot be pinged: {error}; the process needs CAP_NET_RAW"))
+        }
+        _ => Ok(false),
+    }
+}
+
+async fn answers(server: &str, within: Duration) -> io::Result<bool> {
+    if let Some((host, port)) = host_and_port(server) {
+        // A refusal may come from anything on the way.
+        return Ok(matches!(timeout(within, TcpStream::connect((host, port))).await, Ok(Ok(_))));
+    }
+    let host = server.trim_start_matches('[').trim_end_matches(']');
+    let found = timeout(LOOKUP, lookup_host((host, 0))).await.map_err(|_| ErrorKind::TimedOut)??.next();
+    let address = found.ok_or(ErrorKind::NotFound)?.ip();
+    tokio::task::spawn_blocking(move || echo(address, within)).await.map_err(io::Error::other)?
+}
+
+/// `host:port` or `[address]:port`; none for a mere host, IPv6 addresses without brackets included.
+fn host_and_port(server: &str) -> Option<(&str, u16)> {
+    let (host, port) = server.rsplit_once(':')?;
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    if bracketed.is_none() && host.contains(':') {
+        return None;
+    }
+    Some((bracketed.unwrap_or(host), port.parse().ok()?))
+}
+
+/// Sends one echo request and waits for its answer. Blocks its thread.
+fn echo(address: IpAddr, within: Duration) -> io::Result<bool> {
+    let (domain, protocol) = match address {
+        IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4),
+        IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6),
+    };
+    // Where the system lets everybody ping (ping_group_range), without the capability.
+    let raw = Socket::new(domain, Type::RAW, Some(protocol));
+    let mut socket = raw.or_else(|error| Socket::new(domain, Type::DGRAM, Some(protocol)).map_err(|_| error))?;
+    let mut mark = [0; MARK];
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut mark).map_err(|_| ErrorKind::Other)?;
+    let until = now() + within;
+    socket.set_write_timeout(Some(within))?;
+    socket.send_to(&request(address, &mark), &SocketAddr::new(address, 0).into())?;
+    let mut packet = [0; PACKET];
+    loop {
+        let left = until.saturating_duration_since(now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        socket.set_read_timeout(Some(left))?;
+        match socket.read(&mut packet) {
+            Ok(count) if is_answer(&packet[..count], address, &mark) => return Ok(true),
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// RFC 792 and RFC 4443; the kernel adds the checksum of the latter.
+fn request(address: IpAddr, mark: &[u8; MARK]) -> Vec<u8> {
+    let kind = if address.is_ipv4() { 8 } else { 128 };
+    let mut packet = vec![kind, 0, 0, 0, mark[0], mark[1], 0, 1];
+    packet.extend_from_slice(mark);
+    if address.is_ipv4() {
+        let sum = packet.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum::<u32>();
+        let folded = (sum & 0xFFFF) + (sum >> 16);
+        let folded = (folded & 0xFFFF) + (folded >> 16);
+        let sum = !u16::try_from(folded).expect("folded to 16 bits");
+        packet[2..4].copy_from_slice(&sum.to_be_bytes());
+    }
+    packet
+}
+
+/// The mark is random, so that no other echo of this host is taken for ours, nor what a stranger sends.
+fn is_answer(packet: &[u8], address: IpAddr, mark: &[u8; MARK]) -> bool {
+    let (echo, kind) = match address {
+        // A raw socket gives the IPv4 header, too.
+        IpAddr::V4(_) if packet.first().is_some_and(|first| first >> 4 == 4) => {
+            let head = usize::from(packet[0] & 0x0F) * 4;
+            (packet.get(head..).unwrap_or_default(), 0)
+        }
+        IpAddr::V4(_) => (packet, 0),
+        IpAddr::V6(_) => (packet, 129),
+    };
+    echo.first() == Some(&kind) && echo.get(8..8 + MARK) == Some(&mark[..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn a_server_is_a_host_or_a_host_with_a_port() {
+        for (server, expected) in [
+            ("gateway", None),
+            ("192.0.2.1", None),
+            ("2001:db8::1", None),
+            ("[2001:db8::1]", None),
+            ("gateway:22", Some(("gateway", 22))),
+            ("[2001:db8::1]:22", Some(("2001:db8::1", 22))),
+            ("gateway:99999", None),
+        ] {
+            assert_eq!(host_and_port(server), expected, "{server}");
+        }
+    }
+
+    #[tokio::test]
+    async fn s01_this_host_answers_by_ping_and_by_port() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("known").port();
+        let ask = async |servers: &[&str], within| {
+            let servers: Vec<_> = servers.iter().map(|server| (*server).to_owned()).collect();
+            any_answers(&servers, within).await
+        };
+        assert_eq!(ask(&[&format!("127.0.0.1:{port}")], SOON).await, Ok(true));
+        drop(listener);
+        assert_eq!(ask(&[&format!("127.0.0.1:{port}")], SOON).await, Ok(false), "whoever refuses may be in between");
+        match ask(&["127.0.0.1"], SOON).await {
+            Ok(answered) => assert!(answered),
+            Err(why) => assert!(why.contains("CAP_NET_RAW"), "{why}"),
+        }
+        assert_eq!(ask(&["no.such.host.invalid"], Duration::from_millis(200)).await, Ok(false));
+        assert_eq!(ask(&[], SOON).await, Ok(false));
+    }
+
+    #[test]
+    fn only_the_echo_of_our_mark_is_an_answer() {
+        let (address, mark) = (IpAddr::from([127, 0, 0, 1]), [9; MARK]);
+        let mut echo = request(address, &mark);
+        assert!(!is_answer(&echo, address, &mark), "our own request");
+        echo[0] = 0;
+        assert!(is_answer(&echo, address, &mark));
+        let mut header = vec![0x46; 24];
+        header.extend_from_slice(&echo);
+        assert!(is_answer(&header, address, &mark), "behind a header with options");
+        assert!(!is_answer(&echo, address, &[8; MARK]));
+        for cut in 0..header.len() {
+            assert!(!is_answer(&header[..cut], address, &mark));
+        }
+        for first in 0..=u8::MAX {
+            let _ = is_answer(&[first; 7], address, &mark);
+        }
+    }
+}
