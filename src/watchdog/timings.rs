@@ -151,12 +151,10 @@ pub fn guarantee(members: usize, arbiter: Arbiter) -> String {
         }
         Arbiter::Nodes(nodes) => {
             let tie = if nodes % 2 == 0 {
-                format!(
-                    ", and half of them together with a trusted server count as a majority: then, and only then, two could lead, if a cut \
-                     parts the servers in halves while both proxies see a trusted one"
-                )
+                ", and half of them together with a trusted server count as a majority: then, and only then, two could lead, if a cut \
+                 parts the servers in halves while both proxies see a trusted one"
             } else {
-                String::new()
+                ""
             };
             format!(
                 "at most one of two proxies leads and holds the address, whatever is cut, as long as clocks are right to {DRIFT} % and no whole \

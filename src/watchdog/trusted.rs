@@ -24,7 +24,8 @@ const PACKET: usize = 60 + 8 + MARK;
 /// No echo could be sent by any of them for want of the right to; the text says so.
 pub async fn any_answers(servers: &[String], within: Duration) -> Result<bool, String> {
     let mut asked = JoinSet::new();
-    for server in servers.iter().cloned() {
+    for server in servers {
+        let server = server.clone();
         asked.spawn(async move { timeout(LOOKUP + within, answers(&server, within)).await.unwrap_or(Ok(false)) });
     }
     let (mut tried, mut denied) = (false, None);

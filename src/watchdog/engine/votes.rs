@@ -46,7 +46,7 @@ impl Engine {
             return Some(until - now);
         }
         let leads = self.bid.as_ref().is_some_and(|bid| bid.stage == Stage::Lead);
-        (claimant != me && (leads || !self.address_is_off(now))).then(|| self.settings.timings.beat)
+        (claimant != me && (leads || !self.address_is_off(now))).then_some(self.settings.timings.beat)
     }
 
     /// How long somebody else's address may still be there, as far as this voter knows.
