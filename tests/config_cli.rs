@@ -45,6 +45,24 @@ fn check_refuses_a_bad_file_with_its_place() {
 }
 
 #[test]
+fn a_watchdog_is_refused_as_long_as_there_is_none() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new("watchdog");
+    let key = folder.file("watchdog.key", "0123456789abcdef0123456789abcdef\n");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("set");
+    let here = "name = \"a\"\naddress = \"127.0.0.1\"\nkey_file = \"watchdog.key\"\nstate_directory = \"state\"\n";
+    let peer = "[[watchdog.peer]]\nname = \"b\"\nhost = \"127.0.0.2\"\n";
+    let node = "[[node]]\nid = 0\nhost = \"127.0.0.1\"\nport = 1\n";
+    let config = folder.file("p.toml", &format!("[watchdog]\n{here}{peer}{node}"));
+    for arguments in [&["check", "--offline"][..], &["run"]] {
+        let output = pgherd(arguments, &config);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert!(said.contains("no watchdog yet"), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
 fn check_tells_a_server_that_listens_from_one_that_does_not() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let open = listener.local_addr().expect("its address").port();

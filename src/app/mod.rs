@@ -82,13 +82,16 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A reload that would take from a failover what it stands on.
+    /// What would be unsafe: a reload that takes from a failover what it stands on, a promise that nobody keeps.
     #[error("{0}")]
     Unsafe(&'static str),
     /// A thread or runtime could not be made.
     #[error("cannot start: {0}")]
     Start(std::io::Error),
 }
+
+/// Why a configuration with a watchdog is refused: who relies on an address must be told that nobody holds it.
+pub const NO_WATCHDOG: &str = "this version has no watchdog yet: it would hold no virtual_ip and ask no partner for consent; leave [watchdog] out";
 
 /// A running proxy. Stopped by [`stop`](Self::stop) or when dropped.
 pub struct Running {
@@ -294,6 +297,9 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
 }
 
 fn start_at(settings: Settings, mut passed: Passed) -> Result<Running, Error> {
+    if settings.watchdog.is_some() {
+        return Err(Error::Unsafe(NO_WATCHDOG));
+    }
     let threads = threads(&settings);
     let kept = failover::store(&settings)?;
     let keeps = kept.0.keeps();

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::{Failure, report, servers};
+use crate::app::NO_WATCHDOG;
 use crate::auth::{Users, hba::Hba};
 use crate::config::Settings;
 use crate::net::ServerTls;
@@ -72,6 +73,9 @@ fn files(settings: &Settings) -> Vec<Finding> {
         let users = Users::load(path).map_err(|error| error.to_string());
         let users = users.and_then(|(users, warning)| warning.map_or(Ok(format!("{} users", users.len())), Err));
         add("auth.users_file", path, users);
+    }
+    if let Some(watchdog) = &settings.watchdog {
+        add("watchdog", &watchdog.state_directory, Err(NO_WATCHDOG.to_owned()));
     }
     if let Some(tls) = &settings.tls {
         let made = ServerTls::new(&tls.cert, &tls.key, tls.client_ca.as_deref());

@@ -433,7 +433,8 @@ impl Session {
             refusal.write(&mut self.client.output, Severity::Fatal);
         }
         self.client.forget_input(&self.context.hub.buffers);
-        if left && self.client.output.is_empty() {
+        // Under TLS the last bytes of an answer may still be on their way.
+        if left && self.client.output.is_empty() && !self.client.stream.is_tls() {
             return;
         }
         let written = std::future::poll_fn(|cx| self.client.poll_flush(cx));
