@@ -30,7 +30,8 @@ use crate::auth::scram::SaltMaker;
 use crate::backend::{Registry, Times};
 use crate::cluster::{Event, Knowledge, Life, NodeId, Shared};
 use crate::config::{self, Settings};
-use crate::failover::engine::Order;
+use crate::failover::engine::{Journal, Order};
+use crate::failover::journal::Store;
 use crate::health::connection::Dialer;
 use crate::health::{catalogs, runner};
 use crate::net::TlsError;
@@ -297,11 +298,8 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
 }
 
 fn start_at(settings: Settings, mut passed: Passed) -> Result<Running, Error> {
-    if settings.watchdog.is_some() {
-        return Err(Error::Unsafe(NO_WATCHDOG));
-    }
     let threads = threads(&settings);
-    let kept = failover::store(&settings)?;
+    let kept = kept(&settings)?;
     let keeps = kept.0.keeps();
     let registry = Arc::new(Registry::new(threads));
     let (monitor, health) = runner::channel();
@@ -371,6 +369,14 @@ fn start_at(settings: Settings, mut passed: Passed) -> Result<Running, Error> {
 }
 
 /// Data threads that these settings ask for.
+/// What the process before has left for this one.
+fn kept(settings: &Settings) -> Result<(Store, Journal), Error> {
+    match settings.watchdog {
+        Some(_) => Err(Error::Unsafe(NO_WATCHDOG)),
+        None => failover::store(settings),
+    }
+}
+
 fn threads(settings: &Settings) -> usize {
     match settings.listen.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
