@@ -169,8 +169,8 @@ impl SharedPool {
         open >= self.size.load(Ordering::Relaxed) && self.shares[thread].held.load(Ordering::Acquire) >= part
     }
 
-    /// The thread other than `me` whose oldest waiter came over `patience` before `mine`; where nobody waits here, one that waits for longer
-    /// than that, or that has less than its part.
+    /// The thread other than `me` whose oldest waiter came over `patience` before `mine`, and has waited for half as long again; where nobody
+    /// waits here, one that waits for longer than that, or that has less than its part.
     /// SESSIONS R16: order is strict within a thread, and between threads up to this patience.
     pub fn needier(&self, me: usize, mine: Option<Instant>, patience: Duration) -> Option<usize> {
         if self.waiting.load(Ordering::Acquire) == 0 {
@@ -183,7 +183,7 @@ impl SharedPool {
         let limit = match mine {
             None if !self.has_its_part(other) => u64::MAX - 1,
             None => self.since_origin(now()).saturating_sub(patience),
-            Some(at) => self.since_origin(at).saturating_sub(patience),
+            Some(at) => limit(self.since_origin(at), self.since_origin(now()), patience),
         };
         (self.shares[other].oldest.load(Ordering::Acquire) < limit).then_some(other)
     }
@@ -195,6 +195,12 @@ impl SharedPool {
             .max_by_key(|&thread| self.shares[thread].idle.load(Ordering::Acquire))?;
         (self.shares[other].idle.load(Ordering::Acquire) > 0).then_some(other)
     }
+}
+
+/// Before when another thread's waiter must have come, all in microseconds, to get what is due to one here that came at `mine`. Of a long
+/// queue the threads' shares differ by chance, and a connection that moves for that costs more than it saves.
+fn limit(mine: u64, now: u64, patience: u64) -> u64 {
+    mine.saturating_sub(patience.max(now.saturating_sub(mine) / 2))
 }
 
 fn take(count: &AtomicU32, most: u32) -> Option<u32> {
@@ -346,6 +352,8 @@ mod tests {
         assert_eq!(pool.needier(0, Some(base + Duration::from_millis(4)), patience), None);
         assert_eq!(pool.needier(0, Some(base + Duration::from_millis(7)), patience), Some(1));
         assert_eq!(pool.needier(1, None, patience), None);
+        // (mine, now): 2 ms ago, 40 ms ago.
+        assert_eq!((limit(100_000, 102_000, 5_000), limit(100_000, 140_000, 5_000)), (95_000, 80_000));
         let rows = registry.table(base + Duration::from_millis(9));
         assert_eq!((rows.len(), rows[0].size, rows[0].open, rows[0].waiting), (1, 1, 0, 0));
         assert_eq!(
