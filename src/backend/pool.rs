@@ -17,6 +17,9 @@ use super::shared::{Full, Permit, PoolKey, Share, SharedPool};
 
 /// A waiter of another thread must be older by this before a connection moves to it (SESSIONS R16).
 const PATIENCE: Duration = Duration::from_millis(5);
+/// Between two connections that a thread gives away while its own sessions wait: queues that differ by chance would pass the same ones to
+/// and fro, which costs more than a transaction.
+const SETTLING: Duration = Duration::from_millis(20);
 /// Looks at an empty queue after which nobody looks any more.
 const QUIET: u32 = 20;
 /// Connections that one thread opens for one pool at the same time: a storm of clients is served at a bounded rate.
@@ -36,6 +39,8 @@ pub struct Pool {
     idle: RefCell<Vec<Box<Server>>>,
     waiters: RefCell<VecDeque<Rc<Waiter>>>,
     opening: Cell<u32>,
+    /// Not before then to another thread past sessions that wait here.
+    settled: Cell<Option<Instant>>,
     not_before: Cell<Option<Instant>>,
     /// Connections kept even when idle.
     min: Cell<u32>,
@@ -111,6 +116,7 @@ impl Pool {
             idle: RefCell::default(),
             waiters: RefCell::default(),
             opening: Cell::new(0),
+            settled: Cell::new(None),
             not_before: Cell::new(None),
             min: Cell::new(0),
             watched: Cell::new(false),
@@ -194,7 +200,8 @@ impl Pool {
             return;
         }
         let oldest = self.waiters.borrow().front().map(|waiter| waiter.since);
-        if let Some(thread) = self.shared.needier(hub.thread, oldest, PATIENCE) {
+        let needier = self.shared.needier(hub.thread, oldest, PATIENCE);
+        if let Some(thread) = needier.filter(|_| oldest.is_none() || self.settles()) {
             match self.send(&hub, thread, server) {
                 None => return,
                 Some(kept) => server = kept,
@@ -210,6 +217,16 @@ impl Pool {
             }
         }
         self.publish();
+    }
+
+    /// It is long enough since a connection went to another thread past sessions that wait here.
+    fn settles(&self) -> bool {
+        let now = now();
+        let settled = self.settled.get().is_none_or(|at| at <= now);
+        if settled {
+            self.settled.set(Some(now + SETTLING));
+        }
+        settled
     }
 
     /// A connection is gone: someone may need another.

@@ -69,7 +69,12 @@ fn s37_killed_while_the_others_are_told_to_follow() {
 fn h13_a_disk_that_hangs_delays_what_is_to_be_written_down_and_nothing_else() {
     let Some(herd) = Herd::start("promote = \"builtin\"", &[]) else { return };
     let path = herd.folder.path().join("pgherd.state/failover.json.new");
-    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    // The file is there for a moment while the start is written down.
+    let until = Instant::now() + Duration::from_secs(20);
+    while let Err(error) = nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU) {
+        assert!(Instant::now() < until, "a pipe: {error}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     herd.running().order(Order::Detach(NodeId(2))).expect("detached");
     herd.wait_status(2, Status::Detached);
     herd.server(1).stop().expect("stopped");
