@@ -169,7 +169,7 @@ impl SharedPool {
         open >= self.size.load(Ordering::Relaxed) && self.shares[thread].held.load(Ordering::Acquire) >= part
     }
 
-    /// The thread other than `me` whose oldest waiter came over `patience` before `mine`, and has waited for half as long again; where nobody
+    /// The thread other than `me` whose oldest waiter came over `patience` before `mine`, and has waited for an eighth longer; where nobody
     /// waits here, one that waits for longer than that, or that has less than its part.
     /// SESSIONS R16: order is strict within a thread, and between threads up to this patience.
     pub fn needier(&self, me: usize, mine: Option<Instant>, patience: Duration) -> Option<usize> {
@@ -200,7 +200,7 @@ impl SharedPool {
 /// Before when another thread's waiter must have come, all in microseconds, to get what is due to one here that came at `mine`. Of a long
 /// queue the threads' shares differ by chance, and a connection that moves for that costs more than it saves.
 fn limit(mine: u64, now: u64, patience: u64) -> u64 {
-    mine.saturating_sub(patience.max(now.saturating_sub(mine) / 2))
+    mine.saturating_sub(patience.max(now.saturating_sub(mine) / 8))
 }
 
 fn take(count: &AtomicU32, most: u32) -> Option<u32> {
@@ -352,8 +352,8 @@ mod tests {
         assert_eq!(pool.needier(0, Some(base + Duration::from_millis(4)), patience), None);
         assert_eq!(pool.needier(0, Some(base + Duration::from_millis(7)), patience), Some(1));
         assert_eq!(pool.needier(1, None, patience), None);
-        // (mine, now): 2 ms ago, 40 ms ago.
-        assert_eq!((limit(100_000, 102_000, 5_000), limit(100_000, 140_000, 5_000)), (95_000, 80_000));
+        // (mine, now): 2 ms ago, 80 ms ago.
+        assert_eq!((limit(100_000, 102_000, 5_000), limit(100_000, 180_000, 5_000)), (95_000, 90_000));
         let rows = registry.table(base + Duration::from_millis(9));
         assert_eq!((rows.len(), rows[0].size, rows[0].open, rows[0].waiting), (1, 1, 0, 0));
         assert_eq!(
