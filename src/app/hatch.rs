@@ -205,11 +205,21 @@ mod tests {
         (pid_file, std::thread::spawn(serving))
     }
 
+    /// Removed however the test ends.
+    struct Folder(PathBuf);
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
     #[test]
     fn who_asks_hears_what_came_of_it() {
-        let folder = std::env::temp_dir().join(format!("pgherd-hatch-{}", std::process::id()));
+        let kept = Folder(std::env::temp_dir().join(format!("pgherd-hatch-{}", std::process::id())));
+        let folder = &kept.0;
         let left = Reloaded { left: vec!["later".to_owned()], ..Reloaded::default() };
-        let (pid_file, serving) = opened(&folder, vec![Ok(left), Err("a bad file".to_owned())]);
+        let (pid_file, serving) = opened(folder, vec![Ok(left), Err("a bad file".to_owned())]);
         let told = ask(&pid_file, Pid::this()).expect("reloaded");
         assert_eq!(told["text"], "reloaded: nothing has changed; later");
         assert!(matches!(ask(&pid_file, Pid::this()), Err(Unheard::Refused(why)) if why == "a bad file"));
@@ -226,6 +236,5 @@ mod tests {
         serving.join().expect("it ends");
         assert!(matches!(ask(&pid_file, Pid::this()), Err(Unheard::Closed(_))), "gone with its process");
         assert!(!place(&pid_file).exists());
-        std::fs::remove_dir_all(&folder).expect("removed");
     }
 }

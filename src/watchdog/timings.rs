@@ -212,10 +212,14 @@ mod tests {
     }
 
     #[test]
-    fn h19_a_vanished_host_is_replaced_within_six_seconds() {
+    fn h19_a_vanished_host_is_replaced_in_time_but_for_the_locks_of_servers() {
         let timings = Timings::of(seconds(3));
         assert!(timings.worst_takeover(false) <= Duration::from_millis(5_100), "{:?}", timings.worst_takeover(false));
-        assert!(timings.worst_takeover(true) <= seconds(6) + Duration::from_millis(300));
+        // Over the six seconds of SCENARIOS S29: the servers let go of the locks late, and the wait begins only then.
+        assert!(
+            timings.worst_takeover(true) > seconds(6)
+                && timings.worst_takeover(true) <= seconds(6) + Duration::from_millis(300)
+        );
     }
 
     #[test]

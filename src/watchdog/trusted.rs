@@ -18,7 +18,7 @@ const MARK: usize = 16;
 /// Longer than any answer that is looked at: an IPv4 header with all its options, the echo.
 const PACKET: usize = 60 + 8 + MARK;
 
-/// Does one of `servers` answer within `within`? With why none could even be asked, if that is so.
+/// Does one of `servers` answer within `within`?
 ///
 /// # Errors
 /// No echo could be sent by any of them for want of the right to; the text says so.
