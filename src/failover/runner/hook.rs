@@ -151,18 +151,18 @@ impl Program<'_> {
             }
             status
         });
-        let status = match ended.await {
-            Ok(Ok(status)) => status.to_string(),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("killed after {:?}", self.limit),
+        let (well, status) = match ended.await {
+            Ok(Ok(status)) => (status.success(), status.to_string()),
+            Ok(Err(error)) => (false, error.to_string()),
+            Err(_) => (false, format!("killed after {:?}", self.limit)),
         };
-        if status == "exit status: 0" {
+        if well {
             // What it leaves running is meant to stay.
             group.0 = None;
         }
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
         let (stdout, stderr, took_ms) = (text(&out), text(&err), millis(begun.elapsed()));
-        if group.0.is_none() {
+        if well {
             tracing::info!(event = "hook_done", took_ms, stdout, stderr, "a hook has ended");
             let lines: Vec<&str> = stdout.lines().rev().take(LINES).collect();
             return Ran::Well(lines.into_iter().rev().collect::<Vec<_>>().join("; "));
