@@ -1,7 +1,6 @@
-//! The control thread: listening sockets, health, catalogs. A storm of statements cannot delay what runs here. Must not serve clients.
+//! The control thread: health, failover, administrators, catalogs. A storm of statements cannot delay what runs here. Must not serve clients.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
@@ -12,17 +11,13 @@ use crate::health::catalogs::Loader;
 use crate::health::connection::Dialer;
 use crate::health::engine::NodeSettings;
 use crate::health::runner::Monitor;
-use crate::net::{self, Listener};
+use crate::net;
 use crate::recovery;
-use crate::support::clock::Duration;
 use crate::web::Web;
 
 use super::data::{Common, ThreadMail};
 use super::failover::{DataThreads, Monitored};
 use super::recovery::Helpers;
-
-/// After an accept that failed for want of descriptors or memory.
-const BREATHER: Duration = Duration::from_millis(50);
 
 /// What runs on the control thread.
 pub(super) struct Duties {
@@ -35,13 +30,10 @@ pub(super) struct Duties {
     pub(super) loader: Loader,
     pub(super) reader: Dialer,
     pub(super) generation: watch::Receiver<u64>,
-    pub(super) listeners: Vec<Listener>,
     pub(super) web: Option<Web>,
     pub(super) common: Arc<Common>,
     /// Ends the thread when its sender is gone.
     pub(super) end: mpsc::Receiver<()>,
-    /// Closes the listening sockets when anything is sent or its sender is gone.
-    pub(super) deaf: mpsc::Receiver<()>,
 }
 
 impl Duties {
@@ -49,10 +41,8 @@ impl Duties {
     pub(super) async fn run(self) {
         let local = LocalSet::new();
         let Self { failover, pcp, recovery, monitor, nodes, prober, loader, reader, generation, .. } = self;
-        let Self { listeners, web, common, mut end, mut deaf, .. } = self;
+        let Self { web, common, mut end, .. } = self;
         let shared = common.global.cluster.clone();
-        let accepting: Vec<_> =
-            listeners.into_iter().map(|listener| local.spawn_local(accept(listener, common.clone()))).collect();
         local.spawn_local(monitor.run(nodes, prober));
         local.spawn_local(runner::run(failover));
         local.spawn_local(recovery::runner::run(recovery));
@@ -63,34 +53,7 @@ impl Duties {
         local.spawn_local(crate::pcp::serve(pcp.grow()));
         local.spawn_local(super::service::live(DataThreads(common.clone())));
         local.spawn_local(follow(generation, shared, common));
-        local.spawn_local(async move {
-            let _ = deaf.recv().await;
-            for task in accepting {
-                task.abort();
-            }
-        });
         local.run_until(async move { end.recv().await }).await;
-    }
-}
-
-/// Hands each client to the data thread with the fewest.
-async fn accept(listener: Listener, common: Arc<Common>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let thread = common.idlest();
-                common.clients.fetch_add(1, Ordering::AcqRel);
-                common.load[thread].fetch_add(1, Ordering::AcqRel);
-                let mail = ThreadMail::Client(stream, peer);
-                if common.mail[thread].send(mail).await.is_err() {
-                    return;
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a client");
-                tokio::time::sleep(BREATHER).await;
-            }
-        }
     }
 }
 

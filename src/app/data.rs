@@ -4,22 +4,26 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
 use ring::hmac;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 
 use crate::backend::{Hub, Mail, Times};
 use crate::cluster::NodeId;
-use crate::net::{DetachedStream, PeerAddr, Stream};
+use crate::config::Settings;
+use crate::net::{DetachedStream, Listener, PeerAddr};
 use crate::routing::Policy;
-use crate::session::login::{self, Admission, LoginPolicy, Replication, Turned};
-use crate::session::{Arrival, Context, DescribeAll, Description, Global, Session, SessionSettings, Stop};
+use crate::session::login::LoginPolicy;
+use crate::session::{Context, DescribeAll, Description, Global, SessionSettings, Stop};
 use crate::sql::{Facts, Fingerprint};
 use crate::support::clock::{Duration, now};
 use crate::wire::CancelKey;
 
+use super::Error;
+use super::hall::{Ears, Hall, Present};
 use super::passthrough::Passing;
 use super::servers::{self, Servers};
 
@@ -33,13 +37,15 @@ const HOUSEKEEPING: Duration = Duration::from_millis(250);
 const LAST_CALL: Duration = Duration::from_secs(2);
 /// How long a thread may take to answer a question of an administrator or of another session.
 pub(super) const ANSWERING: Duration = Duration::from_secs(5);
+/// A thread may have one client more than another and this part of them, before it gives away those that it accepts.
+const EVEN: usize = 32;
 /// `max_clients` is watched by everybody together.
 pub(super) type ClientCount = Arc<AtomicUsize>;
 
 /// A message to a data thread.
 pub(super) enum ThreadMail {
-    /// A client has connected.
-    Client(DetachedStream, PeerAddr),
+    /// A client has connected, on a thread that has more of them.
+    Client(DetachedStream, PeerAddr, Present),
     /// From another thread's pools.
     Pool(Mail),
     /// Cancel what a session is doing.
@@ -95,6 +101,15 @@ impl Common {
         (0..self.load.len()).min_by_key(|&thread| self.load[thread].load(Ordering::Relaxed)).unwrap_or(0)
     }
 
+    /// The thread for a client that `own` has accepted: itself, unless it has clearly more than the idlest. To pass one on costs the wake-up of
+    /// that thread.
+    pub(super) fn place(&self, own: usize) -> usize {
+        let load = |thread: usize| self.load[thread].load(Ordering::Relaxed);
+        let idlest = self.idlest();
+        let least = load(idlest);
+        if load(own) <= least + 1 + least / EVEN { own } else { idlest }
+    }
+
     /// The thread on which a session of that number would live.
     pub(super) fn thread_of(&self, id: i32) -> Option<usize> {
         let count = u32::try_from(id).ok()?.checked_sub(FIRST_ID)?;
@@ -102,7 +117,7 @@ impl Common {
     }
 
     /// Takes a CancelRequest to the session that it names, if its secret is right.
-    fn cancel(&self, key: &CancelKey) {
+    pub(super) fn cancel(&self, key: &CancelKey) {
         let Some((thread, id)) = self.secrets.verify(key, self.mail.len()) else { return };
         // A full mailbox loses the request, as a lost packet would.
         let _ = self.post(thread, ThreadMail::Cancel(id));
@@ -123,7 +138,7 @@ impl Secrets {
     }
 
     /// A number for a session of `thread`, and its secret for that minor version of the protocol.
-    fn issue(&self, thread: usize, threads: usize, minor: u16) -> (i32, Vec<u8>) {
+    pub(super) fn issue(&self, thread: usize, threads: usize, minor: u16) -> (i32, Vec<u8>) {
         let span = u64::from(i32::MAX.unsigned_abs() - FIRST_ID) / threads as u64;
         let count = self.next.fetch_add(1, Ordering::Relaxed) % span;
         let id = u64::from(FIRST_ID) + count * threads as u64 + thread as u64;
@@ -183,11 +198,49 @@ pub(super) fn describer(mail: Vec<mpsc::Sender<ThreadMail>>) -> DescribeAll {
     })
 }
 
+/// What reaches a data thread.
+pub(super) type Seat = (mpsc::Receiver<ThreadMail>, Ears);
+
+/// The second ends all accepting when it is dropped.
+pub(super) fn seats(
+    inboxes: Vec<mpsc::Receiver<ThreadMail>>,
+    listeners: Vec<Vec<Listener>>,
+) -> (Vec<Seat>, watch::Sender<()>) {
+    let (deaf, told) = watch::channel(());
+    let ears = listeners.into_iter().map(|listeners| Ears { listeners, deaf: told.clone() });
+    (inboxes.into_iter().zip(ears).collect(), deaf)
+}
+
+/// Starts all data threads.
+///
+/// # Errors
+/// The system gives no thread.
+pub(super) fn start(
+    common: &Arc<Common>,
+    settings: &Settings,
+    policy: &Policy,
+    seats: Vec<Seat>,
+) -> Result<Vec<JoinHandle<()>>, Error> {
+    let times = Times { idle_timeout: settings.pool.idle_timeout, max_lifetime: settings.pool.max_lifetime };
+    let mut handles = Vec::new();
+    for (thread, (inbox, ears)) in seats.into_iter().enumerate() {
+        let common = common.clone();
+        let start = (policy.clone(), super::session_settings(settings), times);
+        let handle = std::thread::Builder::new()
+            .name(format!("data {thread}"))
+            .spawn(move || run(thread, &common, inbox, ears, start))
+            .map_err(Error::Start)?;
+        handles.push(handle);
+    }
+    Ok(handles)
+}
+
 /// Runs one data thread to its end: all mail senders gone, or stopped and empty.
-pub(super) fn run(
+fn run(
     thread: usize,
     common: &Arc<Common>,
     inbox: mpsc::Receiver<ThreadMail>,
+    ears: Ears,
     start: (Policy, SessionSettings, Times),
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -201,7 +254,7 @@ pub(super) fn run(
         let context = context(thread, common, start);
         let common = common.clone();
         // A task of its own: what is awaited here is polled with every turn of every session.
-        let _ = tokio::task::spawn_local(async move { serve(&context, &common, inbox).await }).await;
+        let _ = tokio::task::spawn_local(async move { serve(&context, &common, inbox, ears).await }).await;
     });
     drop(local);
     // Not waited for: a name that is being looked up, or a key that is being derived, may take longer than anybody's patience.
@@ -226,8 +279,10 @@ fn context(
     Context::new(hub, common.global.clone(), policy, settings)
 }
 
-async fn serve(context: &Rc<Context>, common: &Arc<Common>, mut inbox: mpsc::Receiver<ThreadMail>) {
+async fn serve(context: &Rc<Context>, common: &Arc<Common>, mut inbox: mpsc::Receiver<ThreadMail>, ears: Ears) {
     let passing = Rc::new(Passing::default());
+    let hall = Hall { context: context.clone(), common: common.clone(), passing: passing.clone() };
+    ears.listen(&hall);
     let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
     housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut stopping = false;
@@ -243,6 +298,7 @@ async fn serve(context: &Rc<Context>, common: &Arc<Common>, mut inbox: mpsc::Rec
                     context.stop(stop);
                     passing.stop();
                 }
+                Some(ThreadMail::Client(stream, peer, present)) => hall.arrive(stream, peer, present),
                 Some(mail) => receive(context, common, &passing, mail),
                 None => return,
             },
@@ -265,16 +321,6 @@ async fn serve(context: &Rc<Context>, common: &Arc<Common>, mut inbox: mpsc::Rec
 
 fn receive(context: &Rc<Context>, common: &Arc<Common>, passing: &Rc<Passing>, mail: ThreadMail) {
     match mail {
-        ThreadMail::Client(stream, peer) => {
-            let present = Present { common: common.clone(), thread: context.hub.thread };
-            let welcome = Box::pin(welcome(context.clone(), common.clone(), passing.clone(), stream, peer));
-            tokio::task::spawn_local(async move {
-                if let Some(session) = welcome.await {
-                    session.run().await;
-                }
-                drop(present);
-            });
-        }
         ThreadMail::Pool(mail) => context.hub.receive(mail),
         ThreadMail::Cancel(id) => {
             if !passing.cancel(id, &common.servers) {
@@ -308,80 +354,6 @@ fn receive(context: &Rc<Context>, common: &Arc<Common>, passing: &Rc<Passing>, m
         }
         ThreadMail::Describe(asked) => drop(asked.send(context.describe())),
         ThreadMail::Reload(settings) => context.reload(settings.0, settings.1),
-        ThreadMail::Stop(_) => {}
+        ThreadMail::Client(..) | ThreadMail::Stop(_) => {}
     }
-}
-
-/// Counts a client as long as it is here.
-struct Present {
-    common: Arc<Common>,
-    thread: usize,
-}
-
-impl Drop for Present {
-    fn drop(&mut self) {
-        self.common.clients.fetch_sub(1, Ordering::AcqRel);
-        self.common.load[self.thread].fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// A connection from its first byte on: a client that may stay becomes a session.
-async fn welcome(
-    context: Rc<Context>,
-    common: Arc<Common>,
-    passing: Rc<Passing>,
-    stream: DetachedStream,
-    peer: PeerAddr,
-) -> Option<Box<Session>> {
-    let stream = stream.attach().ok()?;
-    let (session, secret, accepted) = admit(&context, &common, &passing, stream, peer).await?;
-    session.open(secret, accepted).await
-}
-
-/// The login. Gives the session, the secret of its cancel key, and AuthenticationOk, which is still to be sent.
-async fn admit(
-    context: &Rc<Context>,
-    common: &Arc<Common>,
-    passing: &Passing,
-    stream: Stream,
-    peer: PeerAddr,
-) -> Option<(Box<Session>, Vec<u8>, Vec<u8>)> {
-    let door = common.door.load_full();
-    let admission = if common.stopping.load(Ordering::Acquire) {
-        Admission::Stopping
-    } else if common.clients.load(Ordering::Acquire) > common.max_clients.load(Ordering::Relaxed) {
-        Admission::Full
-    } else {
-        Admission::Open
-    };
-    let arrival = login::log_in(stream, peer, &door, admission).await;
-    if let Err(Turned::Refused | Turned::Unauthorized) = &arrival {
-        context.counters.refused.add(1);
-    }
-    let client = match arrival.ok()? {
-        login::Arrival::Cancel(key, mut stream) => {
-            common.cancel(&key);
-            let _ = stream.shutdown().await;
-            return None;
-        }
-        login::Arrival::Client(client) => client,
-    };
-    if let Some(learned) = client.learned.clone() {
-        common.servers.learn(&client.user, learned);
-    }
-    let (id, secret) = common.secrets.issue(context.hub.thread, common.mail.len(), client.protocol_minor);
-    if client.replication != Replication::No {
-        passing.run(context, &common.servers, *client, (id, secret)).await;
-        return None;
-    }
-    let arrival = Arrival {
-        stream: client.stream,
-        peer,
-        user: client.user,
-        database: client.database,
-        options: client.options,
-        id,
-        early: client.leftover,
-    };
-    Some((Box::new(Session::new(context.clone(), arrival)), secret, client.accepted))
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::config::Settings;
-use crate::net::{Inherited, Keepalive, Listener, PeerAddr, SocketOptions, bind_tcp, bind_unix};
+use crate::net::{Inherited, Keepalive, Listener, PeerAddr, SocketOptions, bind_tcp_group, bind_unix};
 use crate::support::clock::Duration;
 use crate::web::{Source, Web};
 
@@ -79,15 +79,17 @@ impl Passed {
         Web::bind(address, source).map(Some).map_err(failed)
     }
 
-    /// The sockets for clients, and the TCP port; 0 if there is none. Call inside the runtime that they are to serve.
+    /// The sockets for clients, for each of so many threads, and the TCP port; 0 if there is none. At an address each thread has one of its
+    /// own; those that cannot be shared, Unix sockets and what was passed, go to the threads in turn.
     ///
     /// # Errors
     /// One cannot be had.
-    pub(super) fn clients(&mut self, settings: &Settings) -> Result<(Vec<Listener>, u16), Error> {
+    pub(super) fn clients(&mut self, settings: &Settings, threads: usize) -> Result<(Vec<Vec<Listener>>, u16), Error> {
         let listen = &settings.listen;
         let backlog = i32::try_from(listen.backlog).unwrap_or(i32::MAX);
         let places = (listen.addresses.as_slice(), listen.unix_socket_directories.as_slice());
-        let listeners = open(std::mem::take(&mut self.clients), places, listen.port, backlog)?;
+        let queues = Queues { backlog, count: threads };
+        let listeners = open(std::mem::take(&mut self.clients), places, listen.port, queues)?;
         for listener in &listeners {
             let failed = |source| Error::Listen { address: listener.address().to_string(), source };
             listener.set_options(&CLIENT_SOCKET).map_err(failed)?;
@@ -96,10 +98,14 @@ impl Passed {
             PeerAddr::Ip(address) => Some(address.port()),
             PeerAddr::Unix => None,
         });
-        Ok((listeners, port.unwrap_or(0)))
+        let mut shares: Vec<Vec<Listener>> = (0..threads).map(|_| Vec::new()).collect();
+        for (at, listener) in listeners.into_iter().enumerate() {
+            shares[at % threads].push(listener);
+        }
+        Ok((shares, port.unwrap_or(0)))
     }
 
-    /// The sockets for administrators: none without a file of them. Call inside the runtime that they are to serve.
+    /// The sockets for administrators: none without a file of them.
     ///
     /// # Errors
     /// One cannot be had, or was passed although nobody could come in by it.
@@ -111,8 +117,22 @@ impl Passed {
                 |_| Error::Listen { address: "pcp, a socket of the service manager".to_owned(), source: nobody() };
             return passed.first().map_or(Ok(Vec::new()), |socket| Err(failed(socket)));
         }
-        open(passed, (&pcp.addresses, &pcp.unix_socket_directories), pcp.port, PCP_BACKLOG)
+        open(
+            passed,
+            (&pcp.addresses, &pcp.unix_socket_directories),
+            pcp.port,
+            Queues { backlog: PCP_BACKLOG, count: 1 },
+        )
     }
+}
+
+/// Who has connected waits in these.
+#[derive(Clone, Copy)]
+struct Queues {
+    /// Places in each.
+    backlog: i32,
+    /// At each TCP address.
+    count: usize,
 }
 
 /// What was passed, or else sockets at these addresses and in these folders.
@@ -120,7 +140,7 @@ fn open(
     passed: Vec<Inherited>,
     (addresses, folders): (&[String], &[PathBuf]),
     port: u16,
-    backlog: i32,
+    queues: Queues,
 ) -> Result<Vec<Listener>, Error> {
     if !passed.is_empty() {
         let failed = |source| Error::Listen { address: "a socket of the service manager".to_owned(), source };
@@ -130,12 +150,12 @@ fn open(
     for address in addresses {
         for address in resolve(address, port)? {
             let failed = |source| Error::Listen { address: address.to_string(), source };
-            listeners.push(bind_tcp(address, backlog).map_err(failed)?);
+            listeners.extend(bind_tcp_group(address, queues.backlog, queues.count).map_err(failed)?);
         }
     }
     for folder in folders {
         let failed = |source| Error::Listen { address: format!("{} (port {port})", folder.display()), source };
-        listeners.push(bind_unix(folder, port, SOCKET_MODE, backlog).map_err(failed)?);
+        listeners.push(bind_unix(folder, port, SOCKET_MODE, queues.backlog).map_err(failed)?);
     }
     Ok(listeners)
 }

@@ -5,6 +5,7 @@ mod data;
 pub mod demo;
 mod failover;
 mod files;
+mod hall;
 pub mod hatch;
 mod listen;
 pub mod log;
@@ -22,12 +23,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::auth::FileError;
 use crate::auth::hba::HbaError;
 use crate::auth::scram::SaltMaker;
-use crate::backend::{Registry, Times};
+use crate::backend::Registry;
 use crate::cluster::{Event, Knowledge, Life, NodeId, Shared};
 use crate::config::{self, Settings};
 use crate::failover::engine::{Journal, Order};
@@ -105,7 +106,7 @@ pub struct Running {
     threads: Vec<JoinHandle<()>>,
     control: Option<JoinHandle<()>>,
     end: Option<mpsc::Sender<()>>,
-    deaf: Option<mpsc::Sender<()>>,
+    deaf: Option<watch::Sender<()>>,
     desk: failover::Desk,
     /// Of the administration port.
     office: pcp::Ends,
@@ -322,13 +323,11 @@ fn start_at(settings: Settings, mut passed: Passed) -> Result<Running, Error> {
         load: (0..threads).map(|_| AtomicUsize::new(0)).collect(),
         stopping: AtomicBool::new(false),
     });
-    let ((end, end_told), (deaf, deaf_told)) = (mpsc::channel(1), mpsc::channel(1));
+    let (end, end_told) = mpsc::channel(1);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Start)?;
-    let inside = runtime.enter();
-    let (listeners, port) = passed.clients(&settings)?;
+    let (listeners, port) = passed.clients(&settings, threads)?;
     let administrators = passed.pcp(&settings)?;
     let (parts, desk) = failover::parts(&settings, kept, &health, dialer(&servers), &common);
-    drop(inside);
     let (recovery, bell) = recovery::parts(&common, &health, desk.orders.clone());
     let (seed, office) = pcp::parts(&settings, &common, (desk.orders.clone(), bell), administrators)?;
     let duties = Duties {
@@ -341,13 +340,12 @@ fn start_at(settings: Settings, mut passed: Passed) -> Result<Running, Error> {
         loader,
         reader: dialer(&servers),
         generation: health.generation.clone(),
-        listeners,
         web: passed.web(&settings, &common)?,
         common: common.clone(),
         end: end_told,
-        deaf: deaf_told,
     };
-    let thread_handles = start_threads(&common, &settings, &policy, inboxes)?;
+    let (seats, deaf) = data::seats(inboxes, listeners);
+    let thread_handles = data::start(&common, &settings, &policy, seats)?;
     let control = start_control(runtime, duties)?;
     let why = format!("pgherd accepts connections on port {port} with {threads} data threads");
     common.global.cluster.events.record(Event::info("started", "pgherd").why(why));
@@ -368,7 +366,6 @@ fn start_at(settings: Settings, mut passed: Passed) -> Result<Running, Error> {
     })
 }
 
-/// Data threads that these settings ask for.
 /// What the process before has left for this one.
 fn kept(settings: &Settings) -> Result<(Store, Journal), Error> {
     match settings.watchdog {
@@ -377,6 +374,7 @@ fn kept(settings: &Settings) -> Result<(Store, Journal), Error> {
     }
 }
 
+/// Data threads that these settings ask for.
 fn threads(settings: &Settings) -> usize {
     match settings.listen.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -391,26 +389,6 @@ fn start_control(runtime: tokio::runtime::Runtime, duties: Duties) -> Result<Joi
         runtime.shutdown_background();
     };
     std::thread::Builder::new().name("control".to_owned()).spawn(run).map_err(Error::Start)
-}
-
-fn start_threads(
-    common: &Arc<Common>,
-    settings: &Settings,
-    policy: &Policy,
-    inboxes: Vec<mpsc::Receiver<ThreadMail>>,
-) -> Result<Vec<JoinHandle<()>>, Error> {
-    let times = Times { idle_timeout: settings.pool.idle_timeout, max_lifetime: settings.pool.max_lifetime };
-    let mut handles = Vec::new();
-    for (thread, inbox) in inboxes.into_iter().enumerate() {
-        let common = common.clone();
-        let start = (policy.clone(), session_settings(settings), times);
-        let handle = std::thread::Builder::new()
-            .name(format!("data {thread}"))
-            .spawn(move || data::run(thread, &common, inbox, start))
-            .map_err(Error::Start)?;
-        handles.push(handle);
-    }
-    Ok(handles)
 }
 
 fn global(

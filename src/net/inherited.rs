@@ -54,10 +54,10 @@ impl Inherited {
         matches!(self.address, PeerAddr::Ip(_)).then(|| self.socket.into())
     }
 
-    /// Ready to accept. Must be called inside a runtime.
+    /// As one of our own.
     ///
     /// # Errors
-    /// The runtime does not take it.
+    /// The system does not let it be made non-blocking.
     pub fn listen(self) -> io::Result<Listener> {
         Listener::new(self.socket, self.address, None)
     }

@@ -1,5 +1,4 @@
-//! Listening sockets, TCP and Unix. Accepted sockets come out detached, so that the accepting thread may give them to
-//! any data thread at no cost. Must not read from them. A Unix socket is removed again when its listener is dropped.
+//! Listening sockets, TCP and Unix. Must not read from what is accepted. A Unix socket is removed again when its listener is dropped.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -9,16 +8,27 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, fchmod};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use tokio::io::unix::AsyncFd;
+use tokio::net::{TcpListener, UnixListener};
 
-use super::{DetachedStream, PeerAddr, SocketOptions};
+use super::{PeerAddr, SocketOptions, Stream};
 
-/// A socket on which clients arrive.
+/// A socket on which clients arrive, and wait until somebody accepts them.
 pub struct Listener {
-    socket: AsyncFd<Socket>,
+    socket: Socket,
     address: PeerAddr,
     /// Removes the socket's file at the end.
     file: Option<SocketFile>,
+}
+
+/// Who accepts them, on the runtime where it was made.
+pub struct Acceptor {
+    socket: Accepting,
+    _file: Option<SocketFile>,
+}
+
+enum Accepting {
+    Tcp(TcpListener),
+    Unix(UnixListener),
 }
 
 /// The file of a Unix socket and the lock beside it.
@@ -36,29 +46,39 @@ impl Drop for SocketFile {
     }
 }
 
+impl Acceptor {
+    /// Waits for the next client. Cancel safe. Errors of one client (it went away again) are skipped; what is
+    /// returned (out of file descriptors, …) needs a pause before the next call, or the loop spins.
+    pub async fn accept(&self) -> io::Result<(Stream, PeerAddr)> {
+        loop {
+            let accepted = match &self.socket {
+                Accepting::Tcp(tcp) => tcp.accept().await.map(|(tcp, peer)| (tcp.into(), PeerAddr::Ip(peer))),
+                Accepting::Unix(unix) => unix.accept().await.map(|(unix, _)| (unix.into(), PeerAddr::Unix)),
+            };
+            match accepted {
+                Err(error) if is_one_clients(&error) => {}
+                accepted => return accepted,
+            }
+        }
+    }
+}
+
 impl Listener {
     pub(super) fn new(socket: Socket, address: PeerAddr, file: Option<SocketFile>) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        #[expect(
-            deprecated,
-            reason = "its successor is unsafe for types that lie about their descriptor; Socket does not"
-        )]
-        let socket = AsyncFd::new(socket)?;
         Ok(Self { socket, address, file })
     }
 
-    /// Waits for the next client. Cancel safe. Errors of one client (it went away again) are skipped; what is
-    /// returned (out of file descriptors, …) needs a pause before the next call, or the loop spins.
-    pub async fn accept(&self) -> io::Result<(DetachedStream, PeerAddr)> {
-        loop {
-            let mut guard = self.socket.readable().await?;
-            match guard.try_io(|socket| socket.get_ref().accept()) {
-                Err(_would_block) => {}
-                Ok(Ok((socket, address))) => return detached(socket, &address),
-                Ok(Err(error)) if is_one_clients(&error) => {}
-                Ok(Err(error)) => return Err(error),
-            }
-        }
+    /// Begins to accept on this thread. Must be called inside its runtime.
+    ///
+    /// # Errors
+    /// The runtime does not take the socket, which is closed then.
+    pub fn attend(self) -> io::Result<Acceptor> {
+        let socket = match self.address {
+            PeerAddr::Ip(_) => Accepting::Tcp(TcpListener::from_std(self.socket.into())?),
+            PeerAddr::Unix => Accepting::Unix(UnixListener::from_std(self.socket.into())?),
+        };
+        Ok(Acceptor { socket, _file: self.file })
     }
 
     /// Sets options of all connections to come: they have their listener's (Linux), which saves five system calls for each. Nothing on
@@ -68,7 +88,7 @@ impl Listener {
     /// The system refuses one.
     pub fn set_options(&self, options: &SocketOptions) -> io::Result<()> {
         match self.address {
-            PeerAddr::Ip(_) => options.apply(self.socket.get_ref()),
+            PeerAddr::Ip(_) => options.apply(&self.socket),
             PeerAddr::Unix => Ok(()),
         }
     }
@@ -90,30 +110,62 @@ fn is_one_clients(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | TimedOut)
 }
 
-fn detached(socket: Socket, address: &SockAddr) -> io::Result<(DetachedStream, PeerAddr)> {
-    socket.set_nonblocking(true)?;
-    Ok(match address.as_socket() {
-        Some(ip) => (DetachedStream::Tcp(socket.into()), PeerAddr::Ip(ip)),
-        None => (DetachedStream::Unix(socket.into()), PeerAddr::Unix),
-    })
+/// Listens on a TCP address; port 0 lets the system choose.
+pub fn bind_tcp(address: SocketAddr, backlog: i32) -> io::Result<Listener> {
+    let socket = exclusive(address)?;
+    socket.listen(backlog)?;
+    tcp(socket, address)
 }
 
-/// Listens on a TCP address; port 0 lets the system choose. Must be called inside a runtime.
-pub fn bind_tcp(address: SocketAddr, backlog: i32) -> io::Result<Listener> {
+/// Listens on a TCP address with `count` sockets, among which the kernel spreads connections by a hash of their addresses
+/// (`SO_REUSEPORT`): so many threads can accept without waking each other. Each has a queue of `backlog` connections.
+///
+/// # Errors
+/// The address is in use: of several programs only one gets it, as without the option.
+pub fn bind_tcp_group(address: SocketAddr, backlog: i32, count: usize) -> io::Result<Vec<Listener>> {
+    if count < 2 {
+        return Ok(vec![bind_tcp(address, backlog)?]);
+    }
+    // Bound without the option, so that it fails where somebody else listens, with the option or without.
+    let first = exclusive(address)?;
+    first.set_reuse_port(true)?;
+    let bound = first.local_addr()?;
+    let mut sockets = vec![first];
+    for _ in 1..count {
+        let socket = unbound(address)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&bound)?;
+        sockets.push(socket);
+    }
+    for socket in &sockets {
+        socket.listen(backlog)?;
+    }
+    sockets.into_iter().map(|socket| tcp(socket, address)).collect()
+}
+
+fn exclusive(address: SocketAddr) -> io::Result<Socket> {
+    let socket = unbound(address)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn unbound(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         // Each family has its own listener, so that 0.0.0.0 and :: may both be named.
         socket.set_only_v6(true)?;
     }
-    socket.bind(&address.into())?;
-    socket.listen(backlog)?;
+    Ok(socket)
+}
+
+fn tcp(socket: Socket, address: SocketAddr) -> io::Result<Listener> {
     let bound = socket.local_addr()?.as_socket().unwrap_or(address);
     Listener::new(socket, PeerAddr::Ip(bound), None)
 }
 
 /// Listens on `<directory>/.s.PGSQL.<port>` with permissions `mode` (as chmod, e.g. 0o777). A socket file that nobody
-/// answers on is removed, under a lock; one that is answered is an `AddrInUse` error. Must be called inside a runtime.
+/// answers on is removed, under a lock; one that is answered is an `AddrInUse` error.
 pub fn bind_unix(directory: &Path, port: u16, mode: u32, backlog: i32) -> io::Result<Listener> {
     let path = directory.join(format!(".s.PGSQL.{port}"));
     let lock_path = directory.join(format!(".s.PGSQL.{port}.lock"));

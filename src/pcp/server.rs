@@ -139,10 +139,14 @@ async fn end_pauses<H: House>(desk: Rc<Desk<H>>) {
 }
 
 async fn accept<H: House + 'static>(listener: Listener, desk: Rc<Desk<H>>) {
+    let address = listener.address();
+    let acceptor = match listener.attend() {
+        Ok(acceptor) => acceptor,
+        Err(error) => return tracing::error!(%error, %address, "administrators cannot be accepted: start anew"),
+    };
     loop {
-        match listener.accept().await {
+        match acceptor.accept().await {
             Ok((stream, peer)) => {
-                let Ok(stream) = stream.attach() else { continue };
                 let origin = Origin::of(peer, stream.peer_uid());
                 let guest = Guest::enter(&desk, origin);
                 let line = Line { stream, input: Vec::new(), peer, origin };

@@ -39,8 +39,7 @@ fn knock<T: Send + 'static>(
         let listener = pgherd::net::bind_tcp("127.0.0.1:0".parse().expect("an address"), 1).expect("bound");
         let PeerAddr::Ip(address) = listener.address() else { panic!("TCP") };
         let client = tokio::task::spawn_blocking(move || client(TcpStream::connect(address).expect("connected")));
-        let (stream, peer) = listener.accept().await.expect("a client");
-        let stream = stream.attach().expect("attached");
+        let (stream, peer) = listener.attend().expect("attended").accept().await.expect("a client");
         let mut outcome = log_in(stream, peer, policy, Admission::Open).await;
         if let Ok(Arrival::Client(client)) = &mut outcome {
             client.stream.write_all(&client.accepted).await.expect("sent");

@@ -182,11 +182,11 @@ pub(crate) async fn through(
     programs::without_surroundings(&mut psql);
     let conninfo = format!("host=localhost hostaddr=127.0.0.1 port={} dbname=postgres {conninfo}", address.port());
     psql.args(["-X", "-w", "-At", "-d", &conninfo, "-c", sql]).env("PGCONNECT_TIMEOUT", "20");
+    let listener = listener.attend().expect("attended");
     let running = tokio::task::spawn_blocking(move || programs::run(&mut psql, &[], SOON).expect("psql ends"));
     let serve = async {
         loop {
             let (client, peer) = listener.accept().await.expect("a client");
-            let client = client.attach().expect("attached");
             if let Ok(Arrival::Client(client)) = log_in(client, peer, policy, Admission::Open).await {
                 return pass_through(cluster, *client).await;
             }
