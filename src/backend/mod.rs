@@ -6,6 +6,7 @@ mod expect;
 mod hub;
 pub mod login;
 mod pool;
+mod queue;
 mod reported;
 mod server;
 mod shared;

@@ -6,12 +6,13 @@ use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use crate::support::clock::{Duration, Instant, now};
 
 use super::carried::Carried;
 use super::hub::{Hub, Mail, OpenError};
+use super::queue::{Queue, Waiter};
 use super::server::Server;
 use super::shared::{Full, Permit, PoolKey, Share, SharedPool};
 
@@ -37,7 +38,7 @@ pub struct Pool {
     /// Boxed as the sessions hold them: a lease moves eight bytes.
     #[expect(clippy::vec_box, reason = "leasing and giving back must not move what is in the box")]
     idle: RefCell<Vec<Box<Server>>>,
-    waiters: RefCell<VecDeque<Rc<Waiter>>>,
+    queue: Queue,
     opening: Cell<u32>,
     /// Not before then to another thread past sessions that wait here.
     settled: Cell<Option<Instant>>,
@@ -46,26 +47,6 @@ pub struct Pool {
     min: Cell<u32>,
     /// A task looks after those who wait for long.
     watched: Cell<bool>,
-}
-
-struct Waiter {
-    since: Instant,
-    /// When the wait is over, in vain.
-    until: Instant,
-    /// Still in the queue: set back by whoever takes it out.
-    queued: Cell<bool>,
-    slot: RefCell<Option<Result<Box<Server>, OpenError>>>,
-    waker: RefCell<Option<Waker>>,
-}
-
-impl Waiter {
-    fn deliver(&self, result: Result<Box<Server>, OpenError>) {
-        self.queued.set(false);
-        *self.slot.borrow_mut() = Some(result);
-        if let Some(waker) = self.waker.borrow_mut().take() {
-            waker.wake();
-        }
-    }
 }
 
 /// A session's place in the queue. Leaves it when dropped; what was delivered meanwhile goes to the next.
@@ -77,16 +58,12 @@ pub struct Ticket {
 impl Ticket {
     /// Ready with a connection, or with the reason why none can be had. Cancel safe.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Box<Server>, OpenError>> {
-        if let Some(result) = self.waiter.slot.borrow_mut().take() {
-            return Poll::Ready(result);
-        }
-        *self.waiter.waker.borrow_mut() = Some(cx.waker().clone());
-        Poll::Pending
+        self.waiter.poll(cx)
     }
 
     /// The time of the wait is over.
     pub fn is_over(&self) -> bool {
-        self.waiter.until <= now()
+        self.waiter.is_over()
     }
 
     /// When the wait began.
@@ -97,11 +74,10 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if self.waiter.queued.get() {
-            self.pool.waiters.borrow_mut().retain(|waiter| !Rc::ptr_eq(waiter, &self.waiter));
+        if self.pool.queue.leave(&self.waiter) {
             self.pool.publish();
         }
-        if let Some(Ok(server)) = self.waiter.slot.borrow_mut().take() {
+        if let Some(Ok(server)) = self.waiter.take() {
             self.pool.put(server);
         }
     }
@@ -114,7 +90,7 @@ impl Pool {
             thread: hub.thread,
             shared,
             idle: RefCell::default(),
-            waiters: RefCell::default(),
+            queue: Queue::default(),
             opening: Cell::new(0),
             settled: Cell::new(None),
             not_before: Cell::new(None),
@@ -144,7 +120,7 @@ impl Pool {
 
     /// An idle connection if there is one and nobody waits; one that already has `wanted` is preferred.
     pub fn try_lease(&self, wanted: &Rc<Carried>) -> Option<Box<Server>> {
-        if !self.waiters.borrow().is_empty() {
+        if !self.queue.is_empty() {
             return None;
         }
         loop {
@@ -176,15 +152,7 @@ impl Pool {
 
     /// Queues a session for at most `limit` and sees to it that a connection comes.
     pub fn enqueue(self: &Rc<Self>, limit: Duration) -> Ticket {
-        let since = now();
-        let waiter = Rc::new(Waiter {
-            since,
-            until: since + limit,
-            queued: Cell::new(true),
-            slot: RefCell::default(),
-            waker: RefCell::default(),
-        });
-        self.waiters.borrow_mut().push_back(waiter.clone());
+        let waiter = self.queue.push(limit);
         self.publish();
         self.want_more();
         self.watch();
@@ -199,7 +167,7 @@ impl Pool {
             self.want_more();
             return;
         }
-        let oldest = self.waiters.borrow().front().map(|waiter| waiter.since);
+        let oldest = self.queue.oldest();
         let needier = self.shared.needier(hub.thread, oldest, PATIENCE);
         if let Some(thread) = needier.filter(|_| oldest.is_none() || self.settles()) {
             match self.send(&hub, thread, server) {
@@ -207,8 +175,7 @@ impl Pool {
                 Some(kept) => server = kept,
             }
         }
-        let next = self.waiters.borrow_mut().pop_front();
-        match next {
+        match self.queue.pop() {
             Some(waiter) => waiter.deliver(Ok(server)),
             None => {
                 server.rest(&hub.buffers);
@@ -234,7 +201,7 @@ impl Pool {
         drop(server);
         self.want_more();
         let hub = self.hub();
-        let oldest = self.waiters.borrow().front().map(|waiter| waiter.since);
+        let oldest = self.queue.oldest();
         if let Some(thread) = self.shared.needier(hub.thread, oldest, PATIENCE) {
             // Its place is free for whoever waits over there. A full mailbox means that it looks again at its next housekeeping.
             let _ = (hub.post)(thread, Mail::Nothing { pool: self.shared.clone() });
@@ -264,7 +231,7 @@ impl Pool {
     /// Another thread wants an idle connection.
     pub(super) fn hand_over(self: &Rc<Self>, to: usize) {
         let hub = self.hub();
-        let spare = if self.waiters.borrow().is_empty() { self.pop_alive(&hub) } else { None };
+        let spare = if self.queue.is_empty() { self.pop_alive(&hub) } else { None };
         self.publish_idle();
         let left = match spare {
             Some(server) => match self.send(&hub, to, server) {
@@ -293,7 +260,7 @@ impl Pool {
     /// Someone waits: take a connection over from another thread, else open one. With as many as there may be, and its part of them, a
     /// thread waits for its own.
     pub(super) fn want_more(self: &Rc<Self>) {
-        if self.waiters.borrow().is_empty() {
+        if self.queue.is_empty() {
             return;
         }
         let hub = self.hub();
@@ -320,8 +287,8 @@ impl Pool {
             while quiet < QUIET {
                 tokio::time::sleep(PATIENCE).await;
                 let now = now();
-                pool.end_waits(now);
-                let oldest = pool.waiters.borrow().front().map(|waiter| waiter.since);
+                pool.answer(pool.queue.take_late(now), &OpenError::Late);
+                let oldest = pool.queue.oldest();
                 quiet = if oldest.is_some() { 0 } else { quiet + 1 };
                 let late = oldest.is_some_and(|since| now.saturating_duration_since(since) >= PATIENCE);
                 if late && !pool.ask_others(&pool.hub()) {
@@ -332,25 +299,10 @@ impl Pool {
         });
     }
 
-    /// Ends the waits whose time is over. All of one login have the same limit, but for those who logged in before a reload.
-    fn end_waits(&self, now: Instant) {
-        let late = |waiter: &Rc<Waiter>| waiter.until <= now;
-        if !self.waiters.borrow().iter().any(late) {
-            return;
-        }
-        let (over, left) = self.waiters.borrow_mut().drain(..).partition(late);
-        *self.waiters.borrow_mut() = left;
-        self.publish();
-        let over: VecDeque<Rc<Waiter>> = over;
-        for waiter in over {
-            waiter.deliver(Err(OpenError::Late));
-        }
-    }
-
     /// Opens as many connections as sessions wait for, within all limits.
     pub(super) fn open_more(self: &Rc<Self>) {
         let hub = self.hub();
-        while self.opening.get() < OPENING && (self.opening.get() as usize) < self.waiters.borrow().len() {
+        while self.opening.get() < OPENING && (self.opening.get() as usize) < self.queue.len() {
             if self.not_before.get().is_some_and(|at| now() < at) {
                 return;
             }
@@ -382,7 +334,7 @@ impl Pool {
 
     /// Sessions whose server is gone or will not have them are told at once; one that is full is asked again.
     fn cannot_open(self: &Rc<Self>, error: OpenError) {
-        if self.waiters.borrow().is_empty() {
+        if self.queue.is_empty() {
             self.not_before.set(Some(now() + BACK_OFF));
         }
         if matches!(error, OpenError::Busy(_)) {
@@ -396,7 +348,13 @@ impl Pool {
 
     /// Everyone who waits hears that there will be no connection.
     pub(super) fn turn_away(&self, error: &OpenError) {
-        let waiters: Vec<_> = self.waiters.borrow_mut().drain(..).collect();
+        self.answer(self.queue.take_all(), error);
+    }
+
+    fn answer(&self, waiters: VecDeque<Rc<Waiter>>, error: &OpenError) {
+        if waiters.is_empty() {
+            return;
+        }
         self.publish();
         for waiter in waiters {
             waiter.deliver(Err(error.clone()));
@@ -468,7 +426,7 @@ impl Pool {
 
     /// Idle connections and waiting sessions of this thread.
     pub fn counts(&self) -> (usize, usize) {
-        (self.idle.borrow().len(), self.waiters.borrow().len())
+        (self.idle.borrow().len(), self.queue.len())
     }
 
     fn publish_idle(&self) {
@@ -485,14 +443,13 @@ impl Pool {
     fn publish(&self) {
         self.publish_idle();
         let share = self.share();
-        let waiters = self.waiters.borrow();
-        let count = u32::try_from(waiters.len()).unwrap_or(u32::MAX);
+        let count = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
         if count == 0 && share.waiting.load(Ordering::Relaxed) == 0 {
             return;
         }
         let before = share.waiting.swap(count, Ordering::AcqRel);
         self.shared.waiting.fetch_add(count.wrapping_sub(before), Ordering::AcqRel);
-        let oldest = waiters.front().map_or(u64::MAX, |waiter| self.shared.since_origin(waiter.since));
+        let oldest = self.queue.oldest().map_or(u64::MAX, |since| self.shared.since_origin(since));
         share.oldest.store(oldest, Ordering::Release);
     }
 }

@@ -185,6 +185,7 @@ impl Session {
     async fn wait_for_lease(&mut self, pool: Rc<Pool>) -> Result<Box<Server>, NoLease> {
         let limit = self.who.limits.queue_timeout;
         self.show(Doing::Waiting);
+        self.context.hub.buffers.tuck(&mut self.client.input);
         let mut ticket = pool.enqueue(limit);
         let result = std::future::poll_fn(|cx| {
             if let Poll::Ready(result) = ticket.poll(cx) {

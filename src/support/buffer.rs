@@ -1,6 +1,6 @@
 //! Byte buffers for relays, lent from a per-thread pool so that an idle session holds none.
 //!
-//! A buffer never grows by itself: its size is one of two, and what does not fit is streamed by its owner.
+//! A buffer never grows by itself: its size is one of three, and what does not fit is streamed by its owner.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -9,8 +9,12 @@ use std::rc::Rc;
 pub const SMALL: usize = 8 * 1024;
 /// Bytes of a large buffer: long texts (SESSIONS R14, R19) and bulk data.
 pub const LARGE: usize = 64 * 1024;
+/// Bytes of a buffer for a short request that waits: thousands may.
+pub const TINY: usize = 512;
 /// Unused buffers of each size that a thread keeps.
 const KEEP: usize = 256;
+/// The same for tiny ones: half a megabyte.
+const KEEP_TINY: usize = 1024;
 
 /// A window of bytes that is filled at its end and consumed at its front.
 #[derive(Debug, Default)]
@@ -98,6 +102,7 @@ pub struct BufferPool {
 
 #[derive(Debug, Default)]
 struct Shelves {
+    tiny: Vec<Box<[u8]>>,
     small: Vec<Box<[u8]>>,
     large: Vec<Box<[u8]>>,
 }
@@ -111,18 +116,31 @@ impl BufferPool {
         }
     }
 
-    /// Makes `buffer` a large one, keeping its bytes. Returns whether it grew.
+    /// Makes `buffer` one of the next size, keeping its bytes. Returns whether it grew.
     pub fn enlarge(&self, buffer: &mut Buffer) -> bool {
-        if buffer.store.len() >= LARGE {
-            return false;
+        let size = match buffer.store.len() {
+            TINY => SMALL,
+            size if size < LARGE => LARGE,
+            _ => return false,
+        };
+        self.change(buffer, size);
+        true
+    }
+
+    /// Bytes that wait for a while move to a tiny buffer, if they fit and leave room for a read: so the memory that is at hand serves others.
+    pub fn tuck(&self, buffer: &mut Buffer) {
+        if buffer.store.len() == SMALL && buffer.len() < TINY {
+            self.change(buffer, TINY);
         }
-        let kept = self.shelves.borrow_mut().large.pop();
-        let mut store = kept.unwrap_or_else(|| vec![0; LARGE].into_boxed_slice());
+    }
+
+    fn change(&self, buffer: &mut Buffer, size: usize) {
+        let kept = self.shelves.borrow_mut().of(size).and_then(|(shelf, _)| shelf.pop());
+        let mut store = kept.unwrap_or_else(|| vec![0; size].into_boxed_slice());
         let length = buffer.len();
         store[..length].copy_from_slice(buffer.filled());
         let old = std::mem::replace(buffer, Buffer { store, start: 0, end: length });
         self.shelve(old.store);
-        true
     }
 
     /// Takes the memory of an empty buffer back.
@@ -133,13 +151,22 @@ impl BufferPool {
 
     fn shelve(&self, store: Box<[u8]>) {
         let mut shelves = self.shelves.borrow_mut();
-        let shelf = match store.len() {
-            SMALL => &mut shelves.small,
-            LARGE => &mut shelves.large,
-            _ => return,
-        };
-        if shelf.len() < KEEP {
+        if let Some((shelf, most)) = shelves.of(store.len())
+            && shelf.len() < most
+        {
             shelf.push(store);
+        }
+    }
+}
+
+impl Shelves {
+    /// Where buffers of that size lie, and how many at most.
+    fn of(&mut self, size: usize) -> Option<(&mut Vec<Box<[u8]>>, usize)> {
+        match size {
+            TINY => Some((&mut self.tiny, KEEP_TINY)),
+            SMALL => Some((&mut self.small, KEEP)),
+            LARGE => Some((&mut self.large, KEEP)),
+            _ => None,
         }
     }
 }
@@ -166,5 +193,25 @@ mod tests {
         buffer.consume(3);
         pool.take_back(&mut buffer);
         assert_eq!(buffer.capacity(), 0);
+    }
+
+    #[test]
+    fn a_short_request_waits_in_a_tiny_buffer_and_grows_again() {
+        let pool = BufferPool::default();
+        let mut buffer = Buffer::none();
+        pool.lend(&mut buffer);
+        buffer.spare()[..TINY].fill(7);
+        buffer.commit(TINY);
+        pool.tuck(&mut buffer);
+        assert_eq!(buffer.capacity(), SMALL, "there would be no room for a read");
+        buffer.consume(1);
+        pool.tuck(&mut buffer);
+        assert_eq!((buffer.len(), buffer.capacity(), buffer.is_full()), (TINY - 1, TINY, false));
+        assert!(pool.enlarge(&mut buffer));
+        assert_eq!((buffer.filled(), buffer.capacity()), (&[7; TINY - 1][..], SMALL));
+        assert!(pool.enlarge(&mut buffer));
+        assert_eq!(buffer.capacity(), LARGE);
+        let shelves = pool.shelves.borrow();
+        assert_eq!((shelves.tiny.len(), shelves.small.len(), shelves.large.len()), (1, 1, 0));
     }
 }
