@@ -4,6 +4,8 @@
 
 mod common;
 
+#[path = "failover/again.rs"]
+mod again;
 #[path = "failover/fenced.rs"]
 mod fenced;
 #[path = "failover/fixed.rs"]

@@ -16,6 +16,8 @@ mod h08_fenced_before_promoted;
 mod h09_no_synchronous_row_is_lost;
 #[path = "sim/h13_hooks_run_at_most_once.rs"]
 mod h13_hooks_run_at_most_once;
+#[path = "sim/h14_what_is_missed_is_missing.rs"]
+mod h14_what_is_missed_is_missing;
 #[path = "sim/h17_one_writer_per_epoch.rs"]
 mod h17_one_writer_per_epoch;
 #[path = "sim/jobs.rs"]
@@ -93,7 +95,7 @@ fn histories_of_faults_break_no_rule_and_end_well() {
     assert!(failed.is_empty(), "{} of {runs} histories fail:{list}", failed.len());
     let sum = sum.into_inner().expect("over");
     assert!(
-        sum.promotions > runs / 4 && sum.acknowledged > runs * 10 && sum.switchovers > 0,
+        sum.promotions > runs / 4 && sum.acknowledged > runs * 10 && sum.switchovers > 0 && sum.missed > 0,
         "too little happened: {sum:?}"
     );
 }

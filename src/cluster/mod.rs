@@ -4,6 +4,7 @@
 //! `health` (roles, positions) and `failover` (status, epoch) publish new ones.
 
 mod events;
+mod history;
 mod knowledge;
 mod records;
 mod ruling;
@@ -14,12 +15,13 @@ mod words;
 mod writes;
 
 pub use events::{Event, EventCount, Events, KEPT, Severity};
+pub use history::History;
 pub use knowledge::{Knowledge, Known, Reading};
 pub use records::{Checks, NodeRecord, Records};
-pub use ruling::{Mandate, Ruling};
+pub use ruling::{Mandate, Ruling, Succession};
 pub use samples::{MAX_SAMPLED_NODES, Sample, Samples, WANTED_FOR};
 pub use shared::Shared;
-pub use view::{ClusterView, NodeView, PgpoolNode, Position};
+pub use view::{ClusterView, NodeView, PgpoolNode, Position, Written};
 pub use words::{
     Alone, Consensus, Epoch, FailoverRequest, Life, Lsn, NodeId, Role, Status, Timeline, Trouble, Verdict,
 };

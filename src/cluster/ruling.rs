@@ -1,6 +1,8 @@
 //! What `failover` has decided and `health` lays over its next view, so that one place alone publishes views. A value; must
 //! not decide anything itself.
 
+use std::time::Instant;
+
 use super::{Epoch, NodeId, Timeline, Writes};
 
 /// Who may take the primary's place.
@@ -11,6 +13,26 @@ pub enum Mandate {
     Free,
     /// This node alone, as soon as it says that it is primary on a newer timeline, and even if the old one says so too; in this epoch.
     Only(NodeId, Epoch),
+}
+
+/// What is known of the history that a replaced primary's successor goes on with (HA H14).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Succession {
+    /// The primary that was replaced.
+    pub old: NodeId,
+    /// The epoch in which it was primary.
+    pub before: Epoch,
+    /// The epoch of its successor.
+    pub after: Epoch,
+    /// What was sent to the old primary, under its epoch, later than this is not in the successor's history, and never will be.
+    pub until: Instant,
+}
+
+impl Succession {
+    /// Was a statement certainly sent in vain: to that node, over a connection of that epoch, not before `sent`?
+    pub fn lacks(&self, node: NodeId, epoch: Epoch, sent: Instant) -> bool {
+        (self.old, self.before) == (node, epoch) && sent > self.until
+    }
 }
 
 /// The newest word of `failover`; replaces the one before as a whole.
@@ -30,6 +52,8 @@ pub struct Ruling {
     pub primary: Option<NodeId>,
     /// Who may take the primary's place.
     pub mandate: Mandate,
+    /// How the present primary came by its role, as far as it is known.
+    pub succession: Option<Succession>,
 }
 
 impl Default for Ruling {
@@ -42,6 +66,7 @@ impl Default for Ruling {
             timeline: Timeline(0),
             primary: None,
             mandate: Mandate::Free,
+            succession: None,
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The immutable snapshot of the cluster that both planes read. Must not change after it is published.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{Epoch, Life, Lsn, NodeId, Role, Sample, Status, Timeline, Writes};
+use super::{Epoch, History, Life, Lsn, NodeId, Role, Sample, Status, Succession, Timeline, Writes};
 
 /// What the newest successful probe read from a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,21 @@ pub struct Position {
     pub timeline: Timeline,
     /// Standby: the WAL receiver's state is `streaming`.
     pub streaming: bool,
+    /// Where that timeline comes from; none if it could not be asked for.
+    pub history: Option<Arc<History>>,
+    /// What is known of the age of what it has received.
+    pub written: Option<Written>,
+}
+
+/// All of that timeline up to this position was written before that moment, whoever wrote it (HA H14).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// The timeline.
+    pub timeline: Timeline,
+    /// The end of what is meant.
+    pub lsn: Lsn,
+    /// The moment, by our clock; later than the truth if in doubt.
+    pub by: Instant,
 }
 
 /// One node as it was when the view was made.
@@ -97,6 +112,8 @@ pub struct ClusterView {
     pub writes: Writes,
     /// The primary's `synchronous_standby_names`, as last read (HA H9).
     pub synchronous: Arc<str>,
+    /// How the present primary came by its role, for whoever was writing to the one before (HA H14).
+    pub succession: Option<Succession>,
 }
 
 impl ClusterView {
@@ -109,6 +126,7 @@ impl ClusterView {
             primary: None,
             writes: Writes::Open,
             synchronous: Arc::default(),
+            succession: None,
         }
     }
 

@@ -23,7 +23,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::cluster::{ClusterView, Epoch, Hold, Life, Mandate, NodeId, NodeView, Role, Ruling, Timeline, Writes};
+use crate::cluster::{
+    ClusterView, Epoch, Hold, Life, Mandate, NodeId, NodeView, Role, Ruling, Succession, Timeline, Writes,
+};
 use run::{Kind, Run};
 pub use words::{
     Action, Duty, Event, FenceRule, Hook, Intent, IntentStep, Job, Journal, Member, Mode, Note, Opinion, Order,
@@ -100,6 +102,8 @@ pub struct Engine {
     rewrite: Option<Instant>,
     /// Connections to a primary that somebody else has replaced are being closed.
     closing: Option<Ticket>,
+    /// How the present primary came by its role.
+    succession: Option<Succession>,
     /// The last reason why nothing was done, so that it is told once.
     told: String,
     out: Vec<Action>,
@@ -129,6 +133,7 @@ impl Engine {
             obeyed: None,
             rewrite: None,
             closing: None,
+            succession: None,
             told: String::new(),
             out: Vec::new(),
         };
@@ -371,6 +376,7 @@ impl Engine {
             timeline: Timeline(self.journal.timeline),
             primary: self.journal.primary.map(NodeId),
             mandate,
+            succession: self.succession,
         }
     }
 

@@ -13,7 +13,7 @@ use super::node::{Connector, ProbeClient, ProbeError};
 use super::reading::{Failure, Row};
 use crate::auth::Credentials;
 use crate::backend::{KeyMaker, LoginFault, LoginParams, login};
-use crate::cluster::NodeId;
+use crate::cluster::{History, NodeId, Timeline};
 use crate::net::{DialFault, DialTarget, Stream};
 use crate::support::clock;
 use crate::wire::{ErrorFields, Fault, Reader, Side, back, peek, write};
@@ -57,6 +57,13 @@ impl Connector for Dialer {
 
     async fn connect(&self, node: NodeId, database: Option<&str>) -> Result<Connection, ProbeError> {
         self.log_in(node, database, None).await
+    }
+
+    async fn history(&self, node: NodeId, timeline: Timeline) -> Result<History, ProbeError> {
+        let mut connection = self.replicate(node).await?;
+        let rows = connection.query(&format!("TIMELINE_HISTORY {}", timeline.0)).await?;
+        let text = rows.first().and_then(|row| row.get(1)?.as_deref());
+        text.and_then(|text| History::parse(timeline, text)).ok_or_else(|| bad("no history of a timeline"))
     }
 }
 

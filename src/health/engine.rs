@@ -207,9 +207,7 @@ impl Engine {
         match event {
             Event::Answered { node, asked, reading } => {
                 if let Some(node) = self.node_mut(node) {
-                    node.answered();
-                    node.earlier = node.last.take();
-                    node.last = Some(Seen { asked, answered: now, reading });
+                    node.learn(Seen { asked, answered: now, reading });
                     node.ended(now);
                 }
             }
@@ -416,6 +414,7 @@ impl Engine {
             primary,
             writes: self.ruling.writes,
             synchronous: self.synchronous.clone(),
+            succession: self.ruling.succession.filter(|succession| succession.after == epoch),
         }
     }
 
@@ -448,6 +447,8 @@ fn node_view(node: &Node, judgement: Judgement, reference: Option<Lsn>, (epoch, 
     // What the configuration calls a standby is one for everybody.
     let role = if node.copy { Role::Standby } else { reading.map_or(Role::Unknown, |reading| reading.role) };
     let position = node.last.as_ref().map(|Seen { asked, reading, .. }| Position {
+        history: reading.history.clone(),
+        written: node.written,
         sample: Sample { asked: *asked, lsn: reading.lsn, epoch },
         received: reading.received,
         timeline: reading.timeline,
@@ -471,4 +472,4 @@ fn node_view(node: &Node, judgement: Judgement, reference: Option<Lsn>, (epoch, 
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::health) mod tests;

@@ -9,3 +9,4 @@ pub mod node;
 pub mod reading;
 pub mod runner;
 mod tally;
+mod written;

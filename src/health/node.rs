@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::engine::Event;
 use super::reading::{Failure, PROBE_SQL, Reading, Row, SAMPLE_SQL, Weight, sample_from_row};
-use crate::cluster::{Epoch, Lsn, NodeId, Role, Sample, Shared};
+use crate::cluster::{Epoch, History, Lsn, NodeId, Role, Sample, Shared, Timeline};
 use crate::support::clock;
 
 /// Pace of the sampler while anyone waits for a sample (SESSIONS R7).
@@ -19,6 +19,13 @@ pub const SAMPLE_PERIOD: Duration = Duration::from_millis(100);
 /// A sample without an answer for so long gives the connection up, and the node is probed. Well below a probe's timeout, because a probe
 /// that falls due meanwhile has to wait for it.
 pub const SAMPLE_DEADLINE: Duration = Duration::from_millis(500);
+
+/// For asking where a timeline comes from, behind a probe that has answered. It comes once in a timeline, and a new primary is not known
+/// before it has come; well below the time after which a probe is late (HA H1).
+const HISTORY_DEADLINE: Duration = Duration::from_millis(200);
+
+/// A server that does not tell is asked with every so many probes.
+const HISTORY_EVERY: u32 = 10;
 
 /// Standbys are asked so much later than the primary in each round, so that most writes are found replayed in the same round.
 const STANDBY_DELAY: Duration = Duration::from_millis(15);
@@ -54,6 +61,12 @@ pub trait Connector {
     /// # Errors
     /// How it failed.
     fn connect(&self, node: NodeId, database: Option<&str>) -> impl Future<Output = Result<Self::Client, ProbeError>>;
+
+    /// Where a timeline comes from, as this node knows it (HA H6).
+    ///
+    /// # Errors
+    /// How it failed; the role may lack REPLICATION.
+    fn history(&self, node: NodeId, timeline: Timeline) -> impl Future<Output = Result<History, ProbeError>>;
 }
 
 impl<C: Connector> Connector for Rc<C> {
@@ -61,6 +74,10 @@ impl<C: Connector> Connector for Rc<C> {
 
     fn connect(&self, node: NodeId, database: Option<&str>) -> impl Future<Output = Result<Self::Client, ProbeError>> {
         (**self).connect(node, database)
+    }
+
+    fn history(&self, node: NodeId, timeline: Timeline) -> impl Future<Output = Result<History, ProbeError>> {
+        (**self).history(node, timeline)
     }
 }
 
@@ -83,6 +100,18 @@ pub(super) struct NodeTask<C: Connector> {
     /// To the runner.
     pub(super) events: mpsc::Sender<Event>,
     pub(super) client: Option<C::Client>,
+    /// Of the timeline that the server was last seen on.
+    pub(super) origin: Origin,
+}
+
+/// The history of one timeline, or when to ask for it again.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) enum Origin {
+    #[default]
+    Unknown,
+    Known(Arc<History>),
+    /// The server did not tell; not before so many probes.
+    Untold(Timeline, u32),
 }
 
 impl<C: Connector> NodeTask<C> {
@@ -111,6 +140,8 @@ impl<C: Connector> NodeTask<C> {
     /// Forgets the connection and what was sampled through it: the server may have been restarted behind it.
     fn lost(&mut self) -> Event {
         self.client = None;
+        // It may have been rebuilt: the same number may be another branch.
+        self.origin = Origin::Unknown;
         self.shared.samples.void(self.id);
         Event::Lost(self.id)
     }
@@ -120,8 +151,9 @@ impl<C: Connector> NodeTask<C> {
         let epoch = self.shared.view().epoch;
         let outcome = timeout(self.deadline, self.attempt(fresh, &mut stage)).await;
         let error = match outcome {
-            Ok(Ok((asked, reading))) => {
+            Ok(Ok((asked, mut reading))) => {
                 self.store(asked, epoch, reading.role, reading.lsn);
+                reading.history = self.history(reading.timeline).await;
                 return Event::Answered { node: self.id, asked, reading };
             }
             Ok(Err(error)) => error,
@@ -135,6 +167,29 @@ impl<C: Connector> NodeTask<C> {
             self.lost();
         }
         Event::Failed { node: self.id, failure: error.failure }
+    }
+
+    /// Asks where a timeline comes from, once: it does not change.
+    async fn history(&mut self, timeline: Timeline) -> Option<Arc<History>> {
+        match &mut self.origin {
+            _ if timeline == Timeline(0) => return None,
+            _ if timeline == Timeline(1) => return Some(Arc::new(History::new(timeline, Vec::new()))),
+            Origin::Known(history) if history.timeline() == timeline => return Some(history.clone()),
+            Origin::Untold(untold, left) if *untold == timeline && *left > 0 => {
+                *left -= 1;
+                return None;
+            }
+            _ => {}
+        }
+        let asked = timeout(HISTORY_DEADLINE, self.connector.history(self.id, timeline)).await;
+        self.origin = match asked {
+            Ok(Ok(history)) => Origin::Known(Arc::new(history)),
+            failed => {
+                tracing::debug!(node = self.id.0, timeline = timeline.0, ?failed, "its history is not told");
+                Origin::Untold(timeline, HISTORY_EVERY)
+            }
+        };
+        if let Origin::Known(history) = &self.origin { Some(history.clone()) } else { None }
     }
 
     /// One probe without its deadline. While it runs `self.client` is empty, so that giving it up drops the connection.

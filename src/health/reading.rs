@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cluster::{Lsn, Role, Timeline};
+use crate::cluster::{History, Lsn, Role, Timeline};
 
 /// Everything that a probe asks, one row, PostgreSQL 13 and newer, any role. `OFFSET 0` keeps the role evaluated once, so
 /// that a promotion in the middle cannot mix the functions of both roles.
@@ -23,7 +23,9 @@ w.pid, w.status, w.received_tli, \
 CASE WHEN NOT r.standby THEN NULL \
 WHEN pg_catalog.pg_last_wal_receive_lsn() = pg_catalog.pg_last_wal_replay_lsn() THEN 0 \
 ELSE (1000 * extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp()))::pg_catalog.int8 END, \
-CASE WHEN NOT r.standby THEN pg_catalog.current_setting('synchronous_standby_names') END \
+CASE WHEN NOT r.standby THEN pg_catalog.current_setting('synchronous_standby_names') END, \
+(1000000 * extract(epoch FROM pg_catalog.clock_timestamp()))::pg_catalog.int8, w.flushed_lsn, \
+(1000000 * extract(epoch FROM w.last_msg_receipt_time))::pg_catalog.int8 \
 FROM (SELECT pg_catalog.pg_is_in_recovery() AS standby OFFSET 0) r \
 CROSS JOIN pg_catalog.pg_control_system() s CROSS JOIN pg_catalog.pg_control_checkpoint() c \
 LEFT JOIN pg_catalog.pg_stat_wal_receiver w ON true";
@@ -72,16 +74,29 @@ pub struct Reading {
     pub delay: Option<Duration>,
     /// Primary: `synchronous_standby_names` (HA H9).
     pub synchronous: Option<Arc<str>>,
+    /// The server's clock, in microseconds since 1970, read after everything else.
+    pub clock: i64,
+    /// Standby: what its WAL receiver says of itself.
+    pub receipt: Option<Receipt>,
+    /// Of `timeline`; put in by whoever has asked for it.
+    pub history: Option<Arc<History>>,
+}
+
+/// A WAL receiver's word, of one moment: the server reads both under one lock, and notes each message before it writes what is in it.
+/// So all that was flushed then had come by messages that are not newer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// How far it has flushed.
+    pub flushed: Lsn,
+    /// When its newest message came, by the server's clock, in microseconds since 1970.
+    pub at: i64,
 }
 
 impl Reading {
     /// Reads the row of [`PROBE_SQL`]; `None` if it has not that shape.
     pub fn from_row(row: &Row) -> Option<Self> {
-        let [standby, lsn, received, tli, checkpoint, system, version, pid, status, received_tli, delay, names] =
-            row.as_slice()
-        else {
-            return None;
-        };
+        let [standby, lsn, received, tli, checkpoint, system, version, rest @ ..] = row.as_slice() else { return None };
+        let [pid, status, received_tli, delay, names, clock, flushed, at] = rest else { return None };
         let role = role(standby.as_deref())?;
         let timeline = match role {
             Role::Primary => Timeline(u32::from_str_radix(tli.as_deref()?, 16).ok()?),
@@ -106,6 +121,13 @@ impl Reading {
             // Clocks may differ: a negative age is none.
             delay: number::<i64>(delay.as_deref()).map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0))),
             synchronous: names.as_deref().map(Arc::from),
+            clock: number(clock.as_deref())?,
+            receipt: flushed
+                .as_deref()
+                .and_then(Lsn::parse)
+                .zip(number(at.as_deref()))
+                .map(|(flushed, at)| Receipt { flushed, at }),
+            history: None,
         })
     }
 }
@@ -244,8 +266,8 @@ mod tests {
 
     #[test]
     fn a_primary_is_read() {
-        let reading =
-            Reading::from_row(&row("f|0/3000060|~|00000002|1|-9223372036854775807|150014|~|~|~|~|~")).expect("reads");
+        let reading = Reading::from_row(&row("f|0/3000060|~|00000002|1|-9223372036854775807|150014|~|~|~|~|~|9|~|~"))
+            .expect("reads");
         assert_eq!(
             (reading.role, reading.timeline, reading.checkpoint_timeline),
             (Role::Primary, Timeline(2), Timeline(1))
@@ -256,16 +278,17 @@ mod tests {
 
     #[test]
     fn a_standby_is_read_with_and_without_receiver() {
-        let streaming =
-            Reading::from_row(&row("t|0/3000060|0/3000080|~|1|7|150014|99|streaming|1|12|~")).expect("reads");
+        let streaming = Reading::from_row(&row("t|0/3000060|0/3000080|~|1|7|150014|99|streaming|1|12|~|9|0/3000080|8"))
+            .expect("reads");
         assert_eq!((streaming.receiver, streaming.timeline), (Receiver::Streaming, Timeline(1)));
         assert_eq!(streaming.delay, Some(Duration::from_millis(12)));
-        let hidden = Reading::from_row(&row("t|0/3000060|0/3000080|~|1|7|150014|99|~|~|-5|~")).expect("reads");
+        assert_eq!((streaming.clock, streaming.receipt), (9, Some(Receipt { flushed: Lsn(0x300_0080), at: 8 })));
+        let hidden = Reading::from_row(&row("t|0/3000060|0/3000080|~|1|7|150014|99|~|~|-5|~|9|~|~")).expect("reads");
         assert_eq!(
             (hidden.receiver, hidden.timeline, hidden.delay),
             (Receiver::Hidden, Timeline(0), Some(Duration::ZERO))
         );
-        let fresh = Reading::from_row(&row("t|~|~|~|1|7|150014|~|~|~|~|~")).expect("reads");
+        let fresh = Reading::from_row(&row("t|~|~|~|1|7|150014|~|~|~|~|~|9|~|~")).expect("reads");
         assert_eq!((fresh.lsn, fresh.receiver, fresh.delay), (Lsn(0), Receiver::Absent, None));
     }
 
@@ -273,9 +296,9 @@ mod tests {
     fn other_shapes_are_refused() {
         for text in [
             "t",
-            "x|0/1|~|~|1|7|150014|~|~|~|~|~",
-            "f|0/1|~|~|1|7|150014|~|~|~|~|~",
-            "f|zz|~|00000001|1|7|150014|~|~|~|~|~",
+            "x|0/1|~|~|1|7|150014|~|~|~|~|~|9|~|~",
+            "f|0/1|~|~|1|7|150014|~|~|~|~|~|9|~|~",
+            "f|zz|~|00000001|1|7|150014|~|~|~|~|~|9|~|~",
         ] {
             assert_eq!(Reading::from_row(&row(text)), None, "{text}");
         }

@@ -11,7 +11,7 @@ use tokio::task::{JoinSet, LocalSet};
 use tokio::time::sleep_until;
 
 use super::engine::{Action, Engine, Event, Fixed, NodeSettings, Note, Thresholds};
-use super::node::{Connector, NodeTask};
+use super::node::{Connector, NodeTask, Origin};
 use super::tally::Tally;
 use crate::cluster::{self, ClusterView, Epoch, FailoverRequest, NodeId, Ruling, Shared, Status};
 use crate::config;
@@ -235,6 +235,7 @@ impl Tasks {
                 commands: receiver,
                 events: sender.clone(),
                 client: None,
+                origin: Origin::default(),
             };
             running.spawn_local(task.run());
         }

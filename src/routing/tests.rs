@@ -94,6 +94,7 @@ fn view() -> ClusterView {
         primary: Some(NodeId(0)),
         writes: crate::cluster::Writes::Open,
         synchronous: std::sync::Arc::default(),
+        succession: None,
     }
 }
 

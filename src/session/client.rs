@@ -74,6 +74,17 @@ impl Client {
         self.input.commit(early.len());
     }
 
+    /// Puts bytes that were taken back in front of the input. False: there is no room for them.
+    pub(super) fn put_back(&mut self, bytes: &[u8], buffers: &BufferPool) -> bool {
+        buffers.lend(&mut self.input);
+        while !self.input.put_back(bytes) {
+            if !buffers.enlarge(&mut self.input) {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Nothing more of it will be read.
     pub(super) fn forget_input(&mut self, buffers: &BufferPool) {
         self.input.consume(self.input.len());

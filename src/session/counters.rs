@@ -145,6 +145,8 @@ pub struct Counters {
     pub retries: Count,
     /// Reads run again because a server was lost before it answered (SESSIONS R19).
     pub reruns: Count,
+    /// Writes run again because the history that goes on without their server certainly lacks them (HA H14).
+    pub rewrites: Count,
     /// Reads kept on the primary because no standby was fresh enough (SESSIONS R7).
     pub kept: Count,
     /// Transactions whose effects on the session could not be known from their texts (SESSIONS R1).
@@ -183,6 +185,7 @@ impl Default for Counters {
             local: Count::default(),
             retries: Count::default(),
             reruns: Count::default(),
+            rewrites: Count::default(),
             kept: Count::default(),
             opaque: Count::default(),
             probes: Count::default(),
@@ -213,6 +216,7 @@ impl Counters {
         ("local", |all| &all.local),
         ("retries", |all| &all.retries),
         ("reruns", |all| &all.reruns),
+        ("rewrites", |all| &all.rewrites),
         ("kept", |all| &all.kept),
         ("opaque", |all| &all.opaque),
         ("probes", |all| &all.probes),

@@ -203,7 +203,8 @@ impl Session {
                 begin(&mut lease, &deferred.begin);
                 fail_block(&mut lease.server);
             }
-            Block::None | Block::Lost { .. } => {}
+            Block::None => self.keep_request(&mut lease, survey),
+            Block::Lost { .. } => {}
         }
         // The relay takes this text first and need not look at it again.
         self.ahead = survey.single().filter(|_| !survey.series && survey.complete).cloned();

@@ -54,7 +54,7 @@ impl Session {
             }
             match ready!(lease.server.poll_fill(cx, &self.context.hub.buffers)) {
                 Ok(0) => return Poll::Ready(Broken::Server(Lost::Closed)),
-                Ok(_) => {}
+                Ok(_) => lease.ways.again = None,
                 Err(error) => return Poll::Ready(Broken::Server(error.into())),
             }
         }

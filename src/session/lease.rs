@@ -12,6 +12,7 @@ use crate::support::clock::Duration;
 use crate::wire::sqlstate;
 
 use super::Session;
+use super::again::Again;
 use super::downstream::Downstream;
 use super::local::Refusal;
 use super::notes::Notes;
@@ -47,6 +48,8 @@ pub(super) struct Ways {
     pub(super) unsettled: u64,
     /// What becomes of a read that is lost.
     pub(super) resort: Resort,
+    /// A write that may be run again if it is lost, as long as nothing was heard since it was sent.
+    pub(super) again: Option<Box<Again>>,
     /// Statements that make the session forget its names.
     forgets: Forgets,
 }

@@ -116,7 +116,7 @@ fn rolled_back(lost: &(impl std::fmt::Display + ?Sized)) -> Refusal {
     Refusal::new(sqlstate::SERIALIZATION_FAILURE, text).with_hint("Nothing of it was committed; it can be run again.")
 }
 
-fn outcome_unknown(lost: &Lost) -> Refusal {
+pub(super) fn outcome_unknown(lost: &Lost) -> Refusal {
     let text = format!("the server was lost while it committed: {lost}");
     Refusal::new(sqlstate::TRANSACTION_UNKNOWN, text)
         .with_hint("Whether it was committed is not known; look before you run it again.")

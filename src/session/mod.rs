@@ -6,6 +6,7 @@
 //! `upstream`, `downstream`, `finish`).
 
 mod admin;
+mod again;
 mod block;
 mod client;
 mod context;
@@ -411,6 +412,7 @@ impl Session {
                 reap::abandon(self, lease);
                 Err(End::Stopped)
             }
+            RelayEnd::Lost(lost) if lease.ways.again.is_some() => Box::pin(self.lose_write(lease, lost)).await,
             RelayEnd::Lost(lost) => self.lose_lease(*lease, &lost),
         }
     }

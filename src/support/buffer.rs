@@ -83,6 +83,18 @@ impl Buffer {
         self.end -= count;
     }
 
+    /// Puts bytes in front of what is in it. False, and nothing has changed: they do not fit.
+    pub fn put_back(&mut self, bytes: &[u8]) -> bool {
+        let length = self.len();
+        if bytes.len() + length > self.store.len() {
+            return false;
+        }
+        self.store.copy_within(self.start..self.end, bytes.len());
+        self.store[..bytes.len()].copy_from_slice(bytes);
+        (self.start, self.end) = (0, bytes.len() + length);
+        true
+    }
+
     /// The first `count` bytes are done with.
     pub fn consume(&mut self, count: usize) {
         self.start += count;
@@ -190,7 +202,13 @@ mod tests {
         assert!(pool.enlarge(&mut buffer));
         assert!(!pool.enlarge(&mut buffer));
         assert_eq!((buffer.filled(), buffer.capacity()), (&[7, 7, 9][..], LARGE));
-        buffer.consume(3);
+        assert!(buffer.put_back(&[1, 2]));
+        assert_eq!(buffer.filled(), [1, 2, 7, 7, 9]);
+        assert!(!buffer.put_back(&[0; LARGE - 4]));
+        buffer.consume(1);
+        assert!(buffer.put_back(&[0; LARGE - 4]));
+        assert!(buffer.is_full() && buffer.filled().ends_with(&[0, 2, 7, 7, 9]));
+        buffer.consume(LARGE);
         pool.take_back(&mut buffer);
         assert_eq!(buffer.capacity(), 0);
     }

@@ -23,6 +23,7 @@ const COUNTERS: &[(&str, &str, &str)] = &[
     ("local", "pgherd_local_answers", "Requests answered without a server."),
     ("retries", "pgherd_read_retries", "Reads that a standby refused and the primary answered."),
     ("reruns", "pgherd_read_reruns", "Reads run again because a server was lost before it answered."),
+    ("rewrites", "pgherd_write_reruns", "Writes run again that the new primary's history certainly lacks."),
     ("kept", "pgherd_reads_kept", "Reads kept on the primary because no standby was fresh enough."),
     ("opaque", "pgherd_opaque_transactions", "Transactions whose effects on the session their texts do not tell."),
     ("probes", "pgherd_session_probes", "Questions to servers about what transactions did to their sessions."),

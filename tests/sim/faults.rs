@@ -26,7 +26,7 @@ pub(crate) fn maybe(world: &mut World) {
     // The primary is what matters: it is hit more often than others.
     let leader = world.servers.iter().position(|server| server.role == Role::Primary && server.alive);
     let id = if world.random.one_in(2) { leader.unwrap_or(id) } else { id };
-    let kind = world.random.below(17);
+    let kind = world.random.below(18);
     world.say(|world| format!("fault {kind} at node {id} ({:?})", world.servers[id].role));
     match kind {
         0 | 1 => world.servers[id].kill(),
@@ -44,6 +44,8 @@ pub(crate) fn maybe(world: &mut World) {
         12 => order(world, id),
         13 => partners(world),
         14 => plot(world, id),
+        // Its clock is set.
+        15 => world.servers[id].skew += world.random.below(10_000_000) as i64 - 5_000_000,
         _ => {
             // At any standby.
             let id = world.random.below(world.servers.len() as u64) as usize;

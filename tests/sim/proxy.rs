@@ -11,6 +11,7 @@ use pgherd::failover::engine::{
 use pgherd::health::engine::{self as health, Fixed, NodeSettings, Thresholds};
 use pgherd::health::reading::Failure;
 
+use crate::h14_what_is_missed_is_missing as h14;
 use crate::jobs::Running;
 use crate::server::Tick;
 use crate::world::{Random, SECOND, World};
@@ -220,7 +221,7 @@ impl World {
             let server = &self.servers[usize::from(node.0)];
             let event = if server.answers() {
                 let asked = self.proxy.instant(began);
-                health::Event::Answered { node, asked, reading: server.reading() }
+                health::Event::Answered { node, asked, reading: server.reading(now) }
             } else if !server.alive && !server.cut {
                 health::Event::Failed { node, failure: Failure::Refused }
             } else if now >= began + SECOND {
@@ -264,6 +265,7 @@ impl World {
                 self.history.promoting_hooks.retain(|(old, _), _| *old != well);
             }
             self.proxy.view = view.clone();
+            h14::learn(self, &view);
             self.tell(Event::View(view));
         }
     }

@@ -1,7 +1,9 @@
 //! A simulated PostgreSQL server: a log, a timeline, a role, locks, a WAL receiver. Must not know the proxy's engine.
 
-use pgherd::cluster::{Lsn, Role, Timeline};
-use pgherd::health::reading::{Reading, Receiver};
+use std::sync::Arc;
+
+use pgherd::cluster::{History, Lsn, Role, Timeline};
+use pgherd::health::reading::{Reading, Receipt, Receiver};
 
 /// Moments: 25 ms each.
 pub(crate) type Tick = u64;
@@ -47,6 +49,12 @@ pub(crate) struct Server {
     pub(crate) stream: Option<Stream>,
     /// When its WAL receiver last heard anything.
     pub(crate) heard: Tick,
+    /// The same by its own clock.
+    pub(crate) heard_at: i64,
+    /// Microseconds that its clock is ahead.
+    pub(crate) skew: i64,
+    /// The timelines that it has been on, and where each was left.
+    pub(crate) ancestors: Vec<(Timeline, Lsn)>,
     /// `synchronous_standby_names`: how many, and whose.
     pub(crate) sync: Option<(usize, Vec<usize>)>,
     pub(crate) inbox: Vec<Write>,
@@ -73,6 +81,9 @@ impl Server {
             incarnation: 0,
             stream: None,
             heard: 0,
+            heard_at: 0,
+            skew: 0,
+            ancestors: Vec::new(),
             sync: None,
             inbox: Vec::new(),
             slow: false,
@@ -112,7 +123,12 @@ impl Server {
         self.incarnation += 1;
     }
 
-    pub(crate) fn reading(&self) -> Reading {
+    /// What its clock shows.
+    pub(crate) fn clock(&self, now: Tick) -> i64 {
+        1_000_000_000 + i64::try_from(now * 25_000).expect("a short history") + self.skew
+    }
+
+    pub(crate) fn reading(&self, now: Tick) -> Reading {
         let primary = self.role == Role::Primary;
         let timeline = if primary { self.timeline } else { self.stream.map_or(0, |_| self.timeline) };
         let names = |list: &Vec<usize>| list.iter().map(|id| format!("node{id}")).collect::<Vec<_>>().join(",");
@@ -128,6 +144,9 @@ impl Server {
             version: 150_000,
             delay: None,
             synchronous: primary.then(|| sync.into()),
+            clock: self.clock(now),
+            receipt: self.stream.map(|_| Receipt { flushed: self.lsn(), at: self.heard_at }),
+            history: (timeline > 0).then(|| Arc::new(History::new(Timeline(timeline), self.ancestors.clone()))),
         }
     }
 }

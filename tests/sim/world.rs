@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pgherd::cluster::{NodeId, Role, Writes};
+use pgherd::cluster::{Epoch, NodeId, Role, Timeline, Writes};
 use pgherd::failover::engine::{Hook, Mode};
 
 use crate::faults;
@@ -10,7 +10,8 @@ use crate::proxy::Proxy;
 use crate::server::{Server, Stream, Tick, Write};
 use crate::{
     h05_no_node_is_left_recruited as h05, h07_one_primary_per_timeline as h07, h09_no_synchronous_row_is_lost as h09,
-    h13_hooks_run_at_most_once as h13, h17_one_writer_per_epoch as h17, whole_when_faults_stop as whole,
+    h13_hooks_run_at_most_once as h13, h14_what_is_missed_is_missing as h14, h17_one_writer_per_epoch as h17,
+    whole_when_faults_stop as whole,
 };
 
 /// Faults stop here: half a minute.
@@ -49,6 +50,7 @@ pub(crate) struct Tally {
     pub(crate) acknowledged: u64,
     pub(crate) proxy_deaths: u64,
     pub(crate) lost: u64,
+    pub(crate) missed: u64,
 }
 
 impl Tally {
@@ -58,6 +60,7 @@ impl Tally {
         self.acknowledged += other.acknowledged;
         self.proxy_deaths += other.proxy_deaths;
         self.lost += other.lost;
+        self.missed += other.missed;
     }
 }
 
@@ -68,6 +71,10 @@ pub(crate) struct History {
     pub(crate) acknowledged: BTreeMap<u32, bool>,
     /// Each acknowledgement: epoch and node, in the order of arrival.
     pub(crate) writers: Vec<(u64, usize)>,
+    /// Writes that were sent: which row, to whom, in which epoch, when.
+    pub(crate) sent: Vec<(u32, NodeId, Epoch, Tick)>,
+    /// Those that are certainly in vain.
+    pub(crate) missed: BTreeSet<u32>,
     /// Which server became primary of each timeline.
     pub(crate) leaders: BTreeMap<u32, BTreeSet<usize>>,
     /// Servers that `fence_command` has killed.
@@ -105,6 +112,9 @@ impl World {
             1 => Mode::Command,
             _ => Mode::Builtin,
         };
+        for server in &mut servers {
+            server.skew = random.below(20_000_000) as i64 - 10_000_000;
+        }
         if count > 2 && random.one_in(2) {
             let most = count as u64 - 2;
             let sync = Some((1 + random.below(most) as usize, (0..count).collect::<Vec<_>>()));
@@ -172,6 +182,8 @@ impl World {
         whole::check(&self);
         h05::check(&self);
         h09::check(&mut self);
+        h14::check(&self);
+        self.tally.missed = self.history.missed.len() as u64;
         self.tally.acknowledged = self.history.acknowledged.len() as u64;
         self.tally
     }
@@ -208,10 +220,11 @@ impl World {
                 let from = self.servers[id].log.len();
                 let most = if self.servers[id].slow { 0 } else { 3 };
                 let news: Vec<u32> = self.servers[upstream].log[from..].iter().copied().take(most).collect();
+                let ancestors = self.servers[upstream].ancestors.clone();
                 let server = &mut self.servers[id];
                 server.log.extend(news);
-                server.timeline = now.timeline;
-                server.heard = self.now;
+                (server.timeline, server.ancestors) = (now.timeline, ancestors);
+                (server.heard, server.heard_at) = (self.now, server.clock(self.now));
             }
         }
     }
@@ -221,6 +234,7 @@ impl World {
             let server = &mut self.servers[id];
             if server.runs() && server.role == Role::Standby && server.promotes.is_some_and(|at| at <= self.now) {
                 server.role = Role::Primary;
+                server.ancestors.push((Timeline(server.timeline), server.lsn()));
                 server.timeline += 1;
                 server.promotes = None;
                 server.stream = None;
@@ -290,6 +304,7 @@ impl World {
         let Some(connection) = self.proxy.connection(id, view.epoch.0, reachable) else { return };
         let (row, arrives) = (self.next_row, self.now + self.random.below(4));
         self.next_row += 1;
+        self.history.sent.push((row, primary, view.epoch, self.now));
         self.servers[id].inbox.push(Write { row, connection, arrives, written: None });
     }
 }

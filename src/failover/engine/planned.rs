@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Engine;
 use super::run::{Kind, Step, text};
 use super::words::{Action, Duty, Hook, IntentStep, Job, Order, Outcome, Ticket};
-use crate::cluster::{Life, NodeId, Timeline};
+use crate::cluster::{Life, NodeId, Role, Timeline};
 
 /// An old primary whose stop failed is looked at for so long before it is given up.
 const LAST_LOOK: Duration = Duration::from_secs(10);
@@ -245,6 +245,11 @@ impl Engine {
         }
         self.wait_step(Step::Waiting, None);
         true
+    }
+
+    /// The old primary's role was seen as a standby's, or it is dead, or it does not answer.
+    fn old_is_down(&self, old: NodeId) -> bool {
+        self.node(old).is_none_or(|node| matches!(node.life, Life::Dead(_)) || node.role == Role::Standby)
     }
 }
 

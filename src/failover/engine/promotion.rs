@@ -8,7 +8,7 @@ use super::choice::Synchronous;
 use super::run::{Kind, Run, Step, text};
 use super::words::{Hook, Intent, IntentStep, Job, Mode, Outcome};
 use super::{Action, Engine, PAUSE};
-use crate::cluster::{Epoch, Lsn, NodeId, Timeline};
+use crate::cluster::{Epoch, Lsn, NodeId, Succession, Timeline};
 
 /// The other standbys are waited for so long before writes are released.
 const FOLLOWERS: Duration = Duration::from_secs(2);
@@ -188,6 +188,7 @@ impl Engine {
             let job = Job::Hook { hook: Hook::Follow, node: old, old, new: Some(primary), id };
             self.hook_aside("follow_primary_command", job, now);
         }
+        self.succession = self.inherited(primary);
         if let Some(run) = self.run.as_mut() {
             run.candidate = Some(primary);
             run.epoch = self.view.epoch;
@@ -196,6 +197,16 @@ impl Engine {
         self.note("promoted", Some(primary), "it is the primary now".to_owned(), now - begun);
         self.wait_step(Step::Following, Some(now + FOLLOWERS));
         true
+    }
+
+    /// What the new primary's history cannot hold of the old one's (HA H14). Its history says how far it went along with the old timeline,
+    /// and what it had received says when as much as that had been written.
+    fn inherited(&self, primary: NodeId) -> Option<Succession> {
+        let (run, position) = (self.run.as_ref()?, self.node(primary)?.position.as_ref()?);
+        let history = position.history.as_ref().filter(|history| history.timeline() == position.timeline)?;
+        let left = history.left(run.timeline)?;
+        let written = position.written.filter(|written| written.timeline == run.timeline && written.lsn >= left)?;
+        Some(Succession { old: run.old, before: run.before, after: self.view.epoch, until: written.by })
     }
 
     /// Until those that were recruited follow, or take too long over it.
@@ -313,6 +324,7 @@ impl Engine {
             kind: Kind::Resumed,
             old: NodeId(intent.old),
             timeline: Timeline(intent.timeline),
+            before: Epoch(0),
             begun: now,
             first_failed: now,
             step,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::choice::{self, Lost};
 use super::words::{FenceRule, Hook, HookState, Intent, IntentStep, Job, Mode, Opinion, Outcome, Standing, Ticket};
 use super::{Engine, LONGEST_PAUSE, Outage, PAUSE, Purpose};
-use crate::cluster::{Epoch, Hold, Life, Lsn, Mandate, NodeId, Role, Timeline};
+use crate::cluster::{Epoch, Hold, Lsn, Mandate, NodeId, Timeline};
 
 /// A standby that heard from the primary more recently than this, and after the first failed probe, says that it lives (HA H2).
 const FRESH: Duration = Duration::from_millis(1500);
@@ -68,6 +68,8 @@ pub(super) struct Run {
     pub(super) old: NodeId,
     /// The old primary's timeline.
     pub(super) timeline: Timeline,
+    /// The epoch in which it is primary; 0 if that was another process's.
+    pub(super) before: Epoch,
     pub(super) begun: Instant,
     pub(super) first_failed: Instant,
     pub(super) step: Step,
@@ -152,6 +154,7 @@ impl Engine {
             kind,
             old,
             timeline: Timeline(self.journal.timeline),
+            before: self.view.epoch,
             begun: now,
             first_failed,
             step: Step::Holding,
@@ -483,11 +486,6 @@ impl Engine {
             }
             (other, FenceRule::Required) => self.abandon(&format!("fence_command failed: {}", text(other)), now),
         }
-    }
-
-    /// The old primary's role was seen as a standby's, or it is dead, or it does not answer.
-    pub(super) fn old_is_down(&self, old: NodeId) -> bool {
-        self.node(old).is_none_or(|node| matches!(node.life, Life::Dead(_)) || node.role == Role::Standby)
     }
 }
 

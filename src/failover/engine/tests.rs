@@ -1,7 +1,7 @@
 //! Single cases by hand, job by job; whole histories are in `tests/sim`.
 
 use super::*;
-use crate::cluster::{Lsn, Position, Sample, Status};
+use crate::cluster::{History, Lsn, Position, Sample, Status, Written};
 
 mod cases;
 
@@ -86,7 +86,9 @@ impl Play {
 
     fn position(&mut self, id: NodeId, timeline: u32, streaming: bool) {
         let sample = Sample { asked: self.now, lsn: Lsn(100), epoch: self.view.epoch };
-        self.node(id).position = Some(Position { sample, received: None, timeline: Timeline(timeline), streaming });
+        let timeline = Timeline(timeline);
+        let position = Position { sample, received: None, timeline, streaming, history: None, written: None };
+        self.node(id).position = Some(position);
     }
 
     fn node(&mut self, id: NodeId) -> &mut NodeView {

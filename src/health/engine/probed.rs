@@ -1,8 +1,9 @@
 //! What the engine keeps of one node: thresholds in both directions, when its next probe is due, and what is said of its life.
 
 use super::{FRESH_EVERY, Instant, MIN_GAP, NodeSettings, OVERDUE, Record, Seen, Thresholds};
-use crate::cluster::Life;
+use crate::cluster::{Life, Written};
 use crate::health::reading::{Failure, Weight};
+use crate::health::written;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Health {
@@ -34,6 +35,8 @@ pub(super) struct Node {
     pub(super) last: Option<Seen>,
     /// The one before it.
     pub(super) earlier: Option<Seen>,
+    /// What its answers tell of the age of what it has received.
+    pub(super) written: Option<Written>,
     pub(super) failure: Option<Failure>,
     /// Failures in a row that count towards its death, and when the first probe of the present row of failures started.
     pub(super) counted: u32,
@@ -53,6 +56,7 @@ impl Node {
             until_fresh: FRESH_EVERY,
             last: None,
             earlier: None,
+            written: None,
             failure: None,
             counted: 0,
             failing: None,
@@ -106,7 +110,14 @@ impl Node {
         }
     }
 
-    pub(super) fn answered(&mut self) {
+    /// Takes a new answer over.
+    pub(super) fn learn(&mut self, seen: Seen) {
+        self.answered();
+        self.written = written::learn(self.written, self.last.as_ref(), &seen);
+        self.earlier = self.last.replace(seen);
+    }
+
+    fn answered(&mut self) {
         self.failure = None;
         (self.counted, self.failing) = (0, None);
         self.health = match self.health {

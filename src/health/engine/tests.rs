@@ -34,6 +34,9 @@ fn primary(timeline: u32, lsn: u64) -> Server {
         version: 150_000,
         delay: None,
         synchronous: None,
+        clock: 0,
+        receipt: None,
+        history: None,
     };
     Server { failure: None, reading }
 }
@@ -43,6 +46,10 @@ fn standby(timeline: u32, lsn: u64) -> Server {
     server.reading.role = Role::Standby;
     server.reading.receiver = Receiver::Streaming;
     server
+}
+
+pub(in crate::health) fn standby_reading(timeline: u32, lsn: u64) -> Reading {
+    standby(timeline, lsn).reading
 }
 
 /// Servers, an engine, and a clock that moves by the engine's own wishes.

@@ -287,3 +287,46 @@ fn h07_a_candidate_that_is_configured_no_more_is_waited_for_no_more() {
     let promote = play.answer("Promote", Outcome::Promoted(Timeline(2)));
     assert_eq!(promote, Job::Promote { node: B, recruits: vec![B], again: None });
 }
+
+#[test]
+fn h14_what_the_new_primary_certainly_lacks_is_told_only_if_its_history_and_what_it_had_say_so() {
+    let left = |timeline, lsn| vec![(Timeline(timeline), Lsn(lsn))];
+    // Of timeline 1 it has gone along up to 200, and 200 was there by then.
+    for (ancestors, timeline, lsn, told) in [
+        (left(1, 200), 1, 200, true),
+        (left(1, 150), 1, 200, true),
+        // More of it than was there when it was last asked.
+        (left(1, 201), 1, 200, false),
+        // Of another timeline.
+        (left(1, 200), 2, 200, false),
+        // It does not come from the old primary's timeline, or nobody knows.
+        (vec![], 1, 200, false),
+    ] {
+        let mut play = Play::ready(settings(3));
+        let by = play.now;
+        play.dies();
+        play.prepared();
+        play.recruited();
+        play.answer("Fence", Outcome::Ok);
+        play.answer("Record", Outcome::Ok);
+        play.answer("Promote", Outcome::Promoted(Timeline(2)));
+        play.position(A, 2, false);
+        play.view.primary = Some(A);
+        play.view.epoch = Epoch(2);
+        let node = play.node(A);
+        node.role = Role::Primary;
+        let position = node.position.as_mut().expect("read");
+        position.written = Some(Written { timeline: Timeline(timeline), lsn: Lsn(lsn), by });
+        position.history = Some(Arc::new(History::new(Timeline(2), ancestors.clone())));
+        play.look();
+        assert_eq!(
+            play.ruling.succession,
+            told.then_some(Succession { old: P, before: Epoch(1), after: Epoch(2), until: by })
+        );
+        if let Some(succession) = play.ruling.succession {
+            assert!(succession.lacks(P, Epoch(1), by + MS));
+            assert!(!succession.lacks(P, Epoch(1), by), "at that moment it may have been written");
+            assert!(!succession.lacks(P, Epoch(2), by + MS) && !succession.lacks(B, Epoch(1), by + MS));
+        }
+    }
+}

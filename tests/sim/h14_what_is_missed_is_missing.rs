@@ -1,0 +1,36 @@
+//! HA H14: a write that is said to be missing from the history that goes on is not in it, and never comes into it: it may be run again.
+
+use pgherd::cluster::ClusterView;
+
+use crate::world::World;
+
+/// When a view tells how its primary came by its role.
+pub(crate) fn learn(world: &mut World, view: &ClusterView) {
+    let Some(succession) = view.succession else { return };
+    let proxy = &world.proxy;
+    let missed = world
+        .history
+        .sent
+        .extract_if(.., |(_, node, epoch, sent)| succession.lacks(*node, *epoch, proxy.instant(*sent)));
+    let rows: Vec<u32> = missed.map(|(row, ..)| row).collect();
+    for row in &rows {
+        // Without synchronous replication what was acknowledged may be missing.
+        let synchronous = world.history.acknowledged.get(row) == Some(&true);
+        assert!(!synchronous, "h14: row {row} was acknowledged synchronously, and is said to be missing");
+    }
+    if !rows.is_empty() {
+        world.history.missed.extend(rows);
+        check(world);
+    }
+}
+
+/// At any time.
+pub(crate) fn check(world: &World) {
+    let Some(primary) = world.proxy.view.primary else { return };
+    for row in &world.servers[usize::from(primary.0)].log {
+        assert!(
+            !world.history.missed.contains(row),
+            "h14: row {row} was said to be missing, and node {primary} has it"
+        );
+    }
+}
