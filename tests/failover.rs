@@ -6,6 +6,8 @@ mod common;
 
 #[path = "failover/again.rs"]
 mod again;
+#[path = "failover/branches.rs"]
+mod branches;
 #[path = "failover/fenced.rs"]
 mod fenced;
 #[path = "failover/fixed.rs"]

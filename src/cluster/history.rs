@@ -56,6 +56,11 @@ impl History {
     }
 }
 
+/// Can a server of the one history be on the timeline of the other, or on one that has begun on it? What is not known is no reason against it.
+pub fn may_continue(own: Option<&History>, other: Option<&History>) -> bool {
+    own.zip(other).is_none_or(|(own, other)| own.continues(other))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,7 +15,7 @@ mod words;
 mod writes;
 
 pub use events::{Event, EventCount, Events, KEPT, Severity};
-pub use history::History;
+pub use history::{History, may_continue};
 pub use knowledge::{Knowledge, Known, Reading};
 pub use records::{Checks, NodeRecord, Records};
 pub use ruling::{Mandate, Ruling, Succession};

@@ -16,7 +16,7 @@ pub struct Position {
     pub timeline: Timeline,
     /// Standby: the WAL receiver's state is `streaming`.
     pub streaming: bool,
-    /// Where that timeline comes from; none if it could not be asked for.
+    /// Where that timeline comes from, or the one that it received from before; none if it could not be asked for.
     pub history: Option<Arc<History>>,
     /// What is known of the age of what it has received.
     pub written: Option<Written>,

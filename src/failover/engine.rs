@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cluster::{
-    ClusterView, Epoch, Hold, Life, Mandate, NodeId, NodeView, Role, Ruling, Succession, Timeline, Writes,
+    ClusterView, Epoch, History, Hold, Life, Mandate, NodeId, NodeView, Role, Ruling, Succession, Timeline, Writes,
 };
 use run::{Kind, Run};
 pub use words::{
@@ -102,6 +102,8 @@ pub struct Engine {
     rewrite: Option<Instant>,
     /// Connections to a primary that somebody else has replaced are being closed.
     closing: Option<Ticket>,
+    /// Where the last primary's timeline comes from.
+    history: Option<Arc<History>>,
     /// How the present primary came by its role.
     succession: Option<Succession>,
     /// The last reason why nothing was done, so that it is told once.
@@ -133,6 +135,7 @@ impl Engine {
             obeyed: None,
             rewrite: None,
             closing: None,
+            history: None,
             succession: None,
             told: String::new(),
             out: Vec::new(),

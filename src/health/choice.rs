@@ -2,7 +2,7 @@
 //!
 //! *Primary.* Only a server that says that it is not in recovery. The present one stays as long as it says so on the same
 //! system and a timeline not older. When it is down, or says that it is in recovery, one that was promoted from this cluster takes its place:
-//! same system, a higher timeline. At the first choice the highest timeline wins, and nobody whose timeline an other node has
+//! same system, a higher timeline, and one that has begun on the present one as far as histories are known (HA H6). At the first choice the highest timeline wins, and nobody whose timeline an other node has
 //! already left. If two cannot be told apart, there is none.
 //!
 //! *Standby* (HA H10). It *streams* and what it received is of the primary's timeline: served, and it has its standing for this epoch
@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use super::engine::Fixed;
 use super::reading::{Reading, Receiver};
-use crate::cluster::{Epoch, NodeId, Role, Status, Timeline};
+use crate::cluster::{Epoch, History, NodeId, Role, Status, Timeline, may_continue};
 
 /// Bytes that a standby without a stream may be behind and still be served: one WAL segment, what a standby fed from an
 /// archive alone is always behind.
@@ -44,7 +44,12 @@ pub enum Choice {
 }
 
 /// Chooses among the nodes that answer; `system` and `timeline` are those of the present primary, if there ever was one.
-pub fn primary(nodes: &[Candidate<'_>], current: Option<NodeId>, system: Option<u64>, timeline: Timeline) -> Choice {
+pub fn primary(
+    nodes: &[Candidate<'_>],
+    current: Option<NodeId>,
+    system: Option<u64>,
+    (timeline, history): (Timeline, Option<&History>),
+) -> Choice {
     let claims = nodes.iter().filter(|node| node.eligible && node.reading.role == Role::Primary);
     let ours = claims.filter(|node| system.is_none_or(|system| system == node.reading.system));
     let found = |node: &Candidate<'_>| Choice::Node(node.id, node.reading.timeline, node.reading.system);
@@ -54,7 +59,8 @@ pub fn primary(nodes: &[Candidate<'_>], current: Option<NodeId>, system: Option<
             if node.id == current && node.reading.timeline >= timeline {
                 return found(node);
             }
-            if node.id != current && node.reading.timeline > timeline {
+            let begun_on_it = may_continue(node.reading.history.as_deref(), history);
+            if node.id != current && node.reading.timeline > timeline && begun_on_it {
                 successors.push(node);
             }
         }
@@ -74,12 +80,14 @@ pub fn primary(nodes: &[Candidate<'_>], current: Option<NodeId>, system: Option<
     }
 }
 
-/// The only one with the highest timeline.
+/// The only one with the highest timeline, if the others' lead to it as far as is known.
 fn newest<'a>(nodes: &[&'a Candidate<'a>]) -> Option<&'a Candidate<'a>> {
     let highest = nodes.iter().map(|node| node.reading.timeline).max()?;
     let mut of_it = nodes.iter().filter(|node| node.reading.timeline == highest);
     let node = of_it.next()?;
-    of_it.next().is_none().then_some(*node)
+    let history = |node: &'a Candidate<'a>| node.reading.history.as_deref();
+    let lead_to_it = nodes.iter().all(|other| may_continue(history(node), history(other)));
+    (of_it.next().is_none() && lead_to_it).then_some(*node)
 }
 
 /// Has `other` been on a later timeline of the same cluster than `reading`?
@@ -200,6 +208,8 @@ pub struct Court<'a> {
     pub consensus: Option<(u64, Timeline)>,
     /// What a standby proves by streaming now; its timeline is the primary's.
     pub standing: Standing,
+    /// Where the primary's timeline comes from.
+    pub history: Option<&'a History>,
     /// The configuration says who is primary.
     pub appointed: bool,
 }
@@ -252,6 +262,12 @@ impl Court<'_> {
         let timeline = self.standing.timeline;
         if reading.timeline != Timeline(0) && reading.timeline != timeline {
             return Judgement::out("received from another timeline than the primary's");
+        }
+        if let (Some(own), Some(history)) = (reading.history.as_deref(), self.history)
+            && own.timeline() == timeline
+            && own != history
+        {
+            return Judgement::out("on another branch: its timeline has the primary's number and another history");
         }
         let branch = record.standing == Some(self.standing) || reading.checkpoint_timeline == timeline;
         if !self.primary_lives {

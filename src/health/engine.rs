@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use super::choice::{self, Candidate, Choice, Judgement, Record, Seen, Standing};
 use super::reading::{Failure, Reading, Receiver};
 use crate::cluster::{
-    ClusterView, Epoch, FailoverRequest, Lsn, Mandate, NodeId, NodeView, Position, Role, Ruling, Sample, Status,
-    Timeline, Trouble,
+    ClusterView, Epoch, FailoverRequest, History, Lsn, Mandate, NodeId, NodeView, Position, Role, Ruling, Sample,
+    Status, Timeline, Trouble,
 };
 use probed::{Health, Node, Probing};
 
@@ -139,6 +139,8 @@ pub struct Engine {
     system: Option<u64>,
     /// The timeline of the present primary.
     timeline: Timeline,
+    /// Where that timeline comes from, once known.
+    history: Option<Arc<History>>,
     /// Several claim to be primary and none can be preferred.
     ambiguous: bool,
     /// The newest word of `failover`.
@@ -159,6 +161,7 @@ impl Engine {
             view: ClusterView::empty(),
             system: None,
             timeline: Timeline(0),
+            history: None,
             ambiguous: false,
             ruling: Ruling::default(),
             synchronous: Arc::default(),
@@ -273,6 +276,8 @@ impl Engine {
         {
             self.synchronous = names;
         }
+        let told = reading.and_then(|seen| seen.reading.history.clone());
+        self.history = told.filter(|history| history.timeline() == self.timeline).or(self.history.take());
         let judgements = self.judge_nodes(primary, epoch);
         let view = self.make_view(primary, epoch, &judgements, now);
         self.publish(view, actions);
@@ -296,7 +301,8 @@ impl Engine {
             node.is_up() && !rival && !self.ruling.detached.contains(&id)
         };
         let candidates: Vec<Candidate<'_>> = self.nodes.iter().filter(served).filter_map(candidate).collect();
-        let choice = choice::primary(&candidates, self.view.primary, self.system, self.timeline);
+        let choice =
+            choice::primary(&candidates, self.view.primary, self.system, (self.timeline, self.known_history()));
         let (choice, least) = self.mandated(choice, &candidates);
         let was_ambiguous = std::mem::replace(&mut self.ambiguous, choice == Choice::Ambiguous);
         if self.ambiguous && !was_ambiguous {
@@ -309,9 +315,15 @@ impl Engine {
         }
         self.timeline = timeline;
         self.system = Some(system);
-        let epoch = Epoch(floor.0 + 1).max(least);
+        // Each promotion makes both greater by one: without a memory of epochs the timeline says how many there were at least (HA H13).
+        let epoch = Epoch(floor.0 + 1).max(least).max(Epoch(u64::from(timeline.0)));
         actions.push(Action::Note(Note::Primary(id, epoch)));
         (Some(id), epoch)
+    }
+
+    /// Of the present primary's timeline.
+    fn known_history(&self) -> Option<&History> {
+        self.history.as_deref().filter(|history| history.timeline() == self.timeline)
     }
 
     /// The choice as `failover` allows it, and the least epoch for it. One that was promoted on purpose takes the place of a primary
@@ -357,6 +369,7 @@ impl Engine {
         let reference = primary.and_then(|id| self.nodes.iter().find(|node| node.settings.id == id));
         let primary_lives = reference.is_some_and(|node| node.is_up() && claims(node));
         let reference = reference.and_then(|node| node.last.clone());
+        let history = self.history.clone().filter(|history| history.timeline() == self.timeline);
         let court = choice::Court {
             primary,
             primary_lives,
@@ -364,6 +377,7 @@ impl Engine {
             system: self.system,
             consensus: if self.ambiguous { None } else { consensus },
             standing,
+            history: history.as_deref(),
             appointed: self.nodes.iter().any(|node| node.settings.fixed == Fixed::Primary),
         };
         let Ruling { detached, fallen, .. } = &self.ruling;

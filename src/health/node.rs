@@ -24,8 +24,9 @@ pub const SAMPLE_DEADLINE: Duration = Duration::from_millis(500);
 /// before it has come; well below the time after which a probe is late (HA H1).
 const HISTORY_DEADLINE: Duration = Duration::from_millis(200);
 
-/// A server that does not tell is asked with every so many probes.
-const HISTORY_EVERY: u32 = 10;
+/// A server that took too long over it is asked again after so many probes; one that refuses, and writes that into its log, after so many.
+const HISTORY_LATE: u32 = 10;
+const HISTORY_REFUSED: u32 = 600;
 
 /// Standbys are asked so much later than the primary in each round, so that most writes are found replayed in the same round.
 const STANDBY_DELAY: Duration = Duration::from_millis(15);
@@ -172,21 +173,26 @@ impl<C: Connector> NodeTask<C> {
     /// Asks where a timeline comes from, once: it does not change.
     async fn history(&mut self, timeline: Timeline) -> Option<Arc<History>> {
         match &mut self.origin {
+            // Nothing is received now: it is where it was.
+            Origin::Known(history) if [Timeline(0), history.timeline()].contains(&timeline) => {
+                return Some(history.clone());
+            }
             _ if timeline == Timeline(0) => return None,
-            _ if timeline == Timeline(1) => return Some(Arc::new(History::new(timeline, Vec::new()))),
-            Origin::Known(history) if history.timeline() == timeline => return Some(history.clone()),
             Origin::Untold(untold, left) if *untold == timeline && *left > 0 => {
                 *left -= 1;
                 return None;
             }
             _ => {}
         }
-        let asked = timeout(HISTORY_DEADLINE, self.connector.history(self.id, timeline)).await;
-        self.origin = match asked {
+        let first = timeline == Timeline(1);
+        let asked = async {
+            if first { Ok(History::new(timeline, Vec::new())) } else { self.connector.history(self.id, timeline).await }
+        };
+        self.origin = match timeout(HISTORY_DEADLINE, asked).await {
             Ok(Ok(history)) => Origin::Known(Arc::new(history)),
             failed => {
                 tracing::debug!(node = self.id.0, timeline = timeline.0, ?failed, "its history is not told");
-                Origin::Untold(timeline, HISTORY_EVERY)
+                Origin::Untold(timeline, if failed.is_ok() { HISTORY_REFUSED } else { HISTORY_LATE })
             }
         };
         if let Origin::Known(history) = &self.origin { Some(history.clone()) } else { None }

@@ -78,7 +78,7 @@ pub struct Reading {
     pub clock: i64,
     /// Standby: what its WAL receiver says of itself.
     pub receipt: Option<Receipt>,
-    /// Of `timeline`; put in by whoever has asked for it.
+    /// Of `timeline`, or of what was received before while nothing is; put in by whoever has asked for it.
     pub history: Option<Arc<History>>,
 }
 

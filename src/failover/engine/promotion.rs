@@ -8,7 +8,7 @@ use super::choice::Synchronous;
 use super::run::{Kind, Run, Step, text};
 use super::words::{Hook, Intent, IntentStep, Job, Mode, Outcome};
 use super::{Action, Engine, PAUSE};
-use crate::cluster::{Epoch, Lsn, NodeId, Succession, Timeline};
+use crate::cluster::{Epoch, History, Lsn, NodeId, Succession, Timeline, may_continue};
 
 /// The other standbys are waited for so long before writes are released.
 const FOLLOWERS: Duration = Duration::from_secs(2);
@@ -124,10 +124,24 @@ impl Engine {
         self.settings.members.iter().map(|member| member.id).find(|id| self.leads_beyond(*id, timeline))
     }
 
-    /// It answers, as a primary on a later timeline.
+    /// It answers, as a primary on a later timeline that may have begun on this one.
     pub(super) fn leads_beyond(&self, id: NodeId, timeline: Timeline) -> bool {
-        let reached = self.node(id).and_then(|node| Some(node.position.as_ref()?.timeline));
-        self.leads(id) && reached.is_some_and(|reached| reached > timeline)
+        let Some(position) = self.node(id).and_then(|node| node.position.as_ref()) else { return false };
+        self.leads(id)
+            && position.timeline > timeline
+            && may_continue(position.history.as_deref(), self.origin(timeline))
+    }
+
+    /// Where a timeline of the last primary comes from.
+    fn origin(&self, timeline: Timeline) -> Option<&History> {
+        self.history.as_deref().filter(|history| history.timeline() == timeline)
+    }
+
+    /// It has received from that timeline, or one of the same number: is it certainly another one (HA H6)?
+    pub(super) fn is_stranger(&self, id: NodeId, timeline: Timeline) -> bool {
+        let position = self.node(id).and_then(|node| node.position.as_ref());
+        let own = position.and_then(|position| position.history.as_deref());
+        own.filter(|own| own.timeline() == timeline).zip(self.origin(timeline)).is_some_and(|(own, known)| own != known)
     }
 
     /// It is on disk that the candidate is being fenced: a hook runs once.

@@ -421,7 +421,9 @@ impl Engine {
             // What was stopped in order has sent everything.
             synchronous: if run.stopped_at.is_some() { "" } else { &self.journal.synchronous },
         };
-        match choice::best(&self.settings, lost, &run.standings, wanted) {
+        let mut ours = run.standings.clone();
+        ours.retain(|id, _| !self.is_stranger(*id, run.timeline));
+        match choice::best(&self.settings, lost, &ours, wanted) {
             Ok(candidate) => self.chosen(candidate, now),
             Err(why) => self.abandon(&why, now),
         }

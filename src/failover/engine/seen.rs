@@ -11,6 +11,13 @@ impl Engine {
     pub(super) fn see(&mut self, view: Arc<ClusterView>, now: Instant) {
         self.view = view.clone();
         self.judge_rivals(now);
+        self.see_primary(&view, now);
+        let primary = view.primary_node().filter(|node| Some(node.id.0) == self.journal.primary);
+        let told = primary.and_then(|node| node.position.as_ref()?.history.clone());
+        self.history = told.filter(|history| history.timeline().0 == self.journal.timeline).or(self.history.take());
+    }
+
+    fn see_primary(&mut self, view: &ClusterView, now: Instant) {
         let Some(primary) = view.primary_node().filter(|node| node.role == Role::Primary && is_well(node)) else {
             return;
         };

@@ -1,7 +1,7 @@
 //! What the engine says of a server's life, and how it obeys `failover`.
 
 use super::*;
-use crate::cluster::Life;
+use crate::cluster::{History, Life, Lsn};
 
 #[test]
 fn h01_a_late_probe_makes_suspect_and_lost_ones_dead_in_the_time_that_the_formula_says() {
@@ -54,4 +54,58 @@ fn h12_a_mandate_lets_one_node_take_over_from_a_primary_that_has_come_back() {
     assert_eq!((world.status(P), world.status(B)), (Status::Quarantined, Status::Quarantined));
     world.give(Event::Ruling(Ruling { detached: vec![B], epoch: Epoch(9), ..Ruling::default() }));
     assert_eq!((world.engine.view().epoch, world.status(B)), (Epoch(9), Status::Detached));
+}
+
+fn origin(timeline: u32, left: &[(u32, u64)]) -> Option<Arc<History>> {
+    let left = left.iter().map(|(timeline, lsn)| (Timeline(*timeline), Lsn(*lsn))).collect();
+    Some(Arc::new(History::new(Timeline(timeline), left)))
+}
+
+#[test]
+fn h06_a_later_timeline_takes_over_only_if_it_may_have_begun_on_the_present_one() {
+    for (own, takes) in [
+        (origin(3, &[(1, 50), (2, 900)]), true),
+        (None, true),
+        // It left timeline 1 earlier, or has not been on 2.
+        (origin(3, &[(1, 40), (2, 900)]), false),
+        (origin(3, &[(1, 50)]), false),
+    ] {
+        let mut world = World::of(vec![settings(P), settings(A)], [(P, primary(2, 1000)), (A, standby(2, 1000))]);
+        world.server(P).reading.history = origin(2, &[(1, 50)]);
+        world.run(3000 * MS);
+        assert_eq!((world.engine.view().primary, world.engine.view().epoch), (Some(P), Epoch(2)));
+        world.server(P).failure = Some(Failure::Refused);
+        world.run(5000 * MS);
+        *world.server(A) = primary(3, 1100);
+        world.server(A).reading.history = own.clone();
+        world.run(3000 * MS);
+        assert_eq!(world.engine.view().primary, Some(if takes { A } else { P }), "{own:?}");
+    }
+}
+
+#[test]
+fn h10_a_standby_of_another_branch_is_not_served_though_its_timeline_has_the_same_number() {
+    let mut world = World::ready();
+    for (own, status) in [
+        (origin(2, &[(1, 50)]), Status::Up),
+        (origin(2, &[(1, 40)]), Status::Quarantined),
+        (None, Status::Up),
+        (origin(2, &[(1, 50)]), Status::Up),
+    ] {
+        *world.server(P) = primary(2, 1000);
+        world.server(P).reading.history = origin(2, &[(1, 50)]);
+        *world.server(A) = standby(2, 1000);
+        world.server(A).reading.history = own.clone();
+        world.run(3000 * MS);
+        assert_eq!(world.status(A), status, "{own:?}");
+    }
+}
+
+#[test]
+fn h06_two_first_primaries_of_different_branches_are_none() {
+    let mut world = World::of(vec![settings(P), settings(A)], [(P, primary(2, 5000)), (A, primary(3, 6000))]);
+    world.server(P).reading.history = origin(2, &[(1, 50)]);
+    world.server(A).reading.history = origin(3, &[(1, 70)]);
+    world.run(5000 * MS);
+    assert_eq!((world.engine.view().primary, world.up().len()), (None, 0));
 }
