@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
 use ring::hmac;
+use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::LocalSet;
 
 use crate::backend::{Hub, Mail, Times};
 use crate::cluster::NodeId;
@@ -37,6 +37,8 @@ const HOUSEKEEPING: Duration = Duration::from_millis(250);
 const LAST_CALL: Duration = Duration::from_secs(2);
 /// How long a thread may take to answer a question of an administrator or of another session.
 pub(super) const ANSWERING: Duration = Duration::from_secs(5);
+/// Turns of tasks after which a thread looks at its sockets again, though there is more to do.
+const EVENTS: u32 = 61;
 /// A thread may have one client more than another and this part of them, before it gives away those that it accepts.
 const EVEN: usize = 32;
 /// `max_clients` is watched by everybody together.
@@ -243,20 +245,19 @@ fn run(
     ears: Ears,
     start: (Policy, SessionSettings, Times),
 ) {
+    // Its tasks are scheduled by the runtime itself; those of a LocalSet would be by a second scheduler inside of one of its tasks.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
-        .event_interval(31)
-        .build()
+        .event_interval(EVENTS)
+        .build_local(LocalOptions::default())
         .expect("the system gives a runtime its descriptors");
-    let local = LocalSet::new();
-    local.block_on(&runtime, async move {
+    runtime.block_on(async {
         let context = context(thread, common, start);
         let common = common.clone();
         // A task of its own: what is awaited here is polled with every turn of every session.
         let _ = tokio::task::spawn_local(async move { serve(&context, &common, inbox, ears).await }).await;
     });
-    drop(local);
     // Not waited for: a name that is being looked up, or a key that is being derived, may take longer than anybody's patience.
     runtime.shutdown_background();
 }
