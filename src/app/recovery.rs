@@ -117,7 +117,8 @@ impl Hands for Helpers {
             ("PGHERD_PRIMARY_PORT", other.replication_port.to_string()),
         ];
         let folder = &settings.failover.commands.folder;
-        match (Program { words: &words, folder, surroundings: &surroundings, limit }).run().await {
+        let program = Program { words: &words, folder, surroundings: &surroundings, limit };
+        match program.run(&self.common.global.cluster.events, Some(node)).await {
             Ran::Well(said) => Ok(said),
             Ran::NotStarted(why) | Ran::Failed(why) => Err(why),
         }

@@ -19,7 +19,7 @@ use super::engine::{Action, Engine, Event, Job, Journal, Note, Order, Outcome, S
 use super::journal::Store;
 use crate::cluster::{self, Consensus, FailoverRequest, NodeId, Ruling, Shared, Timeline};
 use crate::config;
-use crate::support::clock::{self, millis};
+use crate::support::clock;
 
 /// Orders of operators that may wait.
 pub const MAX_ORDERS: usize = 16;

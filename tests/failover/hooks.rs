@@ -91,3 +91,94 @@ fn h08_a_fence_that_fails_stops_the_failover_unless_it_need_not_work() {
         }
     }
 }
+
+/// All of pgpool-II's placeholders.
+const ALL: &str = "%d %h %p '%D' %m %H %r '%R' %M %P %N %S 100%%";
+
+/// What these stand for.
+fn filled(herd: &Herd, node: u16, new: u16, old: u16) -> String {
+    let port = |id: u16| herd.server(id).port();
+    let data = |id: u16| herd.server(id).data().display().to_string();
+    let (own, other) = (format!("{node} 127.0.0.1 {} {}", port(node), data(node)), format!("{old} {old} 127.0.0.1"));
+    format!("{own} {new} 127.0.0.1 {} {} {other} {} 100%", port(new), data(new), port(old))
+}
+
+/// The newest event of that name, and what it says.
+fn told(herd: &Herd, name: &str) -> String {
+    let events = herd.running().cluster().events.since(0, usize::MAX);
+    events.iter().rev().find(|event| event.name == name).map(|event| event.why.clone()).unwrap_or_default()
+}
+
+/// Waits for the line that a hook has logged for a node, behind `from` lines.
+fn expect(herd: &Herd, from: usize, line: &str) {
+    let deadline = std::time::Instant::now() + crate::common::SOON;
+    while !log(herd).lines().skip(from).any(|said| said == line) {
+        assert!(std::time::Instant::now() < deadline, "{line:?} is not among\n{}", log(herd));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn every_hook_is_run_with_all_placeholders_and_what_comes_of_it_is_told() {
+    let all = ["failover", "follow_primary", "failback", "fence", "demote"];
+    let lines = all.map(|name| format!("{name}_command = \"./note.sh {name} {ALL}\"\n"));
+    let settings =
+        format!("promote = \"builtin\"\nauto_failback = false\ncommand_timeout = \"3s\"\n{}", lines.concat());
+    let Some(herd) = Herd::start(&settings, &[]) else { return };
+    // Told of the death of node 2 it hangs, with a child; `failback` fails; `demote` stops its server.
+    script(
+        &herd,
+        "note.sh",
+        "echo \"$*\" >>LOG; echo \"$1 $2 of $PGHERD_HOOK $PGHERD_FAILOVER_ID $PGHERD_EPOCH\"\n\
+         case \"$1 $2\" in\n\
+         'failover 2') sleep 1000 & echo $! >LOG.child; wait;;\n\
+         'failback 2') echo 'no luck' >&2; exit 3;;\n\
+         demote*) kill -INT $(head -1 \"$5/postmaster.pid\") || exit 1\n\
+           while [ -e \"$5/postmaster.pid\" ]; do sleep 0.05; done;;\n\
+         esac",
+    );
+    herd.write_again(1);
+    // A standby dies.
+    herd.server(2).kill9().expect("killed");
+    expect(&herd, 0, &format!("failover {}", filled(&herd, 2, 0, 0)));
+    eventually("it is killed", || told(&herd, "hook_failed").contains("killed after"));
+    let child = std::fs::read_to_string(herd.folder.path().join("log.child")).expect("it has a child");
+    let ended = || !std::path::Path::new(&format!("/proc/{}", child.trim())).exists();
+    eventually("its child has ended with it", ended);
+    assert!(told(&herd, "hook_failed").contains("failover 2 of Failover 1 1"), "{}", told(&herd, "hook_failed"));
+    // It comes back; the hook fails, and the server is used all the same.
+    herd.server(2).start().expect("starts");
+    herd.wait_status(2, Status::Detached);
+    herd.running().order(Order::Attach(NodeId(2))).expect("attached");
+    herd.wait_status(2, Status::Up);
+    expect(&herd, 1, &format!("failback {}", filled(&herd, 2, 0, 0)));
+    let failed = |text: &str| told(&herd, "hook_failed").contains(text);
+    eventually("its failure is told", || failed("exit status: 3") && failed("no luck"));
+    // The role is moved.
+    herd.running().order(Order::SwitchOver(Some(NodeId(1)))).expect("moved");
+    expect(&herd, 2, &format!("demote {}", filled(&herd, 0, 1, 0)));
+    expect(&herd, 3, &format!("follow_primary {}", filled(&herd, 0, 1, 0)));
+    herd.follow(&[2], 1);
+    expect(&herd, 4, &format!("failover {}", filled(&herd, 0, 1, 0)));
+    let done = || told(&herd, "hook_done");
+    eventually("what it has said is told", || done().contains("exit status: 0") && done().contains(" of F"));
+    // The new primary dies, and must be fenced before another takes its place.
+    let signal = herd.server(0).data().join("standby.signal");
+    std::fs::write(&signal, "").expect("written");
+    herd.cluster.owner().take(&signal).expect("its own");
+    herd.server(0).start().expect("starts as a standby");
+    herd.follow(&[0, 2], 1);
+    herd.wait_status(0, Status::Up);
+    let before = log(&herd).lines().count();
+    herd.server(1).kill9().expect("killed");
+    herd.write_again(2);
+    let primary = herd.primary().expect("there is one");
+    expect(&herd, before, &format!("fence {}", filled(&herd, 1, primary, 1)));
+    expect(&herd, before, &format!("failover {}", filled(&herd, 1, primary, 1)));
+    let other = 2 - primary;
+    expect(&herd, before, &format!("follow_primary {}", filled(&herd, other, primary, 1)));
+    let said = log(&herd);
+    let again: Vec<&str> = said.lines().skip(before).collect();
+    assert!(again[0].starts_with("fence"), "fenced before anything else: {again:?}");
+    assert_eq!(again.len(), 3, "each once: {again:?}");
+}

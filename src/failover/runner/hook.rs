@@ -1,4 +1,4 @@
-//! Running a hook: the program with its arguments, without a shell, with a time limit, its output in the event log. Must not judge what
+//! Running a hook: the program with its arguments, without a shell, with a time limit, what it says in events and log. Must not judge what
 //! a failure means.
 
 use std::path::Path;
@@ -9,11 +9,11 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 use super::jobs::outcome;
-use super::{Servers, World, millis};
-use crate::cluster::NodeId;
+use super::{Servers, World};
+use crate::cluster::{Event, Events, NodeId};
 use crate::config;
 use crate::failover::command::{self, Subject};
 use crate::failover::engine::{Hook, Outcome};
@@ -23,6 +23,10 @@ use crate::support::clock;
 const MOST_OUTPUT: usize = 16 * 1024;
 /// Lines of its output that are told on.
 const LINES: usize = 3;
+/// Letters of these lines that an event keeps.
+const MOST_TOLD: usize = 400;
+/// Who is named in the event log.
+const WHO: &str = "hook";
 /// For what comes after a hook has ended: a server that it has started may hold its output open for ever.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Taken off the limit, so that the answer is there before the engine gives up.
@@ -77,7 +81,7 @@ impl<S: Servers, T> World<S, T> {
             surroundings: &surroundings,
             limit: commands.timeout.saturating_sub(MARGIN).max(MARGIN),
         };
-        match program.run().await {
+        match program.run(&self.shared.events, node).await {
             Ran::Well(_) => Outcome::Ok,
             Ran::NotStarted(why) => Outcome::NotSent(why),
             Ran::Failed(why) => Outcome::Failed(why),
@@ -120,20 +124,62 @@ impl Drop for Group {
     }
 }
 
+/// How a program has ended, and what it wrote.
+struct Ended {
+    well: bool,
+    status: String,
+    stdout: String,
+    stderr: String,
+}
+
+/// The last lines of a text.
+fn last(text: &str, lines: usize) -> String {
+    let lines: Vec<&str> = text.lines().rev().take(lines).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("; ")
+}
+
+/// The end of an output, for an event.
+fn said(text: &str) -> String {
+    let told: String = last(text, LINES).chars().take(MOST_TOLD).collect();
+    if told.is_empty() { told } else { format!(": {told}") }
+}
+
 impl Program<'_> {
-    /// Runs it, with its output in the event log. Dropped, it is killed.
-    pub async fn run(self) -> Ran {
+    /// Runs it: its beginning, its end and the end of its output are events about that node, all of its output is in the log. Dropped, it
+    /// is killed.
+    pub async fn run(self, events: &Events, node: Option<NodeId>) -> Ran {
         let begun = clock::now();
-        let mut command = self.command();
-        tracing::info!(event = "hook_begins", command = ?self.words, of = ?self.surroundings, "a hook is run");
-        let mut child = match command.spawn() {
+        let tell = |event: Event, why: String| {
+            events.record(event.node(node).why(why));
+        };
+        let surroundings: Vec<String> =
+            self.surroundings.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        tell(Event::info("hook_begins", WHO), format!("{:?} is run with {}", self.words, surroundings.join(" ")));
+        let child = match self.command().spawn() {
             Ok(child) => child,
             Err(error) => {
                 let why = format!("{} cannot be run: {error}", self.words[0]);
-                tracing::error!(event = "hook_failed", why, "a hook was not run");
+                tell(Event::error("hook_failed", WHO), why.clone());
                 return Ran::NotStarted(why);
             }
         };
+        let Ended { well, status, stdout, stderr } = self.watch(child).await;
+        if !stdout.is_empty() || !stderr.is_empty() {
+            tracing::info!(program = self.words[0], stdout, stderr, "what a hook has said");
+        }
+        let why = format!("{}: {status}{}{}", self.words[0], said(&stdout), said(&stderr));
+        let (event, ran) = if well {
+            (Event::info("hook_done", WHO), Ran::Well(last(&stdout, LINES)))
+        } else {
+            let failed = format!("{}: {status}: {}", self.words[0], last(&stderr, 1));
+            (Event::error("hook_failed", WHO), Ran::Failed(failed))
+        };
+        tell(event.took(begun.elapsed()), why);
+        ran
+    }
+
+    /// Until it has ended, or its time has.
+    async fn watch(&self, mut child: Child) -> Ended {
         let mut group = Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw));
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
@@ -161,14 +207,7 @@ impl Program<'_> {
             group.0 = None;
         }
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
-        let (stdout, stderr, took_ms) = (text(&out), text(&err), millis(begun.elapsed()));
-        if well {
-            tracing::info!(event = "hook_done", took_ms, stdout, stderr, "a hook has ended");
-            let lines: Vec<&str> = stdout.lines().rev().take(LINES).collect();
-            return Ran::Well(lines.into_iter().rev().collect::<Vec<_>>().join("; "));
-        }
-        tracing::error!(event = "hook_failed", took_ms, status, stdout, stderr, "a hook has failed");
-        Ran::Failed(format!("{}: {status}: {}", self.words[0], stderr.lines().last().unwrap_or_default()))
+        Ended { well, status, stdout: text(&out), stderr: text(&err) }
     }
 
     fn command(&self) -> Command {
