@@ -105,6 +105,27 @@ fn h05_one_standby_of_two_is_no_majority_but_an_operator_may_promote_it() {
 }
 
 #[test]
+fn h05_a_primary_that_dies_with_one_standby_of_two_is_replaced_once_that_is_back_or_taken_out() {
+    for back in [true, false] {
+        let Some(herd) = Herd::start(BUILTIN, &[]) else { return };
+        herd.write_again(1);
+        herd.server(2).kill9().expect("killed");
+        herd.server(0).kill9().expect("killed");
+        eventually("both are missed", || {
+            let events = herd.running().cluster().events.since(0, usize::MAX);
+            events.iter().any(|event| event.why.contains("2 are needed; not there: 2 (detach"))
+        });
+        assert_eq!(herd.primary(), Some(0), "promoted without a majority");
+        match back {
+            true => herd.server(2).start().expect("starts"),
+            false => drop(herd.running().order(Order::Detach(NodeId(2))).expect("taken out")),
+        }
+        herd.write_again(2);
+        assert!(herd.primary().is_some_and(|id| id == 1 || (id == 2 && back)));
+    }
+}
+
+#[test]
 fn h13_a_new_process_knows_whom_to_replace_and_keeps_what_was_taken_out() {
     let Some(mut herd) = Herd::start(BUILTIN, &[]) else { return };
     herd.write_again(1);
