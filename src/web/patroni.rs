@@ -110,7 +110,9 @@ impl Asks {
         let primary = shown.view.primary == Some(node.id);
         let near = lag.is_none_or(|most| node.lag.is_some_and(|behind| behind <= most));
         let replica = node.usable() && !primary && node.role == Role::Standby && near;
-        let sync = || sync_state(node, shown);
+        // Who does not stream acknowledges nothing.
+        let streams = node.position.as_ref().is_some_and(|position| position.streaming);
+        let sync = || if streams { sync_state(node, shown) } else { "async" };
         match self {
             Self::Primary => primary && shown.takes_writes(),
             Self::StandbyLeader => false,
@@ -196,9 +198,14 @@ fn member(node: &NodeView, shown: &Shown<'_>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{ClusterView, Life, NodeId};
+    use crate::cluster::{ClusterView, Epoch, Life, Lsn, NodeId, Position, Sample, Timeline};
     use crate::config::Settings;
     use std::path::Path;
+
+    fn position(streaming: bool) -> Position {
+        let sample = Sample { asked: crate::support::clock::now(), lsn: Lsn(100), epoch: Epoch(1) };
+        Position { sample, received: None, timeline: Timeline(1), streaming, history: None, written: None }
+    }
 
     fn node(id: u16, role: Role, lag: Option<u64>) -> NodeView {
         NodeView {
@@ -208,7 +215,7 @@ mod tests {
             status: Status::Up,
             life: Life::Well,
             weight: 1.0,
-            position: None,
+            position: Some(position(role == Role::Standby)),
             version: 150_000,
             lag,
             delay: None,
@@ -227,6 +234,13 @@ mod tests {
         view.primary = Some(NodeId(0));
         view.synchronous = synchronous.replace("ONE", &names[1]).replace("TWO", &names[2]).into();
         let shown = Shown { view: &view, settings: &settings, stopping: false };
+        let mut away = view.clone();
+        away.nodes[1].position = Some(position(false));
+        let broken = Shown { view: &away, settings: &settings, stopping: false };
+        for path in ["/sync", "/quorum"] {
+            let said = answer(path, "node=1", &broken).expect("one of its paths").status;
+            assert_eq!(said, 503, "{path}: it does not stream");
+        }
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         [0, 1, 2].map(|id| answer(path, &format!("{query}&node={id}"), &shown).expect("one of its paths").status)
     }
