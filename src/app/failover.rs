@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::cluster::{Alone, NodeId, Timeline};
+use crate::cluster::{Accord, Alone, NodeId, Timeline};
 use crate::config::{Promote, Settings};
 use crate::failover::engine::Journal;
 use crate::failover::journal::Store;
@@ -153,6 +153,7 @@ pub(super) fn parts(
         requests: health.requests.clone(),
         orders,
         reloads,
+        accord: watch::channel(Accord::default()).1,
     };
     (parts, Desk { orders: order, reloads: reload, nodes: health.reloads.clone() })
 }

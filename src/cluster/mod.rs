@@ -6,6 +6,7 @@
 mod events;
 mod history;
 mod knowledge;
+mod partners;
 mod records;
 mod ruling;
 mod samples;
@@ -17,12 +18,13 @@ mod writes;
 pub use events::{Event, EventCount, Events, KEPT, Severity};
 pub use history::{History, may_continue};
 pub use knowledge::{Knowledge, Known, Reading};
+pub use partners::{Accord, Group, Lease, Partner};
 pub use records::{Checks, NodeRecord, Records};
 pub use ruling::{Mandate, Ruling, Succession};
 pub use samples::{MAX_SAMPLED_NODES, Sample, Samples, WANTED_FOR};
 pub use shared::Shared;
 pub use view::{ClusterView, NodeView, PgpoolNode, Position, Written};
 pub use words::{
-    Alone, Consensus, Epoch, FailoverRequest, Life, Lsn, NodeId, Role, Status, Timeline, Trouble, Verdict,
+    Alone, Answer, Consensus, Epoch, FailoverRequest, Life, Lsn, NodeId, Role, Status, Timeline, Trouble, Verdict,
 };
 pub use writes::{Hold, Writes};

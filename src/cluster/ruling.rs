@@ -54,6 +54,8 @@ pub struct Ruling {
     pub mandate: Mandate,
     /// How the present primary came by its role, as far as it is known.
     pub succession: Option<Succession>,
+    /// Epochs are agreed on with partner proxies: the view counts none of its own.
+    pub agreed: bool,
 }
 
 impl Default for Ruling {
@@ -67,6 +69,7 @@ impl Default for Ruling {
             primary: None,
             mandate: Mandate::Free,
             succession: None,
+            agreed: false,
         }
     }
 }

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 
-use super::{ClusterView, Events, NodeId, Records, Sample, Samples};
+use super::{ClusterView, Events, Group, Lease, NodeId, Records, Sample, Samples};
 
 /// What everyone sees of the cluster. Who must *wait* for a change gets a `watch::Receiver` of the generation from
 /// `health::runner` besides.
@@ -19,6 +19,10 @@ pub struct Shared {
     pub events: Events,
     /// Health checks, for people.
     pub records: Records,
+    /// Until when writes may go, if there are partner proxies.
+    pub lease: Lease,
+    /// The partner proxies, for people; none: there are none.
+    pub group: ArcSwapOption<Group>,
 }
 
 impl Shared {
@@ -29,6 +33,8 @@ impl Shared {
             samples: Samples::new(now),
             events: Events::default(),
             records: Records::default(),
+            lease: Lease::default(),
+            group: ArcSwapOption::empty(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Newtypes and enums of the cluster vocabulary. Values only; must not know how they are found out.
 
 use std::fmt;
+use std::pin::Pin;
 use std::time::Instant;
 
 /// A node's number, the `id` of its `[[node]]`; stable over reloads, holes are allowed.
@@ -130,16 +131,29 @@ pub struct FailoverRequest {
 /// An answer to a request for leave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Go ahead.
-    Granted,
+    /// Go ahead; in this epoch, if it is not ours alone to count them.
+    Granted(Option<Epoch>),
     /// Not now; the text says why, for the event log.
     Refused(String),
 }
 
+/// What somebody who must agree will say.
+pub type Answer<T> = Pin<Box<dyn Future<Output = T>>>;
+
 /// Who must agree before the role of a node is changed.
 pub trait Consensus {
-    /// Asks leave to act on `request`.
-    fn may_act(&self, request: &FailoverRequest) -> Verdict;
+    /// Asks leave to act on `request`; `planned`: an operator wants it, and the node need not be dead. Granted, nobody writes under an epoch
+    /// before the new one any more (HA H17).
+    fn may_act(&self, request: &FailoverRequest, planned: bool) -> Answer<Verdict>;
+
+    /// What was asked leave for does not happen: writes go on.
+    fn resume(&self);
+
+    /// Agrees on this journal in this epoch (HA H13).
+    ///
+    /// # Errors
+    /// It is not known that a majority has it on disk.
+    fn record(&self, epoch: Epoch, journal: String) -> Answer<Result<(), String>>;
 }
 
 /// One proxy alone agrees with itself.
@@ -147,8 +161,14 @@ pub trait Consensus {
 pub struct Alone;
 
 impl Consensus for Alone {
-    fn may_act(&self, _request: &FailoverRequest) -> Verdict {
-        Verdict::Granted
+    fn may_act(&self, _request: &FailoverRequest, _planned: bool) -> Answer<Verdict> {
+        Box::pin(std::future::ready(Verdict::Granted(None)))
+    }
+
+    fn resume(&self) {}
+
+    fn record(&self, _epoch: Epoch, _journal: String) -> Answer<Result<(), String>> {
+        Box::pin(std::future::ready(Ok(())))
     }
 }
 

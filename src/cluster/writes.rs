@@ -47,6 +47,8 @@ pub enum Hold {
     SyncShortage,
     /// The primary is dead, nobody may be promoted, and it may come back by itself.
     NoPrimary,
+    /// The partner proxies have not agreed yet, or not any more, that this one may write (HA H17).
+    Partners,
 }
 
 impl Writes {
@@ -74,6 +76,7 @@ impl Hold {
             Self::SwitchOver => "the primary's role is being moved to another server",
             Self::SyncShortage => "the new primary waits for its synchronous standbys",
             Self::NoPrimary => "the primary is lost and no other server may be promoted",
+            Self::Partners => "the partner proxies do not agree that this one may write",
         }
     }
 }

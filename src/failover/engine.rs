@@ -13,10 +13,12 @@ mod absent;
 pub mod choice;
 mod chores;
 mod configured;
+mod partners;
 mod planned;
 mod promotion;
 mod run;
 mod seen;
+mod step;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +26,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cluster::{
-    ClusterView, Epoch, History, Hold, Life, Mandate, NodeId, NodeView, Role, Ruling, Succession, Timeline, Writes,
+    Accord, ClusterView, Epoch, History, Hold, Life, Mandate, NodeId, NodeView, Role, Ruling, Succession, Timeline,
+    Writes,
 };
 use run::{Kind, Run};
 pub use words::{
@@ -54,6 +57,8 @@ enum Purpose {
     Follow(NodeId),
     /// Connections to the old primary after an adoption.
     Close,
+    /// Partners are asked for an epoch in which this node is the primary.
+    Claim(NodeId),
     /// A journal that a hook waits for.
     Announce(&'static str),
     /// Nobody waits for it, but it is told if it fails.
@@ -100,6 +105,10 @@ pub struct Engine {
     stopped: Option<Instant>,
     /// When the journal is to be written again, after a failure.
     rewrite: Option<Instant>,
+    /// What partner proxies have agreed on; none: there are none.
+    accord: Option<Accord>,
+    /// When the next attempt to agree on a primary that somebody else promoted may begin.
+    claim: Instant,
     /// Connections to a primary that somebody else has replaced are being closed.
     closing: Option<Ticket>,
     /// Where the last primary's timeline comes from.
@@ -134,15 +143,22 @@ impl Engine {
             absent: absent::Absent::default(),
             obeyed: None,
             rewrite: None,
+            accord: None,
+            claim: now,
             closing: None,
             history: None,
             succession: None,
             told: String::new(),
             out: Vec::new(),
         };
-        engine.resume(now);
-        engine.journal.epoch += 1;
-        engine.record(now);
+        if engine.settings.partners {
+            // Whoever leads takes it up.
+            (engine.accord, engine.floor) = (Some(Accord::default()), Epoch(0));
+        } else {
+            engine.resume(now);
+            engine.journal.epoch += 1;
+            engine.record(now);
+        }
         engine.ruling = engine.make_ruling(now);
         engine
     }
@@ -175,6 +191,7 @@ impl Engine {
             self.run.as_ref().and_then(|run| run.timer),
             self.outage.map(|outage| outage.retry).filter(|_| self.run.is_none()),
             self.rewrite,
+            Some(self.claim),
             self.held.map(|since| since + self.settings.hold_timeout),
         ];
         let all = deadlines.chain(timers.into_iter().flatten()).chain(self.pauses.values().copied());
@@ -187,6 +204,7 @@ impl Engine {
             Event::View(view) => self.see(view, now),
             Event::Done(ticket, outcome) => self.done(ticket, outcome, now),
             Event::Withdrawn => self.withdrawn(now),
+            Event::Accord(accord) => self.agree(accord, now),
             Event::Order(ticket, order) => self.order(ticket, order, now),
             Event::Configure(settings) => self.configure(settings, now),
             Event::Tick => {}
@@ -195,6 +213,7 @@ impl Engine {
         self.drive(now);
         self.look_after_standbys(now);
         self.chores(now);
+        self.keep_partners_informed(now);
         if self.rewrite.is_some_and(|at| at <= now) {
             self.rewrite = None;
             self.record(now);
@@ -224,11 +243,13 @@ impl Engine {
             Purpose::Restore(node) => self.restored(node, outcome, now),
             Purpose::Follow(node) => self.followed(node, outcome, now),
             Purpose::Close => self.closing = None,
+            Purpose::Claim(node) => self.claimed(node, outcome, now),
             Purpose::Announce(what) => self.announced(ticket, what, outcome, now),
             Purpose::Aside(what) => {
                 if let Outcome::Failed(why) = outcome {
                     if what == STATE {
-                        self.rewrite = Some(now + REWRITE);
+                        // Partners that were not there a moment ago are most probably there now.
+                        self.rewrite = Some(now + if self.accord.is_some() { PAUSE } else { REWRITE });
                     }
                     self.note(what, None, format!("{what}: {why}"), Duration::ZERO);
                 }
@@ -238,6 +259,9 @@ impl Engine {
 
     /// Decides what follows from the present world, until nothing changes any more.
     fn drive(&mut self, now: Instant) {
+        if !self.acts() {
+            return;
+        }
         // A step may make the next one possible at once; there are fewer steps than this.
         for _ in 0..16 {
             let changed = if self.run.is_some() { self.advance(now) } else { self.watch(now) };
@@ -249,6 +273,9 @@ impl Engine {
 
     /// No run: is one due? Returns whether it began.
     fn watch(&mut self, now: Instant) -> bool {
+        if self.adopts(now) {
+            return false;
+        }
         let (primary, first_failed) = match self.subject() {
             Some((primary, Life::Dead(since))) => (primary, since),
             // It was stopped for a switch-over that came to nothing.
@@ -355,6 +382,7 @@ impl Engine {
             (None, Some((_, Life::Dead(_) | Life::Well))) => Some(Hold::NoPrimary),
             (None, Some((_, Life::Unknown)) | None) => None,
         };
+        let hold = self.partners_hold(hold);
         let Some(why) = hold else {
             self.held = None;
             return self.ruling_with(Writes::Open);
@@ -378,8 +406,9 @@ impl Engine {
             epoch: self.floor,
             timeline: Timeline(self.journal.timeline),
             primary: self.journal.primary.map(NodeId),
-            mandate,
             succession: self.succession,
+            mandate: self.agreed_mandate(mandate),
+            agreed: self.accord.is_some(),
         }
     }
 
@@ -403,6 +432,9 @@ impl Engine {
 
     /// Writes the journal without waiting for it.
     fn record(&mut self, now: Instant) {
+        if !self.acts() {
+            return;
+        }
         let job = Job::Record(Box::new(self.journal.clone()));
         self.give_for(Purpose::Aside(STATE), job, now);
     }
@@ -450,7 +482,8 @@ impl Settings {
     /// How long a job may take; the runner keeps to it.
     pub fn limit(&self, job: &Job) -> Duration {
         let seconds = match job {
-            Job::Barrier | Job::Consent(_) | Job::Record(_) | Job::Fence(_) => 2,
+            Job::Barrier | Job::Consent { planned: false, .. } | Job::Record(_) | Job::Fence(_) | Job::Resume => 2,
+            Job::Consent { planned: true, .. } => 9,
             Job::Opinions(_) | Job::Restore(_) | Job::Relax(_) => 3,
             Job::Recruit { .. } => 4,
             Job::Follow { .. } => 5,

@@ -12,12 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
-use tokio::task::LocalSet;
+use tokio::task::{AbortHandle, LocalSet};
 use tokio::time::sleep_until;
 
 use super::engine::{Action, Engine, Event, Job, Journal, Note, Order, Outcome, Settings, Ticket};
 use super::journal::Store;
-use crate::cluster::{self, Consensus, FailoverRequest, NodeId, Ruling, Shared, Timeline};
+use crate::cluster::{self, Accord, Consensus, FailoverRequest, NodeId, Ruling, Shared, Timeline};
 use crate::config;
 use crate::support::clock;
 
@@ -115,6 +115,8 @@ pub struct Parts<S, T> {
     pub orders: mpsc::Receiver<Asked>,
     /// Other settings.
     pub reloads: mpsc::Receiver<config::Settings>,
+    /// What partner proxies have agreed on.
+    pub accord: watch::Receiver<Accord>,
 }
 
 /// What is kept of one node between its jobs, which take their turns.
@@ -209,6 +211,7 @@ pub fn settings(config: &config::Settings) -> Settings {
         hooks,
         hook_timeout: commands.timeout,
         auto_failback: failover.auto_failback.then_some(failover.auto_failback_interval),
+        partners: config.watchdog.is_some(),
         drain: (failover.hold_timeout / 2).clamp(SHORTEST_DRAIN, LONGEST_DRAIN),
     }
 }
@@ -225,6 +228,9 @@ pub async fn run<S: Servers + 'static, T: Threads + 'static>(parts: Parts<S, T>)
 async fn follow<S: Servers + 'static, T: Threads + 'static>(parts: Parts<S, T>) {
     let Parts { config, servers, threads, consensus, store, journal, shared, mut published, .. } = parts;
     let (rulings, requests, mut orders, mut reloads) = (parts.rulings, parts.requests, parts.orders, parts.reloads);
+    let (mut accord, mut jobs) = (parts.accord, HashMap::new());
+    let mut agreeing = true;
+    accord.mark_changed();
     let mut engine = Engine::new(settings(&config), journal, clock::now());
     rulings.send_replace(engine.ruling().clone());
     let world = Rc::new(World {
@@ -248,7 +254,12 @@ async fn follow<S: Servers + 'static, T: Threads + 'static>(parts: Parts<S, T>) 
         for action in engine.step(event, clock::now()) {
             match action {
                 Action::Rule(ruling) => drop(world.rulings.send_replace(ruling)),
-                Action::Do(ticket, job) => start(&world, &engine, ticket, job, &sender),
+                Action::Do(ticket, job) => drop(jobs.insert(ticket, start(&world, &engine, ticket, job, &sender))),
+                Action::Drop(tickets) => {
+                    tickets.iter().filter_map(|ticket| jobs.remove(ticket)).for_each(|job| job.abort());
+                    // With their sessions go the locks of recruits.
+                    world.places.borrow_mut().clear();
+                }
                 Action::Note(note) => drop(world.shared.events.record(happened(&note))),
                 Action::Reply(ticket, answer) => {
                     // Who asked may have given up.
@@ -259,7 +270,14 @@ async fn follow<S: Servers + 'static, T: Threads + 'static>(parts: Parts<S, T>) 
         let wakeup = engine.wakeup(clock::now());
         event = tokio::select! {
             biased;
-            Some((ticket, outcome)) = answers.recv() => Event::Done(ticket, outcome),
+            Some((ticket, outcome)) = answers.recv() => {
+                jobs.remove(&ticket);
+                Event::Done(ticket, outcome)
+            }
+            changed = accord.changed(), if agreeing => {
+                agreeing = changed.is_ok();
+                Event::Accord(accord.borrow_and_update().clone())
+            }
             order = orders.recv(), if ordering => match order {
                 Some((order, answer)) => {
                     next_order += 1;
@@ -289,9 +307,9 @@ fn start<S: Servers + 'static, T: Threads + 'static>(
     ticket: Ticket,
     job: Job,
     answers: &mpsc::Sender<Answer>,
-) {
+) -> AbortHandle {
     let (world, answers, limit) = (world.clone(), answers.clone(), engine.limit_of(&job));
-    tokio::task::spawn_local(async move {
+    let task = tokio::task::spawn_local(async move {
         tracing::debug!(?job, ticket = ticket.0, "job");
         let outcome = match tokio::time::timeout(limit, world.work(&job)).await {
             Ok(outcome) => outcome,
@@ -301,6 +319,7 @@ fn start<S: Servers + 'static, T: Threads + 'static>(
         // Without a receiver the runner has ended.
         let _ = answers.send((ticket, outcome)).await;
     });
+    task.abort_handle()
 }
 
 /// One line per event: who, what, from whom to whom, why, in which epoch, after how long.

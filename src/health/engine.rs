@@ -316,7 +316,8 @@ impl Engine {
         self.timeline = timeline;
         self.system = Some(system);
         // Each promotion makes both greater by one: without a memory of epochs the timeline says how many there were at least (HA H13).
-        let epoch = Epoch(floor.0 + 1).max(least).max(Epoch(u64::from(timeline.0)));
+        let counted = Epoch(floor.0 + 1).max(Epoch(u64::from(timeline.0)));
+        let epoch = if self.ruling.agreed { floor } else { counted }.max(least);
         actions.push(Action::Note(Note::Primary(id, epoch)));
         (Some(id), epoch)
     }

@@ -197,6 +197,7 @@ impl Context {
         use std::hash::BuildHasher;
         let seed = RandomState::new().hash_one(hub.thread) | 1;
         let counters = global.counters.get(hub.thread).cloned().unwrap_or_default();
+        let fences = Fences::new(global.cluster.lease.is_kept());
         Rc::new(Self {
             hub,
             global,
@@ -208,7 +209,7 @@ impl Context {
             who: RefCell::default(),
             greetings: RefCell::default(),
             sessions: RefCell::default(),
-            fences: Fences::default(),
+            fences,
             until_timed: Cell::new(1),
             timed_every: Cell::new(settings.log.every()),
             tick: Cell::new(now()),

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 
 use crate::backend::{Lost, Server};
 use crate::cluster::{Hold, NodeId, Writes};
-use crate::support::clock::{Instant, now};
+use crate::support::clock::{Instant, boot_nanos, now};
 use crate::wire::sqlstate;
 
 use super::lease::Leased;
@@ -16,12 +16,20 @@ use super::{Context, Session};
 /// The fences of one thread: server connections to a node that were opened before one are of no use any more, whoever has them.
 #[derive(Debug, Default)]
 pub(super) struct Fences {
+    /// There may be a reason to look.
     any: Cell<bool>,
     /// The newest of each node.
     up: RefCell<Vec<(NodeId, Instant)>>,
 }
 
 impl Fences {
+    /// For a thread of a process that has partner proxies, or none.
+    pub(super) fn new(leased: bool) -> Self {
+        let fences = Self::default();
+        fences.any.set(leased);
+        fences
+    }
+
     fn put_up(&self, node: NodeId, at: Instant) {
         let mut up = self.up.borrow_mut();
         up.retain(|(id, _)| *id != node);
@@ -30,7 +38,7 @@ impl Fences {
     }
 
     fn bars(&self, node: NodeId, opened: Instant) -> bool {
-        self.any.get() && self.up.borrow().iter().any(|(id, at)| *id == node && opened <= *at)
+        self.up.borrow().iter().any(|(id, at)| *id == node && opened <= *at)
     }
 }
 
@@ -53,7 +61,15 @@ impl Context {
 
     /// A fence has gone up behind this connection.
     pub(super) fn is_fenced(&self, server: &Server) -> bool {
-        self.fences.bars(server.identity.node, server.identity.opened)
+        self.fences.any.get()
+            && (self.fences.bars(server.identity.node, server.identity.opened)
+                || self.is_out_of_time(server.identity.node))
+    }
+
+    /// The primary's answers do not count any more: partner proxies may have agreed on another one meanwhile (HA H17).
+    fn is_out_of_time(&self, node: NodeId) -> bool {
+        let cluster = self.cluster();
+        cluster.lease.is_over(boot_nanos) && cluster.view().primary == Some(node)
     }
 }
 

@@ -8,8 +8,8 @@ use std::task::Poll;
 use tokio::sync::watch;
 
 use crate::backend::{Lost, Server};
-use crate::cluster::{NodeId, Writes};
-use crate::support::clock::{Duration, Instant, now};
+use crate::cluster::{Hold, NodeId, Writes};
+use crate::support::clock::{Duration, Instant, boot_nanos, now};
 use crate::wire::{TxStatus, front, sqlstate};
 
 use super::lease::{Leased, NoLease};
@@ -89,6 +89,9 @@ impl Session {
             return Way::Held(pause::WHY);
         }
         let view = self.context.cluster().view();
+        if !self.context.cluster().lease.may_begin(view.epoch, boot_nanos) && view.writes.open() {
+            return Way::Held(Hold::Partners.as_str());
+        }
         match (view.writes, view.primary) {
             (Writes::Refused { why }, _) => Way::Refused(why),
             (Writes::Open, Some(node)) => Way::To(node),

@@ -1,10 +1,36 @@
 //! The only place that asks the operating system for the time. Engines take `now` as an argument instead.
 
+use std::sync::OnceLock;
 pub use std::time::{Duration, Instant, SystemTime};
 
 /// The present, on the monotonic clock.
 pub fn now() -> Instant {
     Instant::now()
+}
+
+/// The present, on a clock that goes on while the machine sleeps (CLOCK_BOOTTIME): for leases. Compare it with nothing but itself.
+pub fn boot() -> Instant {
+    let (begun, slept) = *BOOT.get_or_init(|| (Instant::now(), since_boot()));
+    begun + since_boot().saturating_sub(slept)
+}
+
+/// The same as a number, for cells that threads share; never 0, nor `u64::MAX`.
+pub fn boot_nanos() -> u64 {
+    nanos_of(boot())
+}
+
+/// A time of [`boot`] as a number.
+pub fn nanos_of(boot: Instant) -> u64 {
+    let (begun, _) = *BOOT.get_or_init(|| (Instant::now(), since_boot()));
+    u64::try_from(boot.saturating_duration_since(begun).as_nanos()).unwrap_or(u64::MAX - 2).saturating_add(1)
+}
+
+/// When it was asked first, on both clocks.
+static BOOT: OnceLock<(Instant, Duration)> = OnceLock::new();
+
+fn since_boot() -> Duration {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).expect("every Linux since 2.6.39 has it");
+    Duration::new(u64::try_from(time.tv_sec()).unwrap_or(0), u32::try_from(time.tv_nsec()).unwrap_or(0))
 }
 
 /// The present, on the wall clock: for people and logs, never for decisions.

@@ -31,7 +31,13 @@ fn target(job: &Job) -> Option<NodeId> {
         Job::Await(node) | Job::Relax(node) | Job::Checkpoint { node, .. } | Job::CatchUp(node, _) => Some(*node),
         // The disk is one, and hooks do not wait.
         Job::Record(_) => Some(NodeId(u16::MAX)),
-        Job::Barrier | Job::Consent(_) | Job::Opinions(_) | Job::Fence(_) | Job::Hook { .. } | Job::Drain(_) => None,
+        Job::Barrier
+        | Job::Consent { .. }
+        | Job::Resume
+        | Job::Opinions(_)
+        | Job::Fence(_)
+        | Job::Hook { .. }
+        | Job::Drain(_) => None,
     }
 }
 
@@ -103,8 +109,8 @@ impl World {
     /// The effect; no outcome yet if something must be waited for.
     fn act(&mut self, job: &Job) -> Option<Outcome> {
         match job {
-            Job::Barrier => Some(Outcome::Ok),
-            Job::Consent(_) => Some(if self.proxy.consent { Outcome::Ok } else { failed("refused") }),
+            Job::Barrier | Job::Resume => Some(Outcome::Ok),
+            Job::Consent { .. } => Some(if self.proxy.consent { Outcome::Ok } else { failed("refused") }),
             Job::Opinions(nodes) => Some(self.opinions(nodes)),
             Job::Recruit { node, lock_only, .. } => self.reach(*node, |world, id| world.recruit(id, *lock_only)),
             Job::Restore(node) => self.reach(*node, |world, id| world.restore(id, None)),

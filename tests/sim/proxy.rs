@@ -83,6 +83,7 @@ impl Proxy {
             hooks,
             hook_timeout: Duration::from_secs(10),
             auto_failback: random.one_in(2).then(|| Duration::from_secs(random.below(5))),
+            partners: false,
             drain: Duration::from_secs(15),
         };
         Self {
@@ -289,6 +290,7 @@ impl World {
                     }
                     self.say(|_| format!("event {note:?}"));
                 }
+                Action::Drop(_) => unreachable!("no partners"),
                 Action::Reply(_, answer) => self.say(|_| format!("reply {answer:?}")),
             }
         }

@@ -40,6 +40,11 @@ impl Absent {
         self.fallen.insert(node);
     }
 
+    /// What whoever led before has found.
+    pub(super) fn inherit(&mut self, fallen: impl Iterator<Item = NodeId>) {
+        self.fallen = fallen.collect();
+    }
+
     /// Nodes that are configured no more are forgotten.
     pub(super) fn keep(&mut self, configured: impl Fn(NodeId) -> bool) {
         self.used.retain(|node| configured(*node));
@@ -56,11 +61,16 @@ impl Engine {
         let view = self.view.clone();
         for node in &view.nodes {
             if Some(node.id) == primary {
-                self.absent.fallen.remove(&node.id);
+                if self.acts() {
+                    self.absent.fallen.remove(&node.id);
+                }
                 continue;
             }
             if node.usable() {
                 self.absent.used.insert(node.id);
+            }
+            if !self.acts() {
+                continue;
             }
             let dead = self.is_dead(node.id);
             if dead && !lives {
@@ -70,7 +80,7 @@ impl Engine {
             if self.run.as_ref().is_some_and(|run| !run.settled()) || !lives {
                 continue;
             }
-            if dead && self.may_fall(node.id) {
+            if dead && self.may_fall(node.id) && self.is_seen_dead_by_all(node.id, now) {
                 self.falls(node.id, now);
             } else if self.may_return(node, now) {
                 self.returns(node.id, now);

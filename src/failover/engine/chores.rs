@@ -20,7 +20,7 @@ impl Engine {
 
     /// Starts what is due. A run that has not promoted yet, or waits for its candidate, needs its recruits as they are.
     pub(super) fn chores(&mut self, now: Instant) {
-        if self.run.as_ref().is_some_and(|run| !run.settled()) {
+        if !self.acts() || self.run.as_ref().is_some_and(|run| !run.settled()) {
             return;
         }
         let primary = self.view.primary.filter(|primary| self.leads(*primary));

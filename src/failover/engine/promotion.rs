@@ -170,7 +170,7 @@ impl Engine {
     pub(super) fn settling(&mut self, now: Instant) -> bool {
         let Some(run) = self.run.as_ref() else { return false };
         let promoted = self.view.primary.filter(|id| self.leads_beyond(*id, run.timeline));
-        let promoted = promoted.filter(|id| Some(*id) == run.candidate);
+        let promoted = promoted.filter(|id| Some(*id) == run.candidate && self.is_appointed(*id));
         let Some(primary) = promoted else {
             let lost = run.candidate.is_some_and(|candidate| self.is_dead(candidate));
             if lost {
@@ -352,6 +352,7 @@ impl Engine {
             sent: true,
             started: intent.started,
             hooks: intent.hooks,
+            consented: false,
         }
     }
 }

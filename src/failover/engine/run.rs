@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::choice::{self, Lost};
+pub(super) use super::step::{Kind, Step};
 use super::words::{FenceRule, Hook, HookState, Intent, IntentStep, Job, Mode, Opinion, Outcome, Standing, Ticket};
 use super::{Engine, LONGEST_PAUSE, Outage, PAUSE, Purpose};
 use crate::cluster::{Epoch, Hold, Lsn, Mandate, NodeId, Timeline};
@@ -13,51 +14,6 @@ use crate::cluster::{Epoch, Hold, Lsn, Mandate, NodeId, Timeline};
 const FRESH: Duration = Duration::from_millis(1500);
 /// Recruits beyond the majority are waited for so long.
 const STRAGGLERS: Duration = Duration::from_secs(1);
-
-/// Why a primary is replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// It is dead.
-    Failover,
-    /// It is dead and an operator has chosen its successor.
-    ByHand(Ticket, NodeId),
-    /// An operator moves its role.
-    SwitchOver(Ticket, Option<NodeId>),
-    /// Taken up from the journal: who ordered it is gone.
-    Resumed,
-}
-
-/// Where a run stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
-    Holding,
-    Consenting,
-    Doubting,
-    /// Chores under way must end first.
-    Waiting,
-    Preparing,
-    Recruiting,
-    Fencing,
-    Hooking,
-    Committing,
-    Promoting,
-    /// Until the view says so.
-    Settling,
-    Following,
-    Relaxing,
-    Satisfying,
-    /// The candidate has died behind its promotion and is going to be fenced.
-    CondemningCandidate,
-    FencingCandidate,
-    // Of a switch-over alone.
-    Draining,
-    Checkpointing,
-    Closing,
-    Announcing,
-    Demoting,
-    Dying,
-    CatchingUp,
-}
 
 /// See the head of the file.
 #[derive(Debug)]
@@ -89,6 +45,8 @@ pub(super) struct Run {
     /// When the candidate's postmaster was started, once known.
     pub(super) started: i64,
     pub(super) hooks: HookState,
+    /// Everybody who must agree has, in this run's epoch.
+    pub(super) consented: bool,
 }
 
 impl Run {
@@ -168,6 +126,7 @@ impl Engine {
             sent: false,
             started: 0,
             hooks: HookState::default(),
+            consented: false,
         };
         self.run = Some(Box::new(run));
         let event = if matches!(kind, Kind::SwitchOver(..)) { "switchover_begins" } else { "failover_begins" };
@@ -193,6 +152,9 @@ impl Engine {
     /// The run is over before the promotion: nothing that it did stays. Tried again later unless an operator ordered it.
     pub(super) fn abandon(&mut self, why: &str, now: Instant) {
         let Some(run) = self.run.take() else { return };
+        if run.consented && self.accord.is_some() {
+            self.give_for(Purpose::Aside("resume"), Job::Resume, now);
+        }
         self.pending.retain(|_, (purpose, _)| !matches!(purpose, Purpose::Step | Purpose::Recruit(_)));
         if self.journal.intent.take().is_some() || !self.journal.recruited.is_empty() {
             self.record(now);
@@ -288,19 +250,23 @@ impl Engine {
         let Some(run) = &self.run else { return };
         let old = run.old;
         match outcome {
-            Outcome::Ok => self.give_step(Step::Consenting, Job::Consent(old), now),
+            Outcome::Ok => self.ask_partners(old, now),
             other => self.abandon(&format!("the data threads do not hold writes: {}", text(other)), now),
         }
     }
 
     fn consented(&mut self, outcome: Outcome, now: Instant) {
-        let Some(run) = &self.run else { return };
+        let Some(run) = &mut self.run else { return };
+        if let Outcome::Granted(epoch) = outcome {
+            run.epoch = epoch;
+        }
+        run.consented = matches!(outcome, Outcome::Ok | Outcome::Granted(_));
         match outcome {
-            Outcome::Ok if matches!(run.kind, Kind::SwitchOver(..)) => {
+            Outcome::Ok | Outcome::Granted(_) if matches!(run.kind, Kind::SwitchOver(..)) => {
                 let old = run.old;
                 self.give_step(Step::Draining, Job::Drain(old), now);
             }
-            Outcome::Ok => {
+            Outcome::Ok | Outcome::Granted(_) => {
                 let standbys = self.standbys();
                 self.give_step(Step::Doubting, Job::Opinions(standbys), now);
             }
@@ -344,6 +310,10 @@ impl Engine {
 
     /// Is there anybody to recruit? Then what is going to be done is written down.
     pub(super) fn prepare(&mut self, now: Instant) {
+        if let Some(run) = self.run.as_ref().filter(|run| !run.consented && self.accord.is_some()) {
+            // It was taken up from a leader before.
+            return self.ask_partners(run.old, now);
+        }
         let standbys = self.standbys();
         let needed = self.needed();
         if standbys.len() < needed {

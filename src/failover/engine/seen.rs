@@ -10,8 +10,14 @@ use crate::cluster::{ClusterView, NodeId, Role, Timeline};
 impl Engine {
     pub(super) fn see(&mut self, view: Arc<ClusterView>, now: Instant) {
         self.view = view.clone();
-        self.judge_rivals(now);
-        self.see_primary(&view, now);
+        if self.acts() {
+            self.judge_rivals(now);
+            if self.accord.is_some() {
+                self.see_together(now);
+            } else {
+                self.see_primary(&view, now);
+            }
+        }
         let primary = view.primary_node().filter(|node| Some(node.id.0) == self.journal.primary);
         let told = primary.and_then(|node| node.position.as_ref()?.history.clone());
         self.history = told.filter(|history| history.timeline().0 == self.journal.timeline).or(self.history.take());
@@ -77,7 +83,7 @@ impl Engine {
     }
 
     /// Somebody else has promoted this node: it is obeyed.
-    fn adopted(&mut self, node: NodeId, now: Instant) {
+    pub(super) fn adopted(&mut self, node: NodeId, now: Instant) {
         let from = self.journal.primary.map(NodeId);
         self.journal.hooked.clear();
         let all = self.settings.members.iter().map(|member| member.id.0);

@@ -4,6 +4,7 @@ use super::*;
 use crate::cluster::{History, Lsn, Position, Sample, Status, Written};
 
 mod cases;
+mod together;
 
 const MS: Duration = Duration::from_millis(1);
 const P: NodeId = NodeId(0);
@@ -29,6 +30,7 @@ pub(in crate::failover) fn settings(count: u16) -> Settings {
         hooks: BTreeSet::new(),
         hook_timeout: Duration::from_secs(60),
         auto_failback: None,
+        partners: false,
         drain: Duration::from_secs(15),
     }
 }
@@ -101,6 +103,7 @@ impl Play {
                 Action::Do(ticket, job) => self.jobs.push((ticket, job)),
                 Action::Rule(ruling) => self.ruling = ruling,
                 Action::Note(note) => self.notes.push(note),
+                Action::Drop(tickets) => self.jobs.retain(|(ticket, _)| !tickets.contains(ticket)),
                 Action::Reply(_, answer) => self.replies.push(answer),
             }
         }

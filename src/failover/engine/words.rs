@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{ClusterView, Epoch, Lsn, NodeId, Ruling, Timeline};
+use crate::cluster::{Accord, ClusterView, Epoch, Lsn, NodeId, Ruling, Timeline};
 
 /// Who promotes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +81,8 @@ pub struct Settings {
     pub hook_timeout: Duration,
     /// Standbys that have died are attached again once they stream, not twice within this time; none: by an operator alone.
     pub auto_failback: Option<Duration>,
+    /// There are partner proxies: whoever leads them acts, and nobody before they have agreed.
+    pub partners: bool,
     /// How long a switch-over waits for the transactions that are open when it begins; then it is given up.
     pub drain: Duration,
 }
@@ -128,6 +130,8 @@ pub struct Journal {
     pub spent: Option<u16>,
     /// What is under way.
     pub intent: Option<Intent>,
+    /// With partner proxies: standbys that have died and wait to be attached.
+    pub fallen: Vec<u16>,
 }
 
 /// A failover or switch-over under way.
@@ -183,7 +187,14 @@ pub enum Job {
     /// All data threads acknowledge that they have seen the present ruling.
     Barrier,
     /// `cluster::Consensus` is asked for leave to replace this primary.
-    Consent(NodeId),
+    Consent {
+        /// Whom.
+        node: NodeId,
+        /// An operator wants it, or it is primary no more: it need not be dead.
+        planned: bool,
+    },
+    /// What leave was given for does not happen.
+    Resume,
     /// All standbys are asked how their WAL receivers are doing (HA H2).
     Opinions(Vec<NodeId>),
     /// Take the advisory lock of this standby and, unless `lock_only`, stop its WAL receiver (HA H5); then read its position twice.
@@ -255,6 +266,8 @@ pub enum Job {
 pub enum Outcome {
     /// It was done.
     Ok,
+    /// To `Consent`: in this epoch, if partner proxies count them.
+    Granted(Epoch),
     /// It was not, or nobody knows; the text is for people.
     Failed(String),
     /// To `Opinions`: those who could be asked.
@@ -306,6 +319,8 @@ pub enum Event {
     Done(Ticket, Outcome),
     /// The partners do not agree any more.
     Withdrawn,
+    /// What partner proxies have agreed on.
+    Accord(Accord),
     /// An operator wants something; a `Reply` follows, at once or at the end.
     Order(Ticket, Order),
     /// Other settings hold.
@@ -336,6 +351,8 @@ pub enum Action {
     Rule(Ruling),
     /// For the event log.
     Note(Note),
+    /// These jobs, and the locks of recruits, are given up: somebody else acts now.
+    Drop(Vec<Ticket>),
     /// To whoever gave the order.
     Reply(Ticket, Result<String, String>),
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::{Row, Servers, Sql, Threads, World};
-use crate::cluster::{FailoverRequest, Lsn, NodeId, Trouble, Verdict};
+use crate::cluster::{Epoch, FailoverRequest, Lsn, NodeId, Trouble, Verdict};
 use crate::failover::conninfo;
-use crate::failover::engine::{Job, Opinion, Outcome};
+use crate::failover::engine::{Job, Journal, Opinion, Outcome};
 use crate::support::clock;
 
 /// Between two looks at something that takes its time.
@@ -49,17 +49,17 @@ impl<S: Servers, T: Threads> World<S, T> {
     pub(super) async fn work(&self, job: &Job) -> Outcome {
         match job {
             Job::Barrier => self.barrier().await,
-            Job::Consent(node) => self.consent(*node),
+            Job::Consent { node, planned } => self.consent(*node, *planned).await,
+            Job::Resume => {
+                self.consensus.resume();
+                Outcome::Ok
+            }
             Job::Opinions(nodes) => self.opinions(nodes).await,
             Job::Recruit { node, epoch, lock_only } => self.recruit(*node, *epoch, *lock_only).await,
             Job::Restore(node) => outcome(self.restore(*node).await),
             Job::Fence(node) => outcome(self.threads.fence(*node).await),
             Job::Hook { hook, node, old, new, id } => self.hook(*hook, [Some(*node), Some(*old), *new], *id).await,
-            Job::Record(journal) => {
-                let journal = journal.clone();
-                let saved = self.on_disk(move |store| store.save(&journal).map_err(|error| error.to_string())).await;
-                outcome(saved.flatten())
-            }
+            Job::Record(journal) => outcome(self.record(journal).await),
             Job::Promote { node, recruits, again } => self.promote(*node, recruits, *again).await,
             Job::Await(node) => self.wait_primary(*node).await,
             Job::Follow { node, primary, old } => outcome(self.follow(*node, *primary, *old).await),
@@ -87,12 +87,23 @@ impl<S: Servers, T: Threads> World<S, T> {
         outcome(self.threads.barrier().await)
     }
 
-    fn consent(&self, node: NodeId) -> Outcome {
+    async fn consent(&self, node: NodeId, planned: bool) -> Outcome {
         let epoch = self.shared.view().epoch;
-        match self.consensus.may_act(&FailoverRequest { node, trouble: Trouble::CannotConnect, epoch }) {
-            Verdict::Granted => Outcome::Ok,
+        let request = FailoverRequest { node, trouble: Trouble::CannotConnect, epoch };
+        match self.consensus.may_act(&request, planned).await {
+            Verdict::Granted(None) => Outcome::Ok,
+            Verdict::Granted(Some(epoch)) => Outcome::Granted(epoch),
             Verdict::Refused(why) => Outcome::Failed(why),
         }
+    }
+
+    /// On this disk, and on those of a majority if there are partners.
+    async fn record(&self, journal: &Journal) -> Result<(), String> {
+        let text = serde_json::to_string(journal).map_err(|error| error.to_string())?;
+        let agreed = self.consensus.record(Epoch(journal.epoch), text);
+        let journal = journal.clone();
+        self.on_disk(move |store| store.save(&journal).map_err(|error| error.to_string())).await.flatten()?;
+        agreed.await
     }
 
     async fn opinions(&self, nodes: &[NodeId]) -> Outcome {

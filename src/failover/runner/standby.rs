@@ -10,6 +10,7 @@ use super::{Servers, Sql, Threads, World};
 use crate::cluster::{NodeId, Timeline};
 use crate::failover::conninfo;
 use crate::failover::engine::Outcome;
+use crate::support::clock;
 
 /// A session that holds a lock answers within this, or the lock counts as lost.
 const ALIVE: Duration = Duration::from_secs(1);
@@ -60,6 +61,10 @@ impl<S: Servers, T: Threads> World<S, T> {
                 return outcome;
             }
             Err(why) => return unsent(why),
+        }
+        // Locks are held, but whoever leads the partners by now may have given up on this one (HA H17).
+        if self.shared.lease.is_over(clock::boot_nanos) {
+            return unsent("this proxy leads no more".to_owned());
         }
         match sql.query("SELECT pg_catalog.pg_promote(false)").await {
             Ok(rows) if field(&rows, 0) == Some("t") => {}

@@ -1,0 +1,194 @@
+//! What partner proxies mean for everybody else in this process: until when writes may go, what all have agreed on, and who they are, for
+//! people. Written by `watchdog` alone. Words and one lock-free cell; must not decide, nor ask the time.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::{Epoch, NodeId};
+
+/// Until when this proxy may write, in nanoseconds of `support::clock::boot_nanos` (HA H17). Data threads look at it themselves, so that it
+/// ends when it ends, whatever has become of the control thread.
+#[derive(Debug)]
+pub struct Lease {
+    /// There are partners.
+    kept: AtomicBool,
+    /// What begins something on the primary may until then; 0: not now.
+    begins: AtomicU64,
+    /// What has begun may go on until then, and its answers count.
+    goes_on: AtomicU64,
+    /// The epoch that this is about.
+    epoch: AtomicU64,
+}
+
+impl Default for Lease {
+    fn default() -> Self {
+        Self {
+            kept: AtomicBool::new(false),
+            begins: AtomicU64::new(u64::MAX),
+            goes_on: AtomicU64::new(u64::MAX),
+            epoch: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Lease {
+    /// There are partners: nothing may be written before they agree. To be called before anybody looks.
+    pub fn keep(&self) {
+        self.set(Epoch(0), 0, 0);
+        self.kept.store(true, Ordering::Release);
+    }
+
+    /// Are there partners?
+    pub fn is_kept(&self) -> bool {
+        self.kept.load(Ordering::Acquire)
+    }
+
+    /// The newest word. `begins` and `goes_on` are nanoseconds, `u64::MAX` for ever.
+    pub fn set(&self, epoch: Epoch, begins: u64, goes_on: u64) {
+        if self.epoch.load(Ordering::Relaxed) != epoch.0 {
+            // Nobody may take the new time for one of the old epoch, nor the other way round.
+            self.begins.store(0, Ordering::Release);
+        }
+        self.goes_on.store(goes_on, Ordering::Release);
+        self.epoch.store(epoch.0, Ordering::Release);
+        self.begins.store(begins, Ordering::Release);
+    }
+
+    /// May something begin on the primary of that epoch? `now` is asked for only if there are partners.
+    pub fn may_begin(&self, epoch: Epoch, now: impl FnOnce() -> u64) -> bool {
+        match self.begins.load(Ordering::Acquire) {
+            u64::MAX if !self.is_kept() => true,
+            until => until > now() && self.epoch.load(Ordering::Acquire) == epoch.0,
+        }
+    }
+
+    /// Is it over for what is under way on the primary?
+    pub fn is_over(&self, now: impl FnOnce() -> u64) -> bool {
+        match self.goes_on.load(Ordering::Acquire) {
+            u64::MAX => false,
+            until => until <= now(),
+        }
+    }
+}
+
+/// What the partner proxies agree on, as far as this one knows: from `watchdog` to `failover`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Accord {
+    /// This proxy leads, in this term, and knows what was agreed before; none: another one does, or nobody.
+    pub leads: Option<u64>,
+    /// The version of what is agreed: the term of who wrote it, and its number there.
+    pub version: (u64, u64),
+    /// The epoch under which all may write; 0: none yet.
+    pub epoch: Epoch,
+    /// Statements may begin on the primary of that epoch now.
+    pub writes: bool,
+    /// The journal of `failover`; empty: none yet.
+    pub body: Arc<str>,
+    /// Nodes that this proxy alone cannot see (HA H3).
+    pub blind: BTreeSet<NodeId>,
+}
+
+/// The group as this proxy sees it, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Group {
+    /// All members in the order of their names, this one among them.
+    pub members: Vec<Partner>,
+    /// Votes that are needed to lead.
+    pub needed: usize,
+    /// There is a leader that a majority has confirmed.
+    pub quorum: bool,
+    /// The arbiter's name: `members`, `nodes`, `trusted`.
+    pub arbiter: &'static str,
+    /// The address that follows the leader.
+    pub virtual_ip: Option<IpAddr>,
+    /// It is here now.
+    pub holds_ip: bool,
+    /// The number of the present term.
+    pub term: u64,
+    /// The epoch that is agreed on.
+    pub epoch: Epoch,
+    /// What this proxy alone cannot see.
+    pub blind: BTreeSet<NodeId>,
+    /// What is not as it should be, one sentence each.
+    pub troubles: Vec<String>,
+    /// Frames that were refused: malformed, forged, of strangers, replayed, stale.
+    pub refused: [u64; 5],
+}
+
+/// One member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partner {
+    /// Its name.
+    pub name: String,
+    /// Where it is reached.
+    pub host: String,
+    /// Its port for partners.
+    pub port: u16,
+    /// It is this process.
+    pub me: bool,
+    /// It only votes.
+    pub witness: bool,
+    /// `LEADER`, `STANDBY`, `JOINING`, `LEAVING`, `REFUSED`, `LOST`, `SHUTDOWN`, `UNKNOWN` (never heard).
+    pub state: &'static str,
+    /// Settings that differ from ours.
+    pub differs: Vec<String>,
+    /// How long ago it was heard, to a tenth of a second; none: never, or this process.
+    pub age: Option<Duration>,
+    /// Of equals the higher one leads.
+    pub priority: i64,
+    /// It reaches a trusted server, or there is none.
+    pub trusted: bool,
+    /// It reaches the primary.
+    pub primary: bool,
+    /// It reaches so many nodes.
+    pub nodes: u16,
+}
+
+impl Group {
+    /// This process.
+    pub fn me(&self) -> Option<&Partner> {
+        self.members.iter().find(|member| member.me)
+    }
+
+    /// Who leads.
+    pub fn leader(&self) -> Option<&Partner> {
+        self.members.iter().find(|member| member.state == "LEADER")
+    }
+}
+
+impl Partner {
+    /// The number that pgpool-II has for such a state.
+    pub fn pgpool_state(&self) -> u8 {
+        match self.state {
+            "LEADER" => 4,
+            "STANDBY" => 7,
+            "JOINING" => 2,
+            "LOST" | "LEAVING" => 8,
+            "SHUTDOWN" => 10,
+            "REFUSED" => 9,
+            _ => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn h17_nothing_begins_behind_the_end_nor_in_another_epoch() {
+        let lease = Lease::default();
+        assert!(lease.may_begin(Epoch(7), || u64::MAX) && !lease.is_over(|| u64::MAX), "nobody to agree with");
+        lease.keep();
+        assert!(!lease.may_begin(Epoch(0), || 1) && lease.is_over(|| 1), "partners have said nothing yet");
+        lease.set(Epoch(3), 100, 200);
+        assert!(lease.may_begin(Epoch(3), || 99) && !lease.may_begin(Epoch(3), || 100));
+        assert!(!lease.may_begin(Epoch(2), || 99) && !lease.may_begin(Epoch(4), || 99));
+        assert!(!lease.is_over(|| 199) && lease.is_over(|| 200));
+        lease.set(Epoch(4), u64::MAX, u64::MAX);
+        assert!(lease.may_begin(Epoch(4), || u64::MAX - 1) && !lease.may_begin(Epoch(3), || 1), "held course");
+    }
+}

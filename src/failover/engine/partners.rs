@@ -1,0 +1,254 @@
+//! What partner proxies mean for failover: whoever leads them acts, alone, by a journal that a majority has on disk; the others obey what is
+//! agreed (HA H3, H13, H17). Without partners nothing here does anything.
+
+use std::time::{Duration, Instant};
+
+use super::run::{Kind, Step, text};
+use super::words::{Action, Duty, IntentStep, Job, Journal, Mode, Outcome};
+use super::{Engine, Purpose};
+use crate::cluster::{Accord, Epoch, Hold, Life, Mandate, NodeId};
+
+/// Between two attempts to agree on who is primary.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Before a node that this proxy has lost counts as lost for all: by then it is known what partners see.
+const ALONE: Duration = Duration::from_millis(700);
+
+impl Engine {
+    /// May this proxy change anything?
+    pub(super) fn acts(&self) -> bool {
+        self.accord.as_ref().is_none_or(|accord| accord.leads.is_some())
+    }
+
+    /// Something else is agreed on, or somebody else leads.
+    pub(super) fn agree(&mut self, new: Accord, now: Instant) {
+        let Some(old) = self.accord.replace(new.clone()) else {
+            self.accord = None;
+            return;
+        };
+        self.floor = self.floor.max(new.epoch);
+        let begins = new.leads.is_some() && new.leads != old.leads;
+        if old.leads.is_some() && new.leads != old.leads {
+            self.depose(now);
+        }
+        if !begins && (new.leads.is_some() || new.version == old.version) {
+            return;
+        }
+        match serde_json::from_str::<Journal>(&new.body) {
+            Ok(journal) => self.take_over(journal, now),
+            // Nothing was agreed on yet: what this proxy alone has written down begins it.
+            Err(_) => self.journal.epoch = new.epoch.0,
+        }
+        if begins {
+            self.unseen = self.settings.members.iter().map(|member| member.id).collect();
+            self.pauses.clear();
+            self.claim = now;
+            self.resume(now);
+            // A view that came before counts from now on.
+            self.see(self.view.clone(), now);
+        }
+    }
+
+    /// What is under way belongs to whoever leads next.
+    fn depose(&mut self, now: Instant) {
+        let why = "this proxy leads no more; whoever does goes on with it";
+        if let Some(run) = self.run.take() {
+            self.note("failover_left", Some(run.old), why.to_owned(), now - run.begun);
+            if let Kind::ByHand(ticket, _) | Kind::SwitchOver(ticket, _) = run.kind {
+                self.out.push(Action::Reply(ticket, Err(why.to_owned())));
+            }
+        }
+        let given_up: Vec<_> = self.pending.extract_if(.., |_, (purpose, _)| *purpose != Purpose::Close).collect();
+        self.hooks.clear();
+        (self.outage, self.obeyed, self.rewrite, self.stopped) = (None, None, None, None);
+        self.out.push(Action::Drop(given_up.into_iter().map(|(ticket, _)| ticket).collect()));
+    }
+
+    /// The journal of whoever leads, or led.
+    fn take_over(&mut self, journal: Journal, now: Instant) {
+        let (old, new) = (self.journal.primary.map(NodeId), journal.primary.map(NodeId));
+        self.absent.inherit(journal.fallen.iter().copied().map(NodeId));
+        self.journal = journal;
+        if let Some(old) = old.filter(|old| Some(*old) != new && self.member(*old).is_some()) {
+            self.closing = Some(self.give_for(Purpose::Close, Job::Fence(old), now));
+            self.note("primary_agreed", new, "agreed on with the partner proxies".to_owned(), Duration::ZERO);
+        }
+    }
+
+    /// The primary that is agreed on, as long as it is configured.
+    fn agreed_primary(&self) -> Option<NodeId> {
+        self.journal.primary.map(NodeId).filter(|id| self.member(*id).is_some())
+    }
+
+    /// Nobody but the agreed primary is one, in the agreed epoch, but for the candidate of a run.
+    pub(super) fn agreed_mandate(&self, own: Mandate) -> Mandate {
+        match (&self.accord, own) {
+            // An operator's word alone is not agreed on yet.
+            (Some(accord), Mandate::Free | Mandate::Only(_, Epoch(0))) => {
+                self.agreed_primary().map_or(Mandate::Free, |primary| Mandate::Only(primary, accord.epoch))
+            }
+            _ => own,
+        }
+    }
+
+    /// Statements wait while partners have not agreed on this epoch, or while whoever leads has begun what cannot be taken back.
+    pub(super) fn partners_hold(&self, hold: Option<Hold>) -> Option<Hold> {
+        let Some(accord) = &self.accord else { return hold };
+        let step = self.journal.intent.as_ref().map(|intent| intent.step);
+        match hold {
+            // Somebody else may be at it.
+            Some(Hold::NoPrimary) if !self.acts() && self.settings.mode != Mode::Never => Some(Hold::Failover),
+            Some(hold) => Some(hold),
+            None if matches!(step, Some(IntentStep::Promoting | IntentStep::Demoting)) => Some(Hold::Failover),
+            None if !accord.writes || accord.epoch != self.view.epoch || accord.epoch == Epoch(0) => {
+                Some(Hold::Partners)
+            }
+            None => None,
+        }
+    }
+
+    /// Asks partners for leave to go on with the run.
+    pub(super) fn ask_partners(&mut self, old: NodeId, now: Instant) {
+        let planned = self.run.as_ref().is_some_and(|run| run.kind != Kind::Failover);
+        self.give_step(Step::Consenting, Job::Consent { node: old, planned }, now);
+    }
+
+    /// What the view says to whoever leads.
+    pub(super) fn see_together(&mut self, now: Instant) {
+        let Some(primary) = self.view.primary.filter(|id| self.leads(*id)) else { return };
+        let timeline = self.node(primary).and_then(|node| Some(node.position.as_ref()?.timeline.0)).unwrap_or(0);
+        let run = self.run.as_ref().filter(|run| run.irrevocable() && run.candidate == Some(primary));
+        let promoted = run.filter(|_| Some(primary.0) != self.journal.primary || timeline > self.journal.timeline);
+        if let Some(epoch) = promoted.filter(|run| run.consented).map(|run| run.epoch) {
+            self.appoint(primary, epoch, now);
+            return;
+        }
+        if promoted.is_some() {
+            // Taken up behind the promotion: nobody may write under the old epoch any more.
+            return self.ask_for_epoch(primary, now);
+        }
+        let asked = self.node(primary).and_then(|node| Some(node.position.as_ref()?.sample.asked));
+        let stale = self.stopped.is_some_and(|stopped| asked.is_none_or(|asked| asked <= stopped));
+        if stale || self.agreed_primary() != Some(primary) || timeline < self.journal.timeline {
+            return;
+        }
+        let synchronous = self.view.synchronous.as_ref().to_owned();
+        if (self.journal.timeline, &self.journal.synchronous) != (timeline, &synchronous)
+            || self.journal.spent == Some(primary.0)
+            || (self.journal.demoted.is_some() && self.run.is_none())
+        {
+            (self.journal.timeline, self.journal.synchronous) = (timeline, synchronous);
+            (self.journal.spent, self.journal.demoted, self.stopped) = (None, None, None);
+            self.record(now);
+        }
+    }
+
+    /// The partners know of this primary, or there are none.
+    pub(super) fn is_appointed(&self, primary: NodeId) -> bool {
+        self.accord.is_none() || self.journal.primary == Some(primary.0)
+    }
+
+    /// From now on this node is the primary of that epoch.
+    fn appoint(&mut self, primary: NodeId, epoch: Epoch, now: Instant) {
+        let timeline = self.node(primary).and_then(|node| Some(node.position.as_ref()?.timeline.0)).unwrap_or(0);
+        self.obeyed = self.obeyed.filter(|node| *node != primary);
+        if Some(primary.0) != self.journal.primary && !self.is_promoting(primary) {
+            self.adopted(primary, now);
+        }
+        (self.journal.spent, self.journal.demoted, self.stopped) = (None, None, None);
+        (self.journal.epoch, self.journal.primary, self.journal.timeline) = (epoch.0, Some(primary.0), timeline);
+        self.journal.synchronous = self.view.synchronous.as_ref().to_owned();
+        self.record(now);
+    }
+
+    /// A primary that nobody has agreed on yet: the first one, or one that somebody else promoted. Returns whether that is under way.
+    pub(super) fn adopts(&mut self, now: Instant) -> bool {
+        if self.accord.is_none() {
+            return false;
+        }
+        let asking = self.pending.values().any(|(purpose, _)| matches!(purpose, Purpose::Claim(_)));
+        if asking {
+            return true;
+        }
+        let Some(found) = self.adoptable() else { return false };
+        let first = self.accord.as_ref().is_some_and(|accord| accord.epoch == Epoch(0));
+        if first && self.journal.primary.is_none_or(|id| id == found.0) {
+            // Nobody writes under no epoch.
+            if self.journal.epoch != 1 || self.journal.primary.is_none() {
+                self.appoint(found, Epoch(1), now);
+            }
+            return false;
+        }
+        self.ask_for_epoch(found, now);
+        true
+    }
+
+    fn adoptable(&self) -> Option<NodeId> {
+        let timeline = crate::cluster::Timeline(self.journal.timeline);
+        let first = self.accord.as_ref().is_some_and(|accord| accord.epoch == Epoch(0));
+        let Some(old) = self.agreed_primary() else {
+            return self.view.primary.filter(|id| self.leads(*id));
+        };
+        if self.leads(old) {
+            return Some(old).filter(|_| first);
+        }
+        // One of two that cannot be told apart is none.
+        let may = |id: &NodeId| {
+            self.leads_beyond(*id, timeline)
+                && (self.obeyed == Some(*id) || !self.is_condemned(*id))
+                && !self.is_detached(*id)
+                && self.member(*id).is_some_and(|member| member.duty != Duty::Standby)
+        };
+        let mut found = self.settings.members.iter().map(|member| member.id).filter(may);
+        let one = found.next().filter(|_| found.next().is_none())?;
+        let gone = self.stands_by(old) || self.is_dead(old) || self.obeyed == Some(one);
+        Some(one).filter(|_| gone)
+    }
+
+    fn ask_for_epoch(&mut self, primary: NodeId, now: Instant) {
+        let asking = self.pending.values().any(|(purpose, _)| matches!(purpose, Purpose::Claim(_)));
+        if asking || now < self.claim {
+            return;
+        }
+        self.claim = now + AGAIN;
+        let old = self.agreed_primary().unwrap_or(primary);
+        // Who says that it is a standby takes no writes; a dead one must be dead for a majority.
+        let planned = !self.is_dead(old) || self.obeyed.is_some() || self.run.is_some();
+        self.give_for(Purpose::Claim(primary), Job::Consent { node: old, planned }, now);
+    }
+
+    pub(super) fn claimed(&mut self, primary: NodeId, outcome: Outcome, now: Instant) {
+        let epoch = match outcome {
+            Outcome::Granted(epoch) => epoch,
+            other => return self.tell("primary_not_agreed", Some(primary), &text(other), now),
+        };
+        let ours = self.run.as_mut().filter(|run| run.candidate == Some(primary));
+        if let Some(run) = ours {
+            (run.epoch, run.consented) = (epoch, true);
+        }
+        if self.leads(primary) {
+            self.appoint(primary, epoch, now);
+        } else {
+            self.give_for(Purpose::Aside("resume"), Job::Resume, now);
+        }
+    }
+
+    /// Dead for longer than it takes to hear from partners that it lives for them.
+    pub(super) fn is_seen_dead_by_all(&self, node: NodeId, now: Instant) -> bool {
+        let Some(accord) = &self.accord else { return true };
+        let since = self.node(node).map(|node| node.life);
+        let long = matches!(since, Some(Life::Dead(since)) if now >= since + ALONE);
+        long && !accord.blind.contains(&node)
+    }
+
+    /// What only memory holds elsewhere must survive this proxy.
+    pub(super) fn keep_partners_informed(&mut self, now: Instant) {
+        if self.accord.as_ref().is_none_or(|accord| accord.leads.is_none() || accord.epoch == Epoch(0)) {
+            return;
+        }
+        let fallen: Vec<u16> = self.absent.fallen().into_iter().map(|node| node.0).collect();
+        if fallen != self.journal.fallen {
+            self.journal.fallen = fallen;
+            self.record(now);
+        }
+    }
+}

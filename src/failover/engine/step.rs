@@ -1,0 +1,49 @@
+//! What a run is about, and where it stands. Values only.
+
+use super::words::Ticket;
+use crate::cluster::NodeId;
+
+/// Why a primary is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It is dead.
+    Failover,
+    /// It is dead and an operator has chosen its successor.
+    ByHand(Ticket, NodeId),
+    /// An operator moves its role.
+    SwitchOver(Ticket, Option<NodeId>),
+    /// Taken up from the journal: who ordered it is gone.
+    Resumed,
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    Holding,
+    Consenting,
+    Doubting,
+    /// Chores under way must end first.
+    Waiting,
+    Preparing,
+    Recruiting,
+    Fencing,
+    Hooking,
+    Committing,
+    Promoting,
+    /// Until the view says so.
+    Settling,
+    Following,
+    Relaxing,
+    Satisfying,
+    /// The candidate has died behind its promotion and is going to be fenced.
+    CondemningCandidate,
+    FencingCandidate,
+    // Of a switch-over alone.
+    Draining,
+    Checkpointing,
+    Closing,
+    Announcing,
+    Demoting,
+    Dying,
+    CatchingUp,
+}

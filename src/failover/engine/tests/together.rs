@@ -1,0 +1,200 @@
+//! With partner proxies: who acts, what is obeyed, what waits (HA H13, H17).
+
+use super::*;
+use crate::cluster::Accord;
+use crate::failover::engine::words::HookState;
+
+fn partners() -> Settings {
+    Settings { partners: true, ..settings(3) }
+}
+
+fn accord(leads: Option<u64>, version: (u64, u64), epoch: u64, journal: &Journal) -> Event {
+    let body = serde_json::to_string(journal).expect("a journal");
+    Event::Accord(Accord {
+        leads,
+        version,
+        epoch: Epoch(epoch),
+        writes: true,
+        body: body.into(),
+        blind: BTreeSet::new(),
+    })
+}
+
+fn known(epoch: u64) -> Journal {
+    Journal { epoch, primary: Some(0), timeline: 1, ..Journal::default() }
+}
+
+/// Leads in term 5, epoch 3 is agreed, P is its primary, nothing is left to do.
+fn leader() -> Play {
+    let mut play = Play::new(partners(), Journal::default());
+    play.view.epoch = Epoch(3);
+    play.give(accord(Some(5), (5, 1), 3, &known(3)));
+    play.look();
+    play.chores();
+    assert_eq!((play.jobs.len(), play.ruling.writes), (0, Writes::Open));
+    play
+}
+
+#[test]
+fn h17_nothing_is_written_or_done_before_partners_have_agreed() {
+    let mut play = Play::new(partners(), Journal { epoch: 9, primary: Some(0), ..Journal::default() });
+    play.look();
+    assert!(play.holds(Hold::Partners) && play.ruling.agreed);
+    assert_eq!((play.jobs.len(), play.ruling.epoch), (0, Epoch(0)), "what it counted alone does not count");
+    play.dies();
+    play.pass(Duration::from_secs(5));
+    assert!(play.holds(Hold::Failover) && play.jobs.is_empty(), "somebody who leads will see to it");
+}
+
+#[test]
+fn h13_the_first_leader_agrees_on_the_primary_that_it_finds() {
+    let mut play = Play::new(partners(), Journal::default());
+    let first = Accord { leads: Some(5), version: (5, 1), writes: true, ..Accord::default() };
+    play.give(Event::Accord(first.clone()));
+    play.view.epoch = Epoch(0);
+    play.look();
+    let Job::Record(journal) = play.answer("Record", Outcome::Ok) else { panic!("a journal") };
+    assert_eq!((journal.epoch, journal.primary, journal.timeline), (1, Some(0), 1));
+    assert!(play.holds(Hold::Partners), "until it is agreed");
+    play.give(Event::Accord(Accord { version: (5, 2), epoch: Epoch(1), ..first }));
+    assert_eq!((play.ruling.epoch, play.ruling.mandate), (Epoch(1), Mandate::Only(P, Epoch(1))));
+    play.view.epoch = Epoch(1);
+    play.look();
+    assert_eq!(play.ruling.writes, Writes::Open);
+}
+
+#[test]
+fn h13_a_leader_promotes_in_the_epoch_that_all_have_stopped_for() {
+    let mut play = leader();
+    play.dies();
+    play.answer("Barrier", Outcome::Ok);
+    assert_eq!(play.answer("Consent", Outcome::Granted(Epoch(7))), Job::Consent { node: P, planned: false });
+    play.answer("Opinions", Outcome::Opinions(Vec::new()));
+    let Job::Record(journal) = play.answer("Record", Outcome::Ok) else { panic!("a journal") };
+    assert_eq!(journal.epoch, 3, "intents belong to the epoch before");
+    play.recruited();
+    play.answer("Fence", Outcome::Ok);
+    play.answer("Record", Outcome::Ok);
+    play.answer("Promote", Outcome::Promoted(Timeline(2)));
+    assert_eq!(play.ruling.mandate, Mandate::Only(A, Epoch(7)));
+    play.promoted(7);
+    let Job::Record(journal) = play.answer("Record", Outcome::Ok) else { panic!("a journal") };
+    assert_eq!((journal.epoch, journal.primary), (7, Some(1)));
+    play.answer("Follow", Outcome::Ok);
+    play.chores();
+    assert!(!play.ruling.writes.open(), "until that is agreed");
+    play.give(accord(Some(5), (5, 9), 7, &journal_of(&play)));
+    assert_eq!(play.ruling.writes, Writes::Open);
+}
+
+#[test]
+fn h17_who_leads_no_more_drops_everything_and_the_next_one_takes_it_up() {
+    let mut play = leader();
+    play.dies();
+    play.answer("Barrier", Outcome::Ok);
+    play.answer("Consent", Outcome::Granted(Epoch(4)));
+    play.answer("Opinions", Outcome::Opinions(Vec::new()));
+    play.answer("Record", Outcome::Ok);
+    let journal = play.engine.journal().clone();
+    play.give(accord(None, (5, 2), 3, &journal));
+    assert!(play.jobs.is_empty() && play.engine.run.is_none(), "{:?}", play.jobs);
+    play.pass(Duration::from_secs(30));
+    assert!(play.jobs.is_empty());
+    // The intent was not carried out: undone, and begun again from the start.
+    let mut next = Play::new(partners(), Journal::default());
+    next.view.epoch = Epoch(3);
+    next.give(accord(None, (5, 2), 3, &journal));
+    next.dies();
+    assert!(next.jobs.is_empty() && next.holds(Hold::Failover));
+    next.give(accord(Some(6), (6, 1), 3, &journal));
+    assert_eq!(next.noted("failover_undone"), 1);
+    assert!(next.jobs.iter().any(|(_, job)| matches!(job, Job::Restore(A))) || next.engine.run.is_some());
+    next.answer("Barrier", Outcome::Ok);
+    next.answer("Consent", Outcome::Granted(Epoch(5)));
+}
+
+#[test]
+fn s37_a_promotion_that_was_begun_is_finished_in_an_epoch_that_all_have_stopped_for() {
+    let intent = Intent {
+        id: 3,
+        epoch: 4,
+        old: 0,
+        timeline: 1,
+        step: IntentStep::Promoting,
+        candidate: Some(1),
+        stopped_at: 0,
+        started: 7,
+        hooks: HookState::default(),
+    };
+    let journal = Journal { intent: Some(intent), recruited: vec![1, 2], ..known(3) };
+    let mut play = Play::new(partners(), Journal::default());
+    play.view.epoch = Epoch(3);
+    play.give(accord(None, (5, 2), 3, &journal));
+    play.look();
+    assert!(play.holds(Hold::Failover), "the old primary answers, and is not written to");
+    play.dies();
+    play.give(accord(Some(6), (6, 1), 3, &journal));
+    play.promoted(4);
+    let asked = play.answer("Consent", Outcome::Granted(Epoch(5)));
+    assert_eq!(asked, Job::Consent { node: P, planned: true });
+    let records =
+        play.jobs.iter().filter_map(|(_, job)| if let Job::Record(journal) = job { Some(journal) } else { None });
+    let last = records.last().expect("it is written down");
+    assert_eq!((last.epoch, last.primary), (5, Some(1)));
+}
+
+#[test]
+fn h13_who_follows_obeys_what_is_agreed_and_closes_what_it_has_left() {
+    let mut play = Play::new(partners(), Journal::default());
+    play.view.epoch = Epoch(3);
+    play.give(accord(None, (5, 1), 3, &known(3)));
+    play.look();
+    assert_eq!((play.ruling.writes, play.jobs.len()), (Writes::Open, 0), "no chores");
+    let next = Journal { epoch: 4, primary: Some(1), timeline: 2, detached: vec![2], fallen: vec![0], ..known(4) };
+    play.give(accord(None, (5, 2), 4, &next));
+    assert_eq!(play.ruling.mandate, Mandate::Only(A, Epoch(4)));
+    assert_eq!((play.ruling.detached.clone(), play.ruling.fallen.clone()), (vec![B], vec![P]));
+    assert!(!play.ruling.writes.open());
+    assert_eq!(play.answer("Fence", Outcome::Ok), Job::Fence(P));
+    play.promoted(4);
+    assert_eq!((play.ruling.writes, play.jobs.len()), (Writes::Open, 0));
+}
+
+#[test]
+fn h03_a_standby_that_this_proxy_alone_has_lost_stays() {
+    let mut play = leader();
+    let since = play.now;
+    play.node(B).life = Life::Dead(since);
+    play.node(B).status = Status::Down;
+    let blind = BTreeSet::from([B]);
+    let seen = Accord { leads: Some(5), version: (5, 1), epoch: Epoch(3), writes: true, blind, ..Accord::default() };
+    play.give(Event::Accord(seen.clone()));
+    play.now += Duration::from_secs(5);
+    play.look();
+    assert!(play.ruling.fallen.is_empty(), "others see it");
+    play.give(Event::Accord(Accord { blind: BTreeSet::new(), ..seen }));
+    play.look();
+    assert_eq!(play.ruling.fallen, [B], "nobody does");
+    let kept = |(_, job): &(Ticket, Job)| matches!(job, Job::Record(journal) if journal.fallen == [2]);
+    assert!(play.jobs.iter().any(kept), "whoever leads next must know");
+}
+
+#[test]
+fn h17_a_primary_that_somebody_else_promoted_is_agreed_on_before_it_is_written_to() {
+    let mut play = leader();
+    let since = play.now;
+    play.node(P).life = Life::Dead(since);
+    play.node(A).role = Role::Primary;
+    play.position(A, 2, false);
+    play.now += Duration::from_secs(2);
+    play.look();
+    assert!(!play.ruling.writes.open() && play.ruling.mandate == Mandate::Only(P, Epoch(3)));
+    assert_eq!(play.answer("Consent", Outcome::Granted(Epoch(4))), Job::Consent { node: P, planned: false });
+    let records =
+        play.jobs.iter().filter_map(|(_, job)| if let Job::Record(journal) = job { Some(journal) } else { None });
+    assert_eq!(records.last().map(|journal| (journal.epoch, journal.primary)), Some((4, Some(1))));
+}
+
+fn journal_of(play: &Play) -> Journal {
+    play.engine.journal().clone()
+}
