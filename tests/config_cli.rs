@@ -45,7 +45,7 @@ fn check_refuses_a_bad_file_with_its_place() {
 }
 
 #[test]
-fn a_watchdog_is_refused_as_long_as_there_is_none() {
+fn h16_check_says_what_a_watchdog_guarantees_and_why_times_are_unsafe() {
     use std::os::unix::fs::PermissionsExt;
     let folder = Folder::new("watchdog");
     let key = folder.file("watchdog.key", "0123456789abcdef0123456789abcdef\n");
@@ -54,12 +54,20 @@ fn a_watchdog_is_refused_as_long_as_there_is_none() {
     let peer = "[[watchdog.peer]]\nname = \"b\"\nhost = \"127.0.0.2\"\n";
     let node = "[[node]]\nid = 0\nhost = \"127.0.0.1\"\nport = 1\n";
     let config = folder.file("p.toml", &format!("[watchdog]\n{here}{peer}{node}"));
+    let output = pgherd(&["check", "--offline"], &config);
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert!(output.status.success() && said.contains("at most one of two proxies leads"), "{said}");
+    assert!(said.contains("needs the locks of 1 of 1 servers"), "{said}");
+    let config = folder.file("p.toml", &format!("[watchdog]\nlease = \"1s\"\n{here}{peer}{node}"));
     for arguments in [&["check", "--offline"][..], &["run"]] {
         let output = pgherd(arguments, &config);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         let said = text(&output.stdout) + &text(&output.stderr);
-        assert!(said.contains("no watchdog yet"), "{arguments:?}: {said}");
+        assert!(said.contains("lease = 1s is too short"), "{arguments:?}: {said}");
     }
+    let config = folder.file("p.toml", &format!("[watchdog]\narbiter = \"witness\"\n{here}{peer}{node}"));
+    let said = text(&pgherd(&["check", "--offline"], &config).stderr);
+    assert!(said.contains("needs a third member"), "{said}");
 }
 
 #[test]

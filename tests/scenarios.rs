@@ -15,8 +15,12 @@ mod clients;
 mod ledger;
 #[path = "scenarios/net.rs"]
 mod net;
+#[path = "scenarios/pair.rs"]
+mod pair;
 #[path = "scenarios/primary.rs"]
 mod primary;
+#[path = "scenarios/proxies.rs"]
+mod proxies;
 #[path = "scenarios/standby.rs"]
 mod standby;
 #[path = "scenarios/table.rs"]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
-use crate::cluster::{Hold, Life, NodeId, Shared, Status, Writes};
+use crate::cluster::{Event, Hold, Life, NodeId, Shared, Status, Writes};
 use crate::failover::runner::{self, Parts};
 use crate::health::catalogs::Loader;
 use crate::health::connection::Dialer;
@@ -13,15 +13,18 @@ use crate::health::engine::NodeSettings;
 use crate::health::runner::Monitor;
 use crate::net;
 use crate::recovery;
+use crate::watchdog;
 use crate::web::Web;
 
 use super::data::{Common, ThreadMail};
 use super::failover::{DataThreads, Monitored};
 use super::recovery::Helpers;
+use super::watchdog::Grip;
 
 /// What runs on the control thread.
 pub(super) struct Duties {
     pub(super) failover: Parts<Monitored, DataThreads>,
+    pub(super) watchdog: Option<watchdog::runner::Parts<Grip>>,
     pub(super) pcp: super::pcp::Seed,
     pub(super) recovery: recovery::runner::Parts<Helpers>,
     pub(super) monitor: Monitor,
@@ -40,10 +43,13 @@ impl Duties {
     /// Runs until the end is told. Call within the runtime of the control thread.
     pub(super) async fn run(self) {
         let local = LocalSet::new();
-        let Self { failover, pcp, recovery, monitor, nodes, prober, loader, reader, generation, .. } = self;
+        let Self { failover, watchdog, pcp, recovery, monitor, nodes, prober, loader, reader, generation, .. } = self;
         let Self { web, common, mut end, .. } = self;
         let shared = common.global.cluster.clone();
         local.spawn_local(monitor.run(nodes, prober));
+        if let Some(watchdog) = watchdog {
+            local.spawn_local(watchdog::runner::run(watchdog));
+        }
         local.spawn_local(runner::run(failover));
         local.spawn_local(recovery::runner::run(recovery));
         if let Some(web) = web {
@@ -91,4 +97,18 @@ async fn sever(common: &Common, node: NodeId) {
     if let Err(error) = net::sever(&target).await {
         tracing::warn!(node = node.0, %error, "connections to a dead server are not ended");
     }
+}
+
+/// Of the control thread.
+///
+/// # Errors
+/// The system has no descriptors for it.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, super::Error> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(super::Error::Start)
+}
+
+/// For who reads the log.
+pub(super) fn told_started(common: &Common, port: u16) {
+    let why = format!("pgherd accepts connections on port {port} with {} data threads", common.mail.len());
+    common.global.cluster.events.record(Event::info("started", "pgherd").why(why));
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
-use crate::cluster::{Accord, Alone, NodeId, Timeline};
+use crate::cluster::{NodeId, Timeline};
 use crate::config::{Promote, Settings};
 use crate::failover::engine::Journal;
 use crate::failover::journal::Store;
@@ -112,6 +112,7 @@ pub(super) struct Desk {
     pub(super) orders: mpsc::Sender<Asked>,
     pub(super) reloads: mpsc::Sender<Settings>,
     pub(super) nodes: mpsc::Sender<Vec<NodeSettings>>,
+    pub(super) group: super::watchdog::Ends,
 }
 
 /// The state directory; who promotes nobody can do without.
@@ -132,7 +133,7 @@ pub(super) fn store(settings: &Settings) -> Result<(Store, Journal), Error> {
 
 /// All that the runner needs, and the other ends.
 pub(super) fn parts(
-    settings: &Settings,
+    (settings, group): (&Settings, super::watchdog::Ends),
     (store, journal): (Store, Journal),
     health: &Reader,
     dialer: Dialer,
@@ -144,7 +145,7 @@ pub(super) fn parts(
         config: settings.clone(),
         servers: Monitored(dialer, common.clone()),
         threads: DataThreads(common.clone()),
-        consensus: Box::new(Alone),
+        consensus: group.consensus(),
         store,
         journal,
         shared: health.shared.clone(),
@@ -153,7 +154,7 @@ pub(super) fn parts(
         requests: health.requests.clone(),
         orders,
         reloads,
-        accord: watch::channel(Accord::default()).1,
+        accord: group.accord(),
     };
-    (parts, Desk { orders: order, reloads: reload, nodes: health.reloads.clone() })
+    (parts, Desk { orders: order, reloads: reload, nodes: health.reloads.clone(), group })
 }

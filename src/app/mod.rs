@@ -16,6 +16,7 @@ mod recovery;
 mod servers;
 mod service;
 mod signals;
+pub(crate) mod watchdog;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,10 +30,9 @@ use crate::auth::FileError;
 use crate::auth::hba::HbaError;
 use crate::auth::scram::SaltMaker;
 use crate::backend::Registry;
-use crate::cluster::{Event, Knowledge, Life, NodeId, Shared};
+use crate::cluster::{Knowledge, Life, NodeId, Shared};
 use crate::config::{self, Settings};
-use crate::failover::engine::{Journal, Order};
-use crate::failover::journal::Store;
+use crate::failover::engine::Order;
 use crate::health::connection::Dialer;
 use crate::health::{catalogs, runner};
 use crate::net::TlsError;
@@ -84,6 +84,9 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The watchdog's section.
+    #[error("watchdog: {0}")]
+    Watchdog(String),
     /// What would be unsafe: a reload that takes from a failover what it stands on, a promise that nobody keeps.
     #[error("{0}")]
     Unsafe(&'static str),
@@ -91,9 +94,6 @@ pub enum Error {
     #[error("cannot start: {0}")]
     Start(std::io::Error),
 }
-
-/// Why a configuration with a watchdog is refused: who relies on an address must be told that nobody holds it.
-pub const NO_WATCHDOG: &str = "this version has no watchdog yet: it would hold no virtual_ip and ask no partner for consent; leave [watchdog] out";
 
 /// A running proxy. Stopped by [`stop`](Self::stop) or when dropped.
 pub struct Running {
@@ -183,6 +183,7 @@ impl Running {
         // A data thread knows a node before the view does.
         let _ = self.desk.nodes.blocking_send(runner::node_settings(&settings.nodes));
         let _ = self.desk.reloads.blocking_send(settings.clone());
+        self.desk.group.reload(&settings);
         self.forget(&settings);
         if moved {
             for mail in &common.mail {
@@ -269,6 +270,7 @@ impl Running {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
+        self.desk.group.leave();
         self.end = None;
         if let Some(control) = self.control.take() {
             let _ = control.join();
@@ -300,16 +302,16 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
 
 fn start_at(settings: Settings, mut passed: Passed) -> Result<Running, Error> {
     let threads = threads(&settings);
-    let kept = kept(&settings)?;
-    let keeps = kept.0.keeps();
+    let kept = (watchdog::kept(&settings)?, failover::store(&settings)?);
+    let keeps = kept.1.0.keeps();
     let registry = Arc::new(Registry::new(threads));
     let (monitor, health) = runner::channel();
     let users = users(&settings)?;
     let servers = Arc::new(Servers::new(&settings, users.clone(), registry.clone(), health.shared.clone())?);
-    let knowledge: Arc<Knowledge<_>> = Arc::default();
+    let knowledge = Arc::<Knowledge<_>>::default();
     let (loader, wanted) = catalogs::channel(knowledge.clone(), health.shared.clone());
-    let door = login_policy(&settings, users, Arc::new(SaltMaker::new()), servers.keys.clone())?;
-    let policy = Policy::new(&settings.routing, 1)?;
+    let (policy, salts) = (Policy::new(&settings.routing, 1)?, Arc::new(SaltMaker::new()));
+    let door = login_policy(&settings, users, salts, servers.keys.clone())?;
     let (mail, inboxes): (Vec<_>, Vec<_>) = (0..threads).map(|_| mpsc::channel(MAILBOX)).unzip();
     let global = global(&settings, (&servers, &registry), &health, knowledge, wanted, mail.clone())?;
     let common = Arc::new(Common {
@@ -324,16 +326,19 @@ fn start_at(settings: Settings, mut passed: Passed) -> Result<Running, Error> {
         stopping: AtomicBool::new(false),
     });
     let (end, end_told) = mpsc::channel(1);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Start)?;
-    let (listeners, port) = passed.clients(&settings, threads)?;
-    let administrators = passed.pcp(&settings)?;
-    let (parts, desk) = failover::parts(&settings, kept, &health, dialer(&servers), &common);
+    let runtime = control::runtime()?;
+    let ((listeners, port), administrators) = (passed.clients(&settings, threads)?, passed.pcp(&settings)?);
+    let inside = runtime.enter();
+    let (watchdog, group) = watchdog::parts((&settings, kept.0), &health, dialer(&servers), &common);
+    let (parts, desk) = failover::parts((&settings, group), kept.1, &health, dialer(&servers), &common);
+    drop(inside);
     let (recovery, bell) = recovery::parts(&common, &health, desk.orders.clone());
     let (seed, office) = pcp::parts(&settings, &common, (desk.orders.clone(), bell), administrators)?;
     let duties = Duties {
         pcp: seed,
         recovery,
         failover: parts,
+        watchdog,
         monitor,
         nodes: runner::node_settings(&settings.nodes),
         prober: dialer(&servers),
@@ -345,17 +350,16 @@ fn start_at(settings: Settings, mut passed: Passed) -> Result<Running, Error> {
         end: end_told,
     };
     let (seats, deaf) = data::seats(inboxes, listeners);
-    let thread_handles = data::start(&common, &settings, &policy, seats)?;
-    let control = start_control(runtime, duties)?;
-    let why = format!("pgherd accepts connections on port {port} with {threads} data threads");
-    common.global.cluster.events.record(Event::info("started", "pgherd").why(why));
+    let threads = data::start(&common, &settings, &policy, seats)?;
+    let control = Some(start_control(runtime, duties)?);
+    control::told_started(&common, port);
     Ok(Running {
         common,
         began: settings.clone(),
         prints: Prints::of(&settings),
         settings,
-        threads: thread_handles,
-        control: Some(control),
+        threads,
+        control,
         end: Some(end),
         deaf: Some(deaf),
         desk,
@@ -364,14 +368,6 @@ fn start_at(settings: Settings, mut passed: Passed) -> Result<Running, Error> {
         policies: 1,
         keeps,
     })
-}
-
-/// What the process before has left for this one.
-fn kept(settings: &Settings) -> Result<(Store, Journal), Error> {
-    match settings.watchdog {
-        Some(_) => Err(Error::Unsafe(NO_WATCHDOG)),
-        None => failover::store(settings),
-    }
 }
 
 /// Data threads that these settings ask for.

@@ -6,10 +6,12 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::{Failure, report, servers};
-use crate::app::NO_WATCHDOG;
+use crate::app::watchdog::problems as watchdog_problems;
 use crate::auth::{Users, hba::Hba};
 use crate::config::Settings;
 use crate::net::ServerTls;
+use crate::watchdog::runner::settings::arbiter;
+use crate::watchdog::timings::guarantee;
 
 /// What was found out about one thing.
 pub(super) struct Finding {
@@ -75,7 +77,10 @@ fn files(settings: &Settings) -> Vec<Finding> {
         add("auth.users_file", path, users);
     }
     if let Some(watchdog) = &settings.watchdog {
-        add("watchdog", &watchdog.state_directory, Err(NO_WATCHDOG.to_owned()));
+        let problems = watchdog_problems(settings);
+        let guarantee = || guarantee(watchdog.peers.len() + 1, arbiter(settings, watchdog));
+        let result = if problems.is_empty() { Ok(guarantee()) } else { Err(problems.join("; ")) };
+        add("watchdog", &watchdog.state_directory, result);
     }
     if let Some(tls) = &settings.tls {
         let made = ServerTls::new(&tls.cert, &tls.key, tls.client_ca.as_deref());

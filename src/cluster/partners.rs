@@ -96,6 +96,8 @@ pub struct Accord {
 pub struct Group {
     /// All members in the order of their names, this one among them.
     pub members: Vec<Partner>,
+    /// The place of this one.
+    pub own: usize,
     /// Votes that are needed to lead.
     pub needed: usize,
     /// There is a leader that a majority has confirmed.
@@ -127,10 +129,8 @@ pub struct Partner {
     pub host: String,
     /// Its port for partners.
     pub port: u16,
-    /// It is this process.
-    pub me: bool,
-    /// It only votes.
-    pub witness: bool,
+    /// `proxy`, or `witness`: it only votes.
+    pub duty: &'static str,
     /// `LEADER`, `STANDBY`, `JOINING`, `LEAVING`, `REFUSED`, `LOST`, `SHUTDOWN`, `UNKNOWN` (never heard).
     pub state: &'static str,
     /// Settings that differ from ours.
@@ -150,7 +150,7 @@ pub struct Partner {
 impl Group {
     /// This process.
     pub fn me(&self) -> Option<&Partner> {
-        self.members.iter().find(|member| member.me)
+        self.members.get(self.own)
     }
 
     /// Who leads.

@@ -68,6 +68,10 @@ pub(super) fn watchdog(build: &mut Build, table: &Table) -> Watchdog {
     if watchdog.arbiter == Arbiter::Trusted && watchdog.trusted_servers.is_empty() {
         build.clash((reader, "arbiter"), (reader, "trusted_servers"), "`arbiter = \"trusted\"` needs trusted servers");
     }
+    if watchdog.arbiter == Arbiter::Witness && watchdog.peers.len() == 1 {
+        let message = "`arbiter = \"witness\"` needs a third member: one [[watchdog.peer]] more, with `witness = true`";
+        build.clash((reader, "arbiter"), (reader, "name"), message);
+    }
     if watchdog.virtual_ip.is_some_and(|address| address.is_ipv6()) && watchdog.vip_on == VipOn::Tun {
         let message = "neighbours are not answered for an IPv6 address on a TUN device; write `vip_on = \"interface\"`";
         build.clash((reader, "virtual_ip"), (reader, "vip_on"), message);
@@ -114,6 +118,7 @@ fn peer(build: &mut Build, table: &Table) -> Peer {
         name: reader.text("name"),
         host: reader.text("host"),
         port: reader.int("port"),
+        witness: reader.flag("witness"),
         heartbeat: reader.texts("heartbeat"),
     }
 }

@@ -223,6 +223,7 @@ rows! {
         name: Text, Required(r#""proxy-b""#), Restart, "", "Its watchdog.name.";
         host: Text, Required(r#""192.0.2.2""#), Restart, "other_pgpool_hostname", "Host name or address.";
         port: PORT, Default("9000"), Restart, "other_wd_port", "Its watchdog.port.";
+        witness: Bool, Default("false"), Restart, "", "It serves nobody and only votes: it is run by `pgherd witness`.";
         heartbeat: Texts, Default("[]"), Restart, "heartbeat_hostname heartbeat_destination",
             "\"host:port\" of each link for heartbeats; empty: host with heartbeat_port.";
     }

@@ -567,6 +567,8 @@ pub struct Peer {
     pub host: String,
     /// Its `watchdog.port`.
     pub port: u16,
+    /// It serves nobody and only votes: `pgherd witness`.
+    pub witness: bool,
     /// `host:port` of each link for heartbeats; empty: `host` with our own heartbeat port.
     pub heartbeat: Vec<String>,
 }

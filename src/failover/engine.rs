@@ -31,8 +31,8 @@ use crate::cluster::{
 };
 use run::{Kind, Run};
 pub use words::{
-    Action, Duty, Event, FenceRule, Hook, Intent, IntentStep, Job, Journal, Member, Mode, Note, Opinion, Order,
-    Outcome, Settings, Standing, Ticket,
+    Action, Company, Duty, Event, FenceRule, Hook, Intent, IntentStep, Job, Journal, Member, Mode, Note, Opinion,
+    Order, Outcome, Settings, Standing, Ticket,
 };
 
 /// Between two attempts; grows up to [`LONGEST_PAUSE`].
@@ -151,7 +151,7 @@ impl Engine {
             told: String::new(),
             out: Vec::new(),
         };
-        if engine.settings.partners {
+        if engine.settings.company == Company::Partners {
             // Whoever leads takes it up.
             (engine.accord, engine.floor) = (Some(Accord::default()), Epoch(0));
         } else {

@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, LocalSet};
 use tokio::time::sleep_until;
 
-use super::engine::{Action, Engine, Event, Job, Journal, Note, Order, Outcome, Settings, Ticket};
+use super::engine::{Action, Company, Engine, Event, Job, Journal, Note, Order, Outcome, Settings, Ticket};
 use super::journal::Store;
 use crate::cluster::{self, Accord, Consensus, FailoverRequest, NodeId, Ruling, Shared, Timeline};
 use crate::config;
@@ -211,7 +211,7 @@ pub fn settings(config: &config::Settings) -> Settings {
         hooks,
         hook_timeout: commands.timeout,
         auto_failback: failover.auto_failback.then_some(failover.auto_failback_interval),
-        partners: config.watchdog.is_some(),
+        company: if config.watchdog.is_some() { Company::Partners } else { Company::Alone },
         drain: (failover.hold_timeout / 2).clamp(SHORTEST_DRAIN, LONGEST_DRAIN),
     }
 }
@@ -228,8 +228,7 @@ pub async fn run<S: Servers + 'static, T: Threads + 'static>(parts: Parts<S, T>)
 async fn follow<S: Servers + 'static, T: Threads + 'static>(parts: Parts<S, T>) {
     let Parts { config, servers, threads, consensus, store, journal, shared, mut published, .. } = parts;
     let (rulings, requests, mut orders, mut reloads) = (parts.rulings, parts.requests, parts.orders, parts.reloads);
-    let (mut accord, mut jobs) = (parts.accord, HashMap::new());
-    let mut agreeing = true;
+    let (mut accord, mut jobs, mut agreeing) = (parts.accord, HashMap::new(), true);
     accord.mark_changed();
     let mut engine = Engine::new(settings(&config), journal, clock::now());
     rulings.send_replace(engine.ruling().clone());
@@ -255,11 +254,7 @@ async fn follow<S: Servers + 'static, T: Threads + 'static>(parts: Parts<S, T>) 
             match action {
                 Action::Rule(ruling) => drop(world.rulings.send_replace(ruling)),
                 Action::Do(ticket, job) => drop(jobs.insert(ticket, start(&world, &engine, ticket, job, &sender))),
-                Action::Drop(tickets) => {
-                    tickets.iter().filter_map(|ticket| jobs.remove(ticket)).for_each(|job| job.abort());
-                    // With their sessions go the locks of recruits.
-                    world.places.borrow_mut().clear();
-                }
+                Action::Drop(tickets) => give_up(&world, tickets.iter().filter_map(|ticket| jobs.remove(ticket))),
                 Action::Note(note) => drop(world.shared.events.record(happened(&note))),
                 Action::Reply(ticket, answer) => {
                     // Who asked may have given up.
@@ -320,6 +315,12 @@ fn start<S: Servers + 'static, T: Threads + 'static>(
         let _ = answers.send((ticket, outcome)).await;
     });
     task.abort_handle()
+}
+
+/// Somebody else acts now: with the sessions go the locks of recruits.
+fn give_up<S: Servers, T>(world: &World<S, T>, jobs: impl Iterator<Item = AbortHandle>) {
+    jobs.for_each(|job| job.abort());
+    world.places.borrow_mut().clear();
 }
 
 /// One line per event: who, what, from whom to whom, why, in which epoch, after how long.

@@ -13,6 +13,6 @@ mod tls_state;
 pub use dial::{DialError, DialFault, DialTarget, Endpoint, Known, connect_unix, dial};
 pub use inherited::Inherited;
 pub use listen::{Acceptor, Listener, bind_tcp, bind_tcp_group, bind_unix};
-pub use sever::sever;
+pub use sever::{sever, sever_here};
 pub use stream::{DetachedStream, Keepalive, PeerAddr, SocketOptions, Stream};
 pub use tls::{ClientTls, ServerTls, SslMode, TlsError};

@@ -2,10 +2,10 @@
 //! the peer still sends. Must not decide whom.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 
-use nix::sys::socket::{Shutdown, SockaddrLike, SockaddrStorage, getpeername, shutdown};
+use nix::sys::socket::{Shutdown, SockaddrLike, SockaddrStorage, getpeername, getsockname, shutdown};
 
 use super::{DialTarget, Endpoint};
 use crate::support::clock;
@@ -35,6 +35,27 @@ pub async fn sever(target: &DialTarget) -> io::Result<usize> {
         // another connection's, which then is lost too: a client's retry, never a wrong answer.
         let Ok(address) = getpeername::<SockaddrStorage>(fd) else { continue };
         if is(&peer, &address) && shutdown(fd, Shutdown::Both).is_ok() {
+            severed += 1;
+        }
+    }
+    Ok(severed)
+}
+
+/// Shuts down every connection of this process that was accepted at `address`, or goes out from it; whoever reads from one finds its end.
+/// Returns how many.
+///
+/// # Errors
+/// The process cannot see its own descriptors.
+pub fn sever_here(address: IpAddr) -> io::Result<usize> {
+    let mut severed = 0;
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let Some(fd) = entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()) else { continue };
+        let Ok(own) = getsockname::<SockaddrStorage>(fd) else { continue };
+        let four = own.as_sockaddr_in().map(|own| IpAddr::from(own.ip()));
+        let six = own.as_sockaddr_in6().map(|own| IpAddr::from(own.ip()).to_canonical());
+        // One that listens has no peer, and goes on.
+        let connected = four.or(six) == Some(address) && getpeername::<SockaddrStorage>(fd).is_ok();
+        if connected && shutdown(fd, Shutdown::Both).is_ok() {
             severed += 1;
         }
     }

@@ -6,6 +6,7 @@ use tokio::time::sleep;
 
 use super::house::House;
 use super::nodes::{self, Told};
+use super::partners;
 use super::processes::{self, Moment};
 use super::reply::{self, Severity};
 use super::request::Request;
@@ -38,7 +39,10 @@ pub(super) async fn answer<H: House>(house: &H, request: Request, who: &str) -> 
         Request::Recover(node) => told(b'c', recover(house, node, who).await),
         Request::Stop(_) => told(b't', house.may_stop().map(|()| String::new())),
         Request::Reload => told(b'z', house.reload(who).await.map(|reloaded| reloaded.in_words())),
-        Request::Watchdog => refuse("informing watchdog info failed", "watchdog is not enabled"),
+        Request::Watchdog(only) => match &*house.global().cluster.group.load() {
+            Some(group) => reply::complete(b'w', &[&partners::pgpool(group, only, house.settings().listen.port)]),
+            None => refuse("informing watchdog info failed", "watchdog is not enabled"),
+        },
         Request::ForgetCache => refuse("invalidating query cache failed", "there is no query cache"),
         Request::RotateLog => refuse("log rotation failed", "the log is what standard error leads to"),
         Request::Nothing | Request::Disconnect | Request::Own(_) => Vec::new(),

@@ -18,6 +18,7 @@ pub mod lockout;
 mod nodes;
 mod ours;
 mod own;
+mod partners;
 mod processes;
 mod reloaded;
 mod reply;

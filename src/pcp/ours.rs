@@ -8,6 +8,7 @@ use super::answer;
 use super::house::House;
 use super::nodes::{self, Told};
 use super::own::{MOST_EVENTS, Own, Which};
+use super::partners;
 use super::processes;
 use crate::backend::PoolRow;
 use crate::cluster::{self, NodeId};
@@ -36,7 +37,10 @@ pub(super) async fn answer<H: House>(house: &H, own: Own, who: &str) -> Result<V
         Own::Sessions { session } => sessions(house, session).await,
         Own::Pools => Ok(json!({ "pools": pools(house) })),
         Own::Settings => Ok(settings(house)),
-        Own::Watchdog => Err("watchdog is not enabled".to_owned()),
+        Own::Watchdog => match &*house.global().cluster.group.load() {
+            Some(group) => Ok(partners::ours(group)),
+            None => Err("watchdog is not enabled".to_owned()),
+        },
         Own::Detach { node, gracefully } => text(answer::detach(house, NodeId(node), gracefully, who).await),
         Own::Attach { node } => text(answer::order(house, Order::Attach(NodeId(node)), who).await),
         Own::Promote { node } => text(answer::order(house, Order::Promote(NodeId(node)), who).await),

@@ -59,7 +59,8 @@ pub enum Request {
     /// `V`
     RotateLog,
     /// `W`
-    Watchdog,
+    /// −1: all members, 0: this one, n: the nth of the others.
+    Watchdog(i64),
     /// `Z`
     Reload,
     /// `X`
@@ -100,7 +101,7 @@ impl Request {
             b'P' => Self::ProcessInfo(process(body)?),
             b'T' | b't' => Self::Stop(stop_mode(body)?),
             b'V' => Self::RotateLog,
-            b'W' => Self::Watchdog,
+            b'W' => Self::Watchdog(number(body)?),
             b'Z' => Self::Reload,
             b'X' => Self::Disconnect,
             OWN => Self::Own(Own::read(body).map_err(BadRequest::Body)?),
@@ -180,7 +181,7 @@ mod tests {
             (b'I', b"0\0", Request::NodeInfo(Some(NodeId(0)))),
             (b'H', b"2\0", Request::HealthChecks(NodeId(2))),
             (b'O', b"1\0", Request::Recover(one)),
-            (b'W', b"-1\0", Request::Watchdog),
+            (b'W', b"-1\0", Request::Watchdog(-1)),
             (b'B', b"", Request::PoolStatus),
             (b'X', b"", Request::Disconnect),
         ] {

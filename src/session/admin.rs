@@ -36,6 +36,7 @@ enum Show {
     Cache,
     HealthCheckStats,
     BackendStats,
+    Watchdog,
     Sessions,
     Waiting,
     Pinned,
@@ -58,7 +59,7 @@ enum Command {
     ResetAll,
 }
 
-const HINT: &str = "SHOW POOL_{ STATUS | NODES | PROCESSES | POOLS | VERSION | CACHE | HEALTH_CHECK_STATS | BACKEND_STATS }, PGPOOL SHOW \
+const HINT: &str = "SHOW POOL_{ STATUS | NODES | PROCESSES | POOLS | VERSION | CACHE | HEALTH_CHECK_STATS | BACKEND_STATS | WATCHDOG }, PGPOOL SHOW \
     { NODES | SESSIONS | WAITING | PINNED | POOLS | ROUTING | COUNTERS | EVENTS [n] | STATEMENTS [n] | ROUTE '…' | ALL | parameter }, PGPOOL SET \
     and PGPOOL RESET are understood.";
 
@@ -77,6 +78,7 @@ impl Command {
             ["show", "pool_cache"] => Show::Cache,
             ["show", "pool_health_check_stats"] => Show::HealthCheckStats,
             ["show", "pool_backend_stats"] => Show::BackendStats,
+            ["show", "pool_watchdog"] => Show::Watchdog,
             ["pgpool", "show", "sessions"] => Show::Sessions,
             ["pgpool", "show", "waiting"] => Show::Waiting,
             ["pgpool", "show", "pinned"] => Show::Pinned,
@@ -117,6 +119,7 @@ impl Show {
             Self::Cache => pgpool::CACHE,
             Self::HealthCheckStats => pgpool::HEALTH_CHECK_STATS,
             Self::BackendStats => pgpool::BACKEND_STATS,
+            Self::Watchdog => own::WATCHDOG,
             Self::Sessions => own::SESSIONS,
             Self::Waiting => own::WAITING,
             Self::Pinned => own::PINNED,
@@ -199,6 +202,7 @@ impl Session {
             Show::Cache => vec![pgpool::no_cache()],
             Show::HealthCheckStats => pgpool::health_check_stats(&global),
             Show::BackendStats => pgpool::backend_stats(&global),
+            Show::Watchdog => own::watchdog(&global),
             Show::Sessions => {
                 let all = self.sees_all();
                 own::sessions(self.sessions_seen()?, all, &self.who.user)

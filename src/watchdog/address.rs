@@ -10,7 +10,7 @@ use std::io;
 use std::net::IpAddr;
 
 use crate::config::VipOn;
-use crate::support::clock::{Duration, Instant, now};
+use crate::support::clock::{Duration, Instant, boot as now};
 
 pub use frames::Mac;
 use kernel::Kernel;

@@ -68,6 +68,8 @@ pub struct Engine {
     abstains: Instant,
     /// The leader before has asked us to take over.
     called: bool,
+    /// When it did, and its address was gone.
+    handed: Option<Instant>,
     place: Place,
     locks: BTreeMap<NodeId, Lock>,
     stalemate: Option<Instant>,
@@ -86,6 +88,8 @@ pub struct Engine {
     followed: (Term, u64),
     write_until: Option<Instant>,
     promised: u64,
+    /// What was begun under epochs before that is still being ended here, and what others are told instead meanwhile.
+    stopping: Option<(u64, u64)>,
     /// The epoch that is being prepared; 0: none.
     prepare: u64,
     wanted: Option<Instant>,
@@ -110,7 +114,8 @@ impl Engine {
         let members = u8::try_from(settings.members.len()).unwrap_or(u8::MAX);
         let peers = (0..members).map(MemberId).filter(|id| *id != settings.me).map(|id| (id, Peer::new())).collect();
         let nodes = if let Third::Nodes(nodes) = &settings.third { nodes.clone() } else { Vec::new() };
-        let told = Standing { leader: None, term: kept.term, epoch: kept.shared.epoch, writes: Writes::Stop };
+        let told =
+            Standing { leader: None, term: kept.term, epoch: kept.shared.epoch, writes: Writes::Stop, leads: None };
         Self {
             incarnation,
             digest: digest(&settings),
@@ -130,6 +135,7 @@ impl Engine {
             backoff: now,
             abstains: now,
             called: false,
+            handed: None,
             place: Place::Off(None),
             locks: nodes.into_iter().map(|node| (node, Lock::default())).collect(),
             stalemate: None,
@@ -145,6 +151,7 @@ impl Engine {
             followed: (Term(0), 0),
             write_until: None,
             promised: kept.shared.epoch,
+            stopping: None,
             prepare: 0,
             wanted: None,
             committed: None,
@@ -182,7 +189,8 @@ impl Engine {
                 (self.sights, self.primary) = (sights.into_iter().collect(), primary);
             }
             Event::Address(is) => self.on_address(is, now),
-            Event::Consent(ticket, node) => self.on_consent(ticket, node, now),
+            Event::Consent { ticket, node, planned } => self.on_consent(ticket, (node, planned), now),
+            Event::Stopped(epoch) => self.on_stopped(epoch, now),
             Event::Record(ticket, epoch, body) => self.on_record(ticket, epoch, body, now),
             Event::Resume => self.resume(now),
             Event::HandOver(ticket, to) => self.on_hand_over(ticket, to, now),
@@ -286,6 +294,16 @@ impl Engine {
     /// Where this proxy stands.
     pub fn standing(&self) -> Standing {
         self.told
+    }
+
+    /// What this member reaches.
+    pub fn own_fitness(&self, now: Instant) -> Fitness {
+        self.fitness(now)
+    }
+
+    /// Votes that it takes to lead.
+    pub fn votes_needed(&self) -> usize {
+        self.needed()
     }
 
     /// This member's own state.

@@ -27,6 +27,7 @@ pub mod address;
 pub mod engine;
 pub mod links;
 pub mod message;
+pub mod runner;
 pub mod seal;
 pub mod timings;
 pub mod trusted;

@@ -19,6 +19,8 @@ use crate::world::{World, table};
 const CONNECT: Duration = Duration::from_secs(1);
 /// Longer than statements are held.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Of clients of an address that moves: a host that has vanished never ends a session.
+const IMPATIENT: Duration = Duration::from_secs(2);
 const SECOND: Duration = Duration::from_secs(1);
 const STEP: Duration = Duration::from_millis(100);
 /// Numbers of the clients: 0 to 7 are sessions (c), up to 19 sessions (d).
@@ -141,6 +143,7 @@ impl Clients {
         }
         let highest: u64 = world.told(primary, "SELECT coalesce(max(n), 0) FROM ledger").parse().expect("a number");
         let (stop, address) = (Arc::new(AtomicBool::new(false)), world.address());
+        let patience = if world.vip.is_some() { IMPATIENT } else { PATIENCE };
         let place = world.upstream();
         let (ready, readies) = std::sync::mpsc::channel();
         let begin = |client: usize| {
@@ -148,7 +151,7 @@ impl Clients {
             std::thread::spawn(move || {
                 place.enter();
                 let seen = Seen::new(client);
-                let worker = Worker { address, seen, next: highest + 1, stop, ready: Some(ready) };
+                let worker = Worker { address, seen, next: highest + 1, stop, ready: Some(ready), patience };
                 if client < ALL_SESSIONS { worker.session() } else { worker.probe() }
             })
         };
@@ -189,6 +192,8 @@ struct Worker {
     next: u64,
     stop: Arc<AtomicBool>,
     ready: Option<std::sync::mpsc::Sender<()>>,
+    /// How long an answer is waited for.
+    patience: Duration,
 }
 
 impl Worker {
@@ -215,7 +220,7 @@ impl Worker {
         let begun = Instant::now();
         match RawClient::login_at(self.address, CONNECT) {
             Ok(mut client) => {
-                client.patience(PATIENCE);
+                client.patience(self.patience);
                 Some(client)
             }
             Err(error) => {

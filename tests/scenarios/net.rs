@@ -102,6 +102,25 @@ impl Net {
         net
     }
 
+    /// A second network (`hba`, …) of hosts that are there: on each an interface of that name with this address.
+    pub fn also(&self, lan: &str, hosts: &[(&str, &str)]) {
+        self.bridge.place().ip(&format!("link add {lan} type bridge"));
+        self.bridge.place().ip(&format!("link set {lan} up"));
+        for (name, address) in hosts {
+            let pid = self.hosts.iter().find(|(known, _)| known == name).expect("it is there").1.holder.id();
+            self.bridge.place().ip(&format!("link add {name}-{lan} type veth peer name {lan} netns {pid}"));
+            self.bridge.place().ip(&format!("link set {name}-{lan} master {lan} up"));
+            self.host(name).ip(&format!("addr add {address}/24 dev {lan}"));
+            self.host(name).ip(&format!("link set {lan} up"));
+        }
+    }
+
+    /// Cuts a host off from such a network, or ends that.
+    pub fn cut_also(&self, lan: &str, name: &str, cut: bool) {
+        let master = if cut { "nomaster".to_owned() } else { format!("master {lan}") };
+        self.bridge.place().ip(&format!("link set {name}-{lan} {master}"));
+    }
+
     /// The host with this name.
     pub fn host(&self, name: &str) -> Place {
         let found = self.hosts.iter().find(|(known, _)| *known == name);

@@ -21,18 +21,19 @@ use crate::common::{self, eventually};
 use crate::net::{self, Net, Place};
 
 /// Name and address of each host; first the servers in the order of their nodes.
-const HOSTS: [(&str, &str); 6] = [
+pub(crate) const HOSTS: [(&str, &str); 7] = [
     ("db1", "10.77.0.11"),
     ("db2", "10.77.0.12"),
     ("db3", "10.77.0.13"),
     ("db4", "10.77.0.14"),
     ("proxy1", "10.77.0.1"),
     ("upstream", "10.77.0.100"),
+    ("proxy2", "10.77.0.2"),
 ];
 const PROXY: (&str, &str) = HOSTS[4];
-const HBA: &str = "local all all trust\nhost all all 127.0.0.1/32 trust\nhost all all 10.77.0.0/24 trust\n";
+pub(crate) const HBA: &str = "local all all trust\nhost all all 127.0.0.1/32 trust\nhost all all 10.77.0.0/24 trust\n";
 /// Of the role `herder`, which is like `postgres` but has to say it; pgherd finds it in a file `users`.
-const PASSWORD: &str = "secret";
+pub(crate) const PASSWORD: &str = "secret";
 /// Reading data folders, and copying one.
 const COPY: Duration = Duration::from_secs(60);
 
@@ -61,10 +62,14 @@ impl Default for Setup<'_> {
 /// See the head of the file. Fields end in this order.
 pub struct World {
     pub proxy: Proxy,
+    /// The other one of a pair.
+    pub partner: Option<Proxy>,
     pub cluster: Cluster,
     pub net: Net,
-    text: String,
-    _turn: MutexGuard<'static, ()>,
+    pub(crate) text: String,
+    /// Where clients find the proxy, if not at its own address.
+    pub(crate) vip: Option<&'static str>,
+    pub(crate) _turn: MutexGuard<'static, ()>,
 }
 
 impl World {
@@ -76,6 +81,18 @@ impl World {
 
     /// None without PostgreSQL or without the right to make hosts.
     pub fn start(setup: &Setup<'_>) -> Option<Self> {
+        let (net, cluster, turn) = Self::hosts(setup)?;
+        let port = net.host(PROXY.0).inside(|| PortLock::any().expect("a free port"));
+        let text = configuration(&cluster, port.port(), setup);
+        let program = if setup.names { named(&cluster) } else { Command::new(env!("CARGO_BIN_EXE_pgherd")) };
+        let proxy = net.host(PROXY.0).inside(|| Proxy::start_by(program, port, &text, (HBA, PASSWORD)));
+        let world = Self { proxy, partner: None, cluster, net, text, vip: None, _turn: turn };
+        world.wait_status(&(0..=setup.standbys).map(|id| (id, "up")).collect::<Vec<_>>());
+        Some(world)
+    }
+
+    /// Hosts and servers; the caller's turn.
+    pub(crate) fn hosts(setup: &Setup<'_>) -> Option<(Net, Cluster, MutexGuard<'static, ()>)> {
         match net::allowed() {
             Ok(true) => {}
             Ok(false) => return None,
@@ -88,18 +105,12 @@ impl World {
         let net = Net::new(&HOSTS);
         let cluster = servers(&net, setup)?;
         tools(&cluster);
-        let port = net.host(PROXY.0).inside(|| PortLock::any().expect("a free port"));
-        let text = configuration(&cluster, port.port(), setup);
-        let program = if setup.names { named(&cluster) } else { Command::new(env!("CARGO_BIN_EXE_pgherd")) };
-        let proxy = net.host(PROXY.0).inside(|| Proxy::start_by(program, port, &text, (HBA, PASSWORD)));
-        let world = Self { proxy, cluster, net, text, _turn: turn };
-        world.wait_status(&(0..=setup.standbys).map(|id| (id, "up")).collect::<Vec<_>>());
-        Some(world)
+        Some((net, cluster, turn))
     }
 
     /// Where clients find the proxy.
     pub fn address(&self) -> SocketAddr {
-        format!("{}:{}", PROXY.1, self.proxy.port()).parse().expect("an address")
+        format!("{}:{}", self.vip.unwrap_or(PROXY.1), self.proxy.port()).parse().expect("an address")
     }
 
     /// The client's host.
@@ -391,7 +402,7 @@ fn conninfo(cluster: &Cluster, primary: usize, id: usize) -> String {
     format!("primary_conninfo = '{source} application_name={}'\nprimary_slot_name = ''\n", own.name())
 }
 
-fn configuration(cluster: &Cluster, port: u16, setup: &Setup<'_>) -> String {
+pub(crate) fn configuration(cluster: &Cluster, port: u16, setup: &Setup<'_>) -> String {
     let folder = cluster.folder().display();
     let mut text = format!(
         "pid_file = \"pgherd.pid\"\n\

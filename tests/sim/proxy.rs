@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pgherd::cluster::{ClusterView, Life, NodeId};
 use pgherd::failover::engine::{
-    self as failover, Action, Duty, Event, FenceRule, Hook, Journal, Member, Mode, Order, Settings, Ticket,
+    self as failover, Action, Company, Duty, Event, FenceRule, Hook, Journal, Member, Mode, Order, Settings, Ticket,
 };
 use pgherd::health::engine::{self as health, Fixed, NodeSettings, Thresholds};
 use pgherd::health::reading::Failure;
@@ -83,7 +83,7 @@ impl Proxy {
             hooks,
             hook_timeout: Duration::from_secs(10),
             auto_failback: random.one_in(2).then(|| Duration::from_secs(random.below(5))),
-            partners: false,
+            company: Company::Alone,
             drain: Duration::from_secs(15),
         };
         Self {

@@ -23,6 +23,20 @@ const NODES: Columns = &[
     ("SINCE", "since"),
     ("REASON", "reason"),
 ];
+const MEMBERS: Columns = &[
+    ("", "this"),
+    ("NAME", "name"),
+    ("HOST", "host"),
+    ("DUTY", "duty"),
+    ("STATE", "state"),
+    ("ADDRESS", "virtual_ip"),
+    ("HEARD S AGO", "heard_seconds"),
+    ("PRIORITY", "priority"),
+    ("TRUSTED", "reaches_trusted"),
+    ("PRIMARY", "reaches_primary"),
+    ("NODES", "reaches_nodes"),
+    ("DIFFERS", "differs"),
+];
 const CHECKS: Columns = &[
     ("NODE", "node"),
     ("NAME", "name"),
@@ -85,11 +99,26 @@ pub(super) fn answer(own: &Own, told: &Value) -> String {
         Own::HealthChecks { .. } => list(&told["nodes"], CHECKS),
         Own::Sessions { .. } => list(&told["sessions"], SESSIONS),
         Own::Pools => list(&told["pools"], POOLS),
+        Own::Watchdog => group(told),
         Own::Settings => list(&told["settings"], SETTINGS),
         Own::Events { .. } => list(&told["events"], EVENTS),
         Own::Reload => report::reloaded(told),
         _ => format!("{}\n", text(&told["text"])),
     }
+}
+
+/// The partner proxies: what all agree on, then one line each.
+fn group(told: &Value) -> String {
+    let quorum = if told["quorum"] == true { "a majority has confirmed the leader" } else { "nobody leads" };
+    let head = format!(
+        "term {}, epoch {}, arbiter {}, {} votes needed: {quorum}\n",
+        text(&told["term"]),
+        text(&told["epoch"]),
+        text(&told["arbiter"]),
+        text(&told["votes_needed"])
+    );
+    let troubles = told["troubles"].as_array().into_iter().flatten().map(|one| format!("{}\n", text(one)));
+    head + &troubles.collect::<String>() + &list(&told["members"], MEMBERS)
 }
 
 /// One line of progress.

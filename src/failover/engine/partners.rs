@@ -57,10 +57,13 @@ impl Engine {
                 self.out.push(Action::Reply(ticket, Err(why.to_owned())));
             }
         }
-        let given_up: Vec<_> = self.pending.extract_if(.., |_, (purpose, _)| *purpose != Purpose::Close).collect();
+        let ours = |purpose: &Purpose| *purpose != Purpose::Close;
+        let given_up =
+            self.pending.iter().filter(|(_, (purpose, _))| ours(purpose)).map(|(ticket, _)| *ticket).collect();
+        self.pending.retain(|_, (purpose, _)| !ours(purpose));
         self.hooks.clear();
         (self.outage, self.obeyed, self.rewrite, self.stopped) = (None, None, None, None);
-        self.out.push(Action::Drop(given_up.into_iter().map(|(ticket, _)| ticket).collect()));
+        self.out.push(Action::Drop(given_up));
     }
 
     /// The journal of whoever leads, or led.
@@ -173,8 +176,11 @@ impl Engine {
         let first = self.accord.as_ref().is_some_and(|accord| accord.epoch == Epoch(0));
         if first && self.journal.primary.is_none_or(|id| id == found.0) {
             // Nobody writes under no epoch.
-            if self.journal.epoch != 1 || self.journal.primary.is_none() {
-                self.appoint(found, Epoch(1), now);
+            // Not below the timeline, as elsewhere.
+            let timeline = self.node(found).and_then(|node| Some(node.position.as_ref()?.timeline.0)).unwrap_or(0);
+            let epoch = u64::from(timeline).max(1);
+            if self.journal.epoch != epoch || self.journal.primary.is_none() {
+                self.appoint(found, Epoch(epoch), now);
             }
             return false;
         }

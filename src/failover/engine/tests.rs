@@ -30,7 +30,7 @@ pub(in crate::failover) fn settings(count: u16) -> Settings {
         hooks: BTreeSet::new(),
         hook_timeout: Duration::from_secs(60),
         auto_failback: None,
-        partners: false,
+        company: Company::Alone,
         drain: Duration::from_secs(15),
     }
 }

@@ -58,6 +58,15 @@ pub enum Hook {
     Demote,
 }
 
+/// Who must agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Company {
+    /// Nobody.
+    Alone,
+    /// Partner proxies: whoever leads them acts, and nobody before they have agreed.
+    Partners,
+}
+
 /// What the configuration says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -81,8 +90,8 @@ pub struct Settings {
     pub hook_timeout: Duration,
     /// Standbys that have died are attached again once they stream, not twice within this time; none: by an operator alone.
     pub auto_failback: Option<Duration>,
-    /// There are partner proxies: whoever leads them acts, and nobody before they have agreed.
-    pub partners: bool,
+    /// Who must agree.
+    pub company: Company,
     /// How long a switch-over waits for the transactions that are open when it begins; then it is given up.
     pub drain: Duration,
 }

@@ -40,6 +40,24 @@ pub(super) const POOLS: &[&str] =
     &["node_id", "database", "username", "size", "open", "idle", "waiting", "longest_wait_ms", "pinned"];
 pub(super) const EVENTS: &[&str] =
     &["number", "time", "severity", "event", "who", "node_id", "from", "to", "why", "epoch", "took_ms"];
+pub(super) const WATCHDOG: &[&str] = &[
+    "name",
+    "host",
+    "port",
+    "duty",
+    "state",
+    "this",
+    "virtual_ip",
+    "term",
+    "epoch",
+    "heard_seconds",
+    "priority",
+    "reaches_trusted",
+    "reaches_primary",
+    "reaches_nodes",
+    "differs",
+    "troubles",
+];
 pub(super) const STATEMENTS: &[&str] =
     &["database", "username", "calls", "total_ms", "mean_ms", "waiting_ms", "slowest_ms", "statement"];
 
@@ -216,6 +234,35 @@ pub(super) fn events(global: &Global, most: usize) -> Rows {
         ]
     };
     global.cluster.events.since(0, most).into_iter().map(row).collect()
+}
+
+/// The partner proxies; no rows without any.
+pub(super) fn watchdog(global: &Global) -> Rows {
+    let group = global.cluster.group.load();
+    let Some(group) = &*group else { return Rows::new() };
+    let row = |(at, member): (usize, &crate::cluster::Partner)| {
+        let own = at == group.own;
+        let flag = |flag: bool| Some(if flag { "t" } else { "f" }.to_owned());
+        vec![
+            Some(member.name.clone()),
+            Some(member.host.clone()),
+            Some(member.port.to_string()),
+            Some(member.duty.to_owned()),
+            Some(member.state.to_owned()),
+            flag(own),
+            group.virtual_ip.filter(|_| own && group.holds_ip).map(|address| address.to_string()),
+            Some(group.term.to_string()),
+            Some(group.epoch.0.to_string()),
+            member.age.map(|age| format!("{:.1}", age.as_secs_f64())),
+            Some(member.priority.to_string()),
+            flag(member.trusted),
+            flag(member.primary),
+            Some(member.nodes.to_string()),
+            Some(member.differs.join(", ")),
+            Some(if own { group.troubles.join("; ") } else { String::new() }),
+        ]
+    };
+    group.members.iter().enumerate().map(row).collect()
 }
 
 /// The statements that take most time, all together.

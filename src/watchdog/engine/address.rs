@@ -49,7 +49,8 @@ impl Engine {
                 let lifetime = Self::lifetime(until, now);
                 if due && lifetime > 0 && self.leaving.is_none() && self.address_is_free(now) {
                     self.place = Place::Coming(until);
-                    self.out.push(Action::Address(Address::Take { lifetime, until }));
+                    let ask = self.handed.is_none_or(|at| now >= at + OCCUPIED);
+                    self.out.push(Action::Address(Address::Take { ask, lifetime, until }));
                 }
             }
             (Place::On { until: old, since, told }, Some(until)) => {
@@ -99,7 +100,7 @@ impl Engine {
                 self.out.push(Action::Address(Address::Release));
             }
             (AddressIs::Occupied(who), Place::Coming(_)) => {
-                self.place = Place::Off(Some(now + OCCUPIED));
+                (self.place, self.handed) = (Place::Off(Some(now + OCCUPIED)), None);
                 self.complain("address_occupied", who);
             }
             (AddressIs::Failed(why), Place::Coming(_) | Place::On { .. }) => {

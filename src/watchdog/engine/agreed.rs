@@ -10,14 +10,17 @@ use crate::watchdog::message::{Claim, Part, Shared, State, Term};
 
 /// The longest that somebody who asks for consent, or records something, waits for the answer.
 pub(super) const PATIENCE: Duration = Duration::from_millis(1_800);
-/// A preparation that nobody asks for any more is given up.
-const ABANDONED: Duration = Duration::from_secs(20);
+/// The same of what an operator wants: transactions that are under way are waited for.
+const PLANNED: Duration = Duration::from_millis(8_500);
+/// A preparation that nobody has given up or carried out for so long was forgotten: a hook may take a long time.
+const ABANDONED: Duration = Duration::from_secs(3_600);
 
 /// A wish for consent.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asking {
     ticket: Ticket,
     node: NodeId,
+    planned: bool,
     deadline: Instant,
 }
 
@@ -39,10 +42,10 @@ impl Engine {
         self.leader = Some((claim.term, from, now));
         let agreed = self.peers.get(&from).map(|peer| peer.shared).unwrap_or_default();
         if claim.prepare > 0 {
-            self.promised = self.promised.max(claim.prepare);
+            self.stop_for(claim.prepare);
             self.write_until = None;
         } else if agreed > (Term(0), 0) && self.applied == Some(agreed) && agreed == self.kept.shared.version {
-            self.promised = self.kept.shared.epoch;
+            (self.promised, self.stopping) = (self.kept.shared.epoch, None);
             let until = acknowledged.map(|at| at + self.settings.timings.trust());
             self.write_until = self.write_until.max(until);
         }
@@ -134,13 +137,32 @@ impl Engine {
         self.out.push(Action::Share(Box::new(self.kept.shared.clone())));
     }
 
-    pub(super) fn on_consent(&mut self, ticket: Ticket, node: NodeId, now: Instant) {
+    /// What is under way under epochs before `epoch` is to end here; others are told when it has.
+    fn stop_for(&mut self, epoch: u64) {
+        if epoch <= self.promised {
+            return;
+        }
+        let before = self.stopping.map_or(self.promised, |(_, before)| before);
+        (self.promised, self.stopping) = (epoch, Some((epoch, before)));
+        self.out.push(Action::Stop(epoch));
+    }
+
+    pub(super) fn on_stopped(&mut self, epoch: u64, now: Instant) {
+        if self.stopping.is_some_and(|(wanted, _)| wanted <= epoch) {
+            self.stopping = None;
+            // The leader waits for it.
+            self.beat_at = now;
+        }
+    }
+
+    pub(super) fn on_consent(&mut self, ticket: Ticket, (node, planned): (NodeId, bool), now: Instant) {
         if self.leads().is_none() {
             let who = self.leader.map_or("nobody".to_owned(), |(_, member, _)| self.name(member));
             self.out.push(Action::Reply(ticket, Err(format!("{who} leads, not this proxy"))));
             return;
         }
-        self.askings.push(Asking { ticket, node, deadline: now + PATIENCE });
+        let patience = if planned { PLANNED } else { PATIENCE };
+        self.askings.push(Asking { ticket, node, planned, deadline: now + patience });
         self.wanted = Some(now);
     }
 
@@ -153,8 +175,13 @@ impl Engine {
             ));
             return;
         };
-        let limit = crate::watchdog::message::MAX_BODY;
-        if body.len() > limit || epoch < self.kept.shared.epoch {
+        let (limit, agreed) = (crate::watchdog::message::MAX_BODY, self.kept.shared.epoch);
+        // Nobody writes under no epoch; whoever writes under one must have stopped before the next.
+        if epoch > agreed && agreed > 0 && (epoch != self.prepare || !self.is_cleared(now)) {
+            self.out.push(Action::Reply(ticket, Err(format!("epoch {epoch} was not prepared"))));
+            return;
+        }
+        if body.len() > limit || epoch < agreed {
             self.out.push(Action::Reply(ticket, Err(format!("over {limit} bytes, or of a past epoch"))));
             return;
         }
@@ -227,7 +254,7 @@ impl Engine {
         }
         let (dead, all) = self.observers(asking.node, now);
         let late = now >= asking.deadline;
-        if dead < all / 2 + 1 {
+        if dead < all / 2 + 1 && !asking.planned {
             return late.then(|| Err(format!("{dead} of {all} proxies see node {} dead", asking.node)));
         }
         let version = self.kept.shared.version;
@@ -293,18 +320,27 @@ impl Engine {
             None => Writes::Stop,
         };
         let leader = self.leader.filter(|(_, member, _)| self.is_fresh(*member, now) || *member == self.settings.me);
+        let leads = if self.leads().is_some() { self.lease_end(now) } else { None };
         let standing = Standing {
             leader: leader.map(|(_, member, _)| member),
             term: leader.map_or(self.kept.term, |(term, ..)| term),
             epoch: self.kept.shared.epoch,
             writes,
+            leads,
         };
-        let near = match (standing.writes, self.told.writes) {
-            (Writes::Until(new), Writes::Until(old)) => new >= old && new < old + self.settings.timings.beat / 2,
+        let little = self.settings.timings.beat / 2;
+        let near = |new: Instant, old: Instant| new >= old && new < old + little;
+        let alike = match (standing.writes, self.told.writes) {
+            (Writes::Until(new), Writes::Until(old)) => near(new, old),
             (new, old) => new == old,
         };
-        let same = Standing { writes: self.told.writes, ..standing } == self.told;
-        if !near || !same {
+        let alike = alike
+            && match (standing.leads, self.told.leads) {
+                (Some(new), Some(old)) => near(new, old),
+                (new, old) => new == old,
+            };
+        let same = Standing { writes: self.told.writes, leads: self.told.leads, ..standing } == self.told;
+        if !alike || !same {
             self.told = standing;
             self.out.push(Action::Standing(standing));
         }

@@ -151,7 +151,7 @@ impl Engine {
         let sights = self.sights.iter().map(|(node, sight)| (node.0, *sight)).collect();
         let (digest, incarnation, priority, term) =
             (self.digest, self.incarnation, self.settings.priority, self.kept.term);
-        let promised = self.promised;
+        let promised = self.stopping.map_or(self.promised, |(_, before)| before);
         let Some(peer) = self.peers.get_mut(&to) else { return };
         peer.sent += 1;
         peer.times.push_back((peer.sent, now));
@@ -247,6 +247,7 @@ impl Engine {
                 }
                 self.leader = self.leader.filter(|(_, member, _)| *member != from);
                 self.called = to.is_none_or(|to| to == self.settings.me);
+                self.handed = self.called.then_some(now);
                 // Others give the chosen one time.
                 self.backoff = if self.called { now } else { now + self.settings.timings.lease };
             }
@@ -351,6 +352,7 @@ impl Engine {
             } else {
                 peer.state
             }),
+            met: peer.incarnation != 0,
             left: peer.standing == Joined::Left,
             differs: peer.differs.clone(),
             age: peer.heard.map(|at| now.saturating_duration_since(at)),

@@ -60,6 +60,7 @@ impl Play {
                         }
                     }
                     Action::Note(note) => self.notes.push((to, note)),
+                    Action::Stop(epoch) => queue.insert(0, (to, Event::Stopped(epoch))),
                     _ => {}
                 }
             }

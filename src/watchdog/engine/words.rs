@@ -150,8 +150,17 @@ pub enum Event {
     Sights(Vec<(NodeId, Sight)>, Option<NodeId>),
     /// About the address.
     Address(AddressIs),
-    /// May this node be replaced as primary? Answered by the epoch.
-    Consent(Ticket, NodeId),
+    /// May this node be replaced as primary? Answered by the epoch, once nobody writes under an earlier one any more.
+    Consent {
+        /// Whose wish.
+        ticket: Ticket,
+        /// Which node.
+        node: NodeId,
+        /// An operator wants it, or it is primary no more: it need not be dead.
+        planned: bool,
+    },
+    /// What was begun on the primary under epochs before this one has ended here, and no answer to it counts any more.
+    Stopped(u64),
     /// Agree on this: a majority shall have it on disk.
     Record(Ticket, u64, String),
     /// What consent was given for was given up.
@@ -171,6 +180,8 @@ pub enum Event {
 pub enum Address {
     /// Probe for another holder, then set it, but not later than `until`.
     Take {
+        /// Probe. A partner that has just handed it over was its only holder.
+        ask: bool,
         /// Seconds that the kernel shall keep it.
         lifetime: u64,
         /// Look at the clock before and after: later than this it must be deleted.
@@ -209,8 +220,10 @@ pub struct Standing {
     pub term: Term,
     /// The epoch under which it may write.
     pub epoch: u64,
-    /// Whether it may.
+    /// Whether something may begin under it.
     pub writes: Writes,
+    /// Until when this proxy leads; what has begun may go on until then.
+    pub leads: Option<Instant>,
 }
 
 /// What the engine wants of its runner.
@@ -232,6 +245,8 @@ pub enum Action {
     Standing(Standing),
     /// This is agreed.
     Share(Box<Shared>),
+    /// End what is under way on the primary: an epoch from this one on is being prepared. [`Event::Stopped`] must come of it, if it can be done.
+    Stop(u64),
     /// These nodes are out of our sight alone.
     Quarantine(BTreeSet<NodeId>),
     /// The answer to a wish: an epoch for consent, else 0.
@@ -264,6 +279,8 @@ pub struct MemberStatus {
     pub duty: Duty,
     /// What it says of itself; none: it is lost, or has never been heard.
     pub state: Option<State>,
+    /// It was heard of ever.
+    pub met: bool,
     /// It left in order.
     pub left: bool,
     /// The settings that differ.

@@ -12,8 +12,9 @@ pub(crate) fn order(world: &mut World, (by, incarnation): (usize, u64), order: A
     // Between looking at the clock and the call to the kernel anything may happen.
     let stop = MILLI / 10 + world.random.below(3 * MILLI);
     match order {
-        Address::Take { lifetime, until } => {
-            world.after(200 * MILLI + stop, Next::Set { by, incarnation, lifetime, until, first: true });
+        Address::Take { ask, lifetime, until } => {
+            let probe = if ask { 200 * MILLI } else { 0 };
+            world.after(probe + stop, Next::Set { by, incarnation, lifetime, until, first: true });
         }
         Address::Renew { lifetime, until } => {
             if !world.calm && world.random.one_in(400) {

@@ -395,6 +395,11 @@ impl World {
                     self.after(3 * SECOND, Next::Start(by));
                 }
             }
+            // Connections are closed in a moment, or when the process goes on.
+            Action::Stop(epoch) => {
+                let delay = MILLI + self.random.below(100 * MILLI);
+                self.after(delay, Next::Tell { to: by, incarnation, event: Event::Stopped(epoch) });
+            }
             Action::Share(_) | Action::Quarantine(_) => {}
         }
     }
@@ -409,10 +414,11 @@ impl World {
     /// The failover engine of a leader wants to replace node 0 as long as it sees it dead.
     fn ask(&mut self, member: usize) {
         if self.hosts[member].process.is_some() && self.hosts[member].sights[0] == Sight::Dead {
-            let event = Event::Consent(Ticket(1), node(0));
+            let event = Event::Consent { ticket: Ticket(1), node: node(0), planned: false };
             self.tell(member, self.hosts[member].incarnation, event);
         } else {
             self.hosts[member].asking = false;
+            self.tell(member, self.hosts[member].incarnation, Event::Resume);
         }
     }
 

@@ -5,7 +5,7 @@ use crate::cluster::Accord;
 use crate::failover::engine::words::HookState;
 
 fn partners() -> Settings {
-    Settings { partners: true, ..settings(3) }
+    Settings { company: Company::Partners, ..settings(3) }
 }
 
 fn accord(leads: Option<u64>, version: (u64, u64), epoch: u64, journal: &Journal) -> Event {
@@ -137,9 +137,9 @@ fn s37_a_promotion_that_was_begun_is_finished_in_an_epoch_that_all_have_stopped_
     play.promoted(4);
     let asked = play.answer("Consent", Outcome::Granted(Epoch(5)));
     assert_eq!(asked, Job::Consent { node: P, planned: true });
-    let records =
+    let mut records =
         play.jobs.iter().filter_map(|(_, job)| if let Job::Record(journal) = job { Some(journal) } else { None });
-    let last = records.last().expect("it is written down");
+    let last = records.next_back().expect("it is written down");
     assert_eq!((last.epoch, last.primary), (5, Some(1)));
 }
 
@@ -190,9 +190,9 @@ fn h17_a_primary_that_somebody_else_promoted_is_agreed_on_before_it_is_written_t
     play.look();
     assert!(!play.ruling.writes.open() && play.ruling.mandate == Mandate::Only(P, Epoch(3)));
     assert_eq!(play.answer("Consent", Outcome::Granted(Epoch(4))), Job::Consent { node: P, planned: false });
-    let records =
+    let mut records =
         play.jobs.iter().filter_map(|(_, job)| if let Job::Record(journal) = job { Some(journal) } else { None });
-    assert_eq!(records.last().map(|journal| (journal.epoch, journal.primary)), Some((4, Some(1))));
+    assert_eq!(records.next_back().map(|journal| (journal.epoch, journal.primary)), Some((4, Some(1))));
 }
 
 fn journal_of(play: &Play) -> Journal {

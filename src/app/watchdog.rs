@@ -1,0 +1,204 @@
+//! What the watchdog needs of the rest of the process, and the way of others to it: sessions as the monitor role, the data threads, consent for
+//! `failover`, the order to leave. Must not decide.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::cluster::{Accord, Alone, Answer, Consensus, Epoch, FailoverRequest, Life, NodeId, Verdict};
+use crate::config::Settings;
+use crate::failover::runner::Threads;
+use crate::health::connection::{Connection, Dialer};
+use crate::health::node::{Connector, ProbeClient};
+use crate::health::runner::Reader;
+use crate::net;
+use crate::support::clock::{self, Duration, Instant};
+use crate::watchdog::engine::Duty;
+use crate::watchdog::runner::{Disk, Hands, MAX_WISHES, Parts, Wish, first_accord, hands::Row};
+use crate::watchdog::seal::Seal;
+use crate::watchdog::timings::Timings;
+
+use super::Error;
+use super::data::Common;
+use super::failover::DataThreads;
+
+/// Between two looks at what is still under way on the primary.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long the group may take over an orderly end: an address that does not go is given up after 5 s.
+const LEAVING: Duration = Duration::from_secs(7);
+
+/// The process, as the watchdog sees it.
+pub(super) struct Grip {
+    dialer: Dialer,
+    common: Arc<Common>,
+}
+
+impl Hands for Grip {
+    type Session = Connection;
+
+    async fn open(&self, node: NodeId) -> Result<Connection, String> {
+        self.dialer.connect(node, None).await.map_err(|error| format!("{}: {}", error.failure, error.detail))
+    }
+
+    async fn ask(&self, session: &mut Connection, sql: &str) -> Result<Vec<Row>, String> {
+        ProbeClient::query(session, sql).await.map_err(|error| format!("{}: {}", error.failure, error.detail))
+    }
+
+    async fn stop_writing(&self, patience: Instant) -> Result<(), String> {
+        let threads = DataThreads(self.common.clone());
+        threads.barrier().await?;
+        let view = self.common.global.cluster.snapshot();
+        let Some(primary) = view.primary_node() else { return Ok(()) };
+        let lives = !matches!(primary.life, Life::Dead(_));
+        while lives && clock::boot() < patience && threads.busy(primary.id).await? > 0 {
+            tokio::time::sleep(LOOK).await;
+        }
+        threads.fence(primary.id).await
+    }
+
+    fn end_sessions(&self, address: IpAddr) -> usize {
+        net::sever_here(address).unwrap_or_else(|error| {
+            tracing::error!(event = "sessions_not_ended", %error, "sessions on the virtual address are not ended");
+            0
+        })
+    }
+}
+
+/// Consent of the partners.
+struct Partners(mpsc::Sender<Wish>);
+
+impl Partners {
+    fn ask(&self, wish: impl FnOnce(oneshot::Sender<Result<u64, String>>) -> Wish) -> Answer<Result<u64, String>> {
+        let (sender, answer) = oneshot::channel();
+        let (wish, wishes) = (wish(sender), self.0.clone());
+        Box::pin(async move {
+            let ended = |_| "the watchdog has ended".to_owned();
+            wishes.send(wish).await.map_err(|_| ended(()))?;
+            answer.await.map_err(|_| ended(()))?
+        })
+    }
+}
+
+impl Consensus for Partners {
+    fn may_act(&self, request: &FailoverRequest, planned: bool) -> Answer<Verdict> {
+        let node = request.node;
+        let asked = self.ask(|answer| Wish::Consent(node, planned, answer));
+        Box::pin(async move {
+            match asked.await {
+                Ok(epoch) => Verdict::Granted(Some(Epoch(epoch))),
+                Err(why) => Verdict::Refused(why),
+            }
+        })
+    }
+
+    fn resume(&self) {
+        // A full queue: the watchdog hangs, and nobody writes anyway.
+        let _ = self.0.try_send(Wish::Resume);
+    }
+
+    fn record(&self, epoch: Epoch, journal: String) -> Answer<Result<(), String>> {
+        let asked = self.ask(|answer| Wish::Record(epoch.0, journal, answer));
+        Box::pin(async move { asked.await.map(drop) })
+    }
+}
+
+/// The ends of the channels that the runner is reached by; nobody behind them without partners.
+#[derive(Clone)]
+pub(super) struct Ends {
+    wishes: Option<mpsc::Sender<Wish>>,
+    reloads: Option<mpsc::Sender<Settings>>,
+    accord: watch::Receiver<Accord>,
+}
+
+impl Ends {
+    /// Who must agree before `failover` acts.
+    pub(super) fn consensus(&self) -> Box<dyn Consensus + Send> {
+        match &self.wishes {
+            Some(wishes) => Box::new(Partners(wishes.clone())),
+            None => Box::new(Alone),
+        }
+    }
+
+    /// What is agreed on.
+    pub(super) fn accord(&self) -> watch::Receiver<Accord> {
+        self.accord.clone()
+    }
+
+    /// Other settings hold. Blocks.
+    pub(super) fn reload(&self, settings: &Settings) {
+        if let Some(reloads) = &self.reloads {
+            let _ = reloads.blocking_send(settings.clone());
+        }
+    }
+
+    /// Gives up the address and tells the partners, behind the last session (HA H24). Blocks.
+    pub(super) fn leave(&mut self) {
+        let Some(wishes) = self.wishes.take() else { return };
+        let (left, mut gone) = oneshot::channel();
+        if wishes.blocking_send(Wish::Leave(left)).is_err() {
+            return;
+        }
+        let deadline = clock::now() + LEAVING;
+        while matches!(gone.try_recv(), Err(oneshot::error::TryRecvError::Empty)) && clock::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// What is wrong with the section, one sentence each.
+pub(crate) fn problems(settings: &Settings) -> Vec<String> {
+    let Some(watchdog) = &settings.watchdog else { return Vec::new() };
+    let mut problems = Timings::of(watchdog.lease).problems();
+    let names: Vec<&str> = watchdog.peers.iter().map(|peer| peer.name.as_str()).collect();
+    let key = watchdog.key.expose().trim_end().as_bytes();
+    problems.extend(Seal::new(key, &watchdog.name, 1, &names).err().map(|why| format!("watchdog.key_file: {why}")));
+    problems
+}
+
+/// The state directory, and what is kept there; none without partners.
+pub(super) type Kept = Option<(Disk, crate::watchdog::engine::Kept)>;
+
+/// What the process before has left.
+///
+/// # Errors
+/// Times are unsafe, the key is too short, or the state directory cannot be used.
+pub(super) fn kept(settings: &Settings) -> Result<Kept, Error> {
+    let Some(watchdog) = &settings.watchdog else { return Ok(None) };
+    if let Some(problem) = problems(settings).into_iter().next() {
+        return Err(Error::Watchdog(problem));
+    }
+    let folder = &watchdog.state_directory;
+    let opened = Disk::open(folder);
+    opened.map(Some).map_err(|error| Error::Watchdog(format!("state_directory {}: {error}", folder.display())))
+}
+
+/// All that the runner needs, and the other ends. From here on nothing is written before the partners agree.
+pub(super) fn parts(
+    (settings, kept): (&Settings, Kept),
+    health: &Reader,
+    dialer: Dialer,
+    common: &Arc<Common>,
+) -> (Option<Parts<Grip>>, Ends) {
+    let Some((disk, kept)) = kept else {
+        let accord = watch::channel(Accord::default()).1;
+        return (None, Ends { wishes: None, reloads: None, accord });
+    };
+    health.shared.lease.keep();
+    let (wish, wishes) = mpsc::channel(MAX_WISHES);
+    let (reload, reloads) = mpsc::channel(1);
+    let (accord, agreed) = watch::channel(first_accord(&kept));
+    let parts = Parts {
+        config: settings.clone(),
+        duty: Duty::Proxy,
+        hands: Grip { dialer, common: common.clone() },
+        disk,
+        kept,
+        shared: health.shared.clone(),
+        published: health.published.clone(),
+        wishes,
+        accord,
+        reloads,
+    };
+    (Some(parts), Ends { wishes: Some(wish), reloads: Some(reload), accord: agreed })
+}

@@ -1,0 +1,92 @@
+//! The partner proxies, in pgpool-II's words and in ours. Must not ask them anything.
+
+use serde_json::{Value, json};
+
+use crate::cluster::{Group, Partner};
+
+/// What `pcp_watchdog_info` reads; `only`: −1 for all, 0 for this one, n for the nth of the others.
+pub(super) fn pgpool(group: &Group, only: i64, port: u16) -> String {
+    let own = group.me();
+    let others = group.members.iter().filter(|member| Some(*member) != own);
+    let alive = |member: &Partner| matches!(member.state, "LEADER" | "STANDBY" | "JOINING" | "LEAVING");
+    let (remote, living) = (others.clone().count(), others.clone().filter(|member| alive(member)).count());
+    let leader = group.leader();
+    let address = group.virtual_ip.map_or(String::new(), |address| address.to_string());
+    // This one is the first, as there.
+    let nodes =
+        own.into_iter().chain(others).enumerate().filter(|(at, _)| only < 0 || usize::try_from(only) == Ok(*at));
+    let nodes: Vec<Value> = nodes
+        .map(|(at, member)| {
+            json!({
+                "ID": at,
+                "State": member.pgpool_state(),
+                "Membership": 0,
+                "MembershipString": "MEMBER",
+                "NodeName": member.name,
+                "HostName": member.host,
+                "StateName": member.state,
+                "DelegateIP": address,
+                "WdPort": member.port,
+                "PgpoolPort": if member.duty == "witness" { 0 } else { port },
+                "Priority": member.priority,
+            })
+        })
+        .collect();
+    let quorum = match (leader, group.quorum) {
+        (None, _) => -2,
+        (Some(_), true) => 1,
+        (Some(_), false) => -1,
+    };
+    json!({
+        "RemoteNodeCount": remote,
+        "MemberRemoteNodeCount": remote,
+        "NodesRequireForQuorum": group.needed,
+        "QuorumStatus": quorum,
+        "AliveNodeCount": living,
+        "Escalated": group.holds_ip,
+        "LeaderNodeName": leader.map_or("Not_Set", |member| &member.name),
+        "LeaderHostName": leader.map_or("Not_Set", |member| &member.host),
+        "NodeCount": nodes.len(),
+        "WatchdogNodes": nodes,
+    })
+    .to_string()
+}
+
+/// The same and what pgpool-II has no words for.
+pub(super) fn ours(group: &Group) -> Value {
+    let members: Vec<Value> = group.members.iter().enumerate().map(|(at, member)| one(group, at, member)).collect();
+    json!({
+        "term": group.term,
+        "epoch": group.epoch.0,
+        "arbiter": group.arbiter,
+        "votes_needed": group.needed,
+        "quorum": group.quorum,
+        "virtual_ip": group.virtual_ip.map(|address| address.to_string()),
+        "holds_virtual_ip": group.holds_ip,
+        "quarantined": group.blind.iter().map(|node| node.0).collect::<Vec<_>>(),
+        "troubles": group.troubles,
+        "refused": {
+            "malformed": group.refused[0], "forged": group.refused[1], "strangers": group.refused[2],
+            "replayed": group.refused[3], "stale": group.refused[4],
+        },
+        "members": members,
+    })
+}
+
+fn one(group: &Group, at: usize, member: &Partner) -> Value {
+    let own = at == group.own;
+    json!({
+        "name": member.name,
+        "host": format!("{}:{}", member.host, member.port),
+        "duty": member.duty,
+        "state": member.state,
+        "this": if own { "*" } else { "" },
+        "virtual_ip": if own && group.holds_ip { group.virtual_ip.map(|ip| ip.to_string()) } else { None },
+        "heard_seconds": member.age.map(|age| age.as_secs_f64()),
+        "priority": member.priority,
+        "reaches_trusted": member.trusted,
+        "reaches_primary": member.primary,
+        "reaches_nodes": member.nodes,
+        "differs": member.differs.join(", "),
+    })
+}

@@ -1,0 +1,137 @@
+//! Runs the engine on the control thread: links, disk, locks, pings, the address, and what the rest of the process must know. Owner: `app`,
+//! which starts it and ends it in order by [`Wish::Leave`]. Must not decide.
+//!
+//! If it fails (a bug), the address goes, the links end, writes stop, and it begins anew as a process that has just started; the partner takes
+//! over as if this process had died (SCENARIOS S18). Sessions stay.
+
+mod disk;
+pub mod hands;
+mod heart;
+mod locks;
+mod say;
+pub mod settings;
+mod status;
+mod vip;
+
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::LocalSet;
+use tokio::time::sleep;
+
+use super::engine::{Duty, Kept};
+use crate::cluster::{self, Accord, Epoch, NodeId, Shared};
+use crate::config;
+use crate::support::clock::Duration;
+pub use disk::Disk;
+pub use hands::Hands;
+use heart::Heart;
+
+/// Wishes that may wait.
+pub const MAX_WISHES: usize = 64;
+/// Before it begins anew after a failure, and between two attempts to listen.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What others in this process want of the group.
+#[derive(Debug)]
+pub enum Wish {
+    /// Leave to replace this primary; an operator wants it. Answered by the epoch.
+    Consent(NodeId, bool, oneshot::Sender<Result<u64, String>>),
+    /// A majority shall have this journal of this epoch on disk.
+    Record(u64, String, oneshot::Sender<Result<u64, String>>),
+    /// What leave was given for does not happen.
+    Resume,
+    /// Hand leadership over, to this member or to the best.
+    HandOver(Option<String>, oneshot::Sender<Result<u64, String>>),
+    /// Stop in order: the address is given up and the partner told (HA H24).
+    Leave(oneshot::Sender<()>),
+}
+
+/// What it works with.
+pub struct Parts<H> {
+    /// All settings; there is a `[watchdog]`.
+    pub config: config::Settings,
+    /// What this member is for.
+    pub duty: Duty,
+    /// The rest of the process.
+    pub hands: H,
+    /// Where votes are kept.
+    pub disk: Disk,
+    /// What the process before has kept there.
+    pub kept: Kept,
+    /// The view, the lease, events.
+    pub shared: Arc<Shared>,
+    /// Changes with each view.
+    pub published: watch::Receiver<()>,
+    /// See [`Wish`].
+    pub wishes: mpsc::Receiver<Wish>,
+    /// For `failover`.
+    pub accord: watch::Sender<Accord>,
+    /// Other settings.
+    pub reloads: mpsc::Receiver<config::Settings>,
+}
+
+/// What outlives a failure of the loop.
+struct Body<H> {
+    config: config::Settings,
+    duty: Duty,
+    hands: Rc<H>,
+    disk: Disk,
+    shared: Arc<Shared>,
+    published: watch::Receiver<()>,
+    wishes: mpsc::Receiver<Wish>,
+    accord: watch::Sender<Accord>,
+    reloads: mpsc::Receiver<config::Settings>,
+}
+
+/// What `failover` believes before anybody has spoken.
+pub fn first_accord(kept: &Kept) -> Accord {
+    let shared = &kept.shared;
+    Accord {
+        version: (shared.version.0.0, shared.version.1),
+        epoch: Epoch(shared.epoch),
+        body: shared.body.as_str().into(),
+        ..Accord::default()
+    }
+}
+
+/// Runs until it has left in order, or the future is dropped. Needs a current-thread runtime with time and net.
+pub async fn run<H: Hands + 'static>(parts: Parts<H>) {
+    let local = LocalSet::new();
+    local.run_until(live(parts)).await;
+}
+
+async fn live<H: Hands + 'static>(parts: Parts<H>) {
+    let Parts { config, duty, hands, disk, mut kept, shared, published, wishes, accord, reloads } = parts;
+    let hands = Rc::new(hands);
+    let mut body = Body { config, duty, hands, disk, shared, published, wishes, accord, reloads };
+    loop {
+        let beating = AssertUnwindSafe(beat(&mut body, kept)).catch_unwind().await;
+        if beating.is_ok() {
+            return;
+        }
+        body.shared.lease.set(Epoch(0), 0, 0);
+        body.accord.send_modify(|accord| (accord.leads, accord.writes) = (None, false));
+        let why = "the watchdog has failed and begins anew; the address is given up, sessions stay";
+        body.shared.events.record(cluster::Event::error("watchdog_failed", "watchdog").why(why));
+        if let Some(address) = body.config.watchdog.as_ref().and_then(|watchdog| watchdog.virtual_ip) {
+            body.hands.end_sessions(address);
+        }
+        sleep(AGAIN).await;
+        kept = loop {
+            match Disk::open(&body.config.watchdog.as_ref().expect("checked by app").state_directory) {
+                Ok((_, kept)) => break kept,
+                Err(error) => tracing::error!(event = "votes_unreadable", %error, "votes cannot be read"),
+            }
+            sleep(AGAIN).await;
+        };
+    }
+}
+
+async fn beat<H: Hands + 'static>(body: &mut Body<H>, kept: Kept) {
+    let Some(heart) = Heart::open(body, kept).await else { return };
+    heart.beat(body).await;
+}

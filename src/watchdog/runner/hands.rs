@@ -1,0 +1,37 @@
+//! What the watchdog needs of the rest of the process. Implemented by `app`. Must not decide.
+
+use std::net::IpAddr;
+
+use crate::cluster::NodeId;
+use crate::support::clock::Instant;
+
+/// A row as text, `None` for NULL.
+pub type Row = Vec<Option<String>>;
+
+/// The process, as the watchdog sees it.
+pub trait Hands {
+    /// A session on a server, as the monitor role.
+    type Session;
+
+    /// Logs in. The caller sets a deadline.
+    ///
+    /// # Errors
+    /// For people.
+    fn open(&self, node: NodeId) -> impl Future<Output = Result<Self::Session, String>>;
+
+    /// Rows of one query. Not cancel safe: who drops the future drops the session.
+    ///
+    /// # Errors
+    /// What the server said, or what became of the connection.
+    fn ask(&self, session: &mut Self::Session, sql: &str) -> impl Future<Output = Result<Vec<Row>, String>>;
+
+    /// Every data thread has seen that nothing may begin; what is under way on the primary ends, until then by itself if the primary lives,
+    /// and by force behind that. No answer to it counts any more.
+    ///
+    /// # Errors
+    /// It is not known to be so.
+    fn stop_writing(&self, patience: Instant) -> impl Future<Output = Result<(), String>>;
+
+    /// Ends every session that was accepted on this address; how many.
+    fn end_sessions(&self, address: IpAddr) -> usize;
+}

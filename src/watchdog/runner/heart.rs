@@ -1,0 +1,476 @@
+//! The loop: what comes in becomes an event, what the engine wants is done, in its order. Part of the runner; must not decide.
+
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant as Sleep, sleep, sleep_until};
+
+use super::super::engine::{
+    Action, Address, AddressIs, Duty, Engine, Event, Kept, MemberId, Message, Settings, Shared, Sight, Standing, Ticket,
+};
+use super::super::links::{Came, Links};
+use super::super::seal::{Opened, Refusals, Seal};
+use super::super::timings::Arbiter;
+use super::super::trusted;
+use super::{AGAIN, Body, Hands, Wish, locks, settings, vip};
+use crate::cluster::{self, Accord, Life, NodeId};
+use crate::config::{VipOn, Watchdog};
+use crate::support::clock::{self, Duration, Instant};
+
+/// Events of tasks that may wait: each task has one or two under way.
+const EVENTS: usize = 256;
+/// How often, and how soon again, it is looked whether a process that has closed its connection has ended.
+const ENDING: u32 = 40;
+const LOOK: Duration = Duration::from_millis(25);
+/// Between two pictures for people, unless something happens.
+const PICTURE: Duration = Duration::from_millis(250);
+
+/// Where a wish is answered.
+type Answer = oneshot::Sender<Result<u64, String>>;
+
+/// See the head of the file. Fields end in this order: the address goes before the links, by which partners learn of the end.
+pub(super) struct Heart<H> {
+    /// The address, then everything else that runs beside.
+    pub(super) home: JoinSet<()>,
+    pub(super) vip: Option<vip::Keeper>,
+    pub(super) tasks: JoinSet<()>,
+    pub(super) links: Rc<Links>,
+    pub(super) inbox: mpsc::Receiver<Came>,
+    pub(super) engine: Engine,
+    pub(super) seal: Seal,
+    pub(super) settings: Settings,
+    pub(super) watchdog: Watchdog,
+    pub(super) arbiter: Arbiter,
+    pub(super) hands: Rc<H>,
+    pub(super) shared: std::sync::Arc<cluster::Shared>,
+    pub(super) accord: watch::Sender<Accord>,
+    pub(super) locks: BTreeMap<NodeId, locks::Keeper>,
+    /// Whose process is behind a connection.
+    pub(super) connections: HashMap<u64, (MemberId, u64)>,
+    pub(super) order: watch::Sender<(u64, Kept)>,
+    pub(super) persisted: mpsc::Receiver<u64>,
+    pub(super) tell: mpsc::Sender<Event>,
+    pub(super) told: mpsc::Receiver<Event>,
+    pub(super) answers: HashMap<Ticket, Answer>,
+    pub(super) tickets: u64,
+    pub(super) leaving: Vec<oneshot::Sender<()>>,
+    pub(super) begun: Instant,
+    pub(super) standing: Standing,
+    /// What was agreed on last.
+    pub(super) share: Shared,
+    pub(super) blind: std::collections::BTreeSet<NodeId>,
+    /// What has begun on the primary may go on until then.
+    pub(super) bound: Option<Instant>,
+    pub(super) holds_ip: bool,
+    pub(super) said: HashMap<(String, String), Instant>,
+    /// What is not as it should be, by what it is about.
+    pub(super) troubles: BTreeMap<&'static str, String>,
+    pub(super) refusals: Refusals,
+    pub(super) pictured: Instant,
+}
+
+impl<H: Hands + 'static> Heart<H> {
+    /// Opens what it needs, trying again until it can listen; none: it was told to leave meanwhile.
+    pub(super) async fn open(body: &mut Body<H>, kept: Kept) -> Option<Self> {
+        let watchdog = body.config.watchdog.clone().expect("checked by app");
+        let mut complained = false;
+        let (links, inbox) = loop {
+            let here = settings::here(&watchdog);
+            match Links::open(&here, watchdog.heartbeat_port, settings::far(&watchdog)).await {
+                Ok(opened) => break opened,
+                Err(error) => {
+                    let why = format!("cannot listen for partners on {}:{}: {error}", here.0, here.1);
+                    if !std::mem::replace(&mut complained, true) {
+                        body.shared.events.record(cluster::Event::error("watchdog_deaf", "watchdog").why(why));
+                    }
+                }
+            }
+            tokio::select! {
+                () = sleep(AGAIN) => {}
+                wish = body.wishes.recv() => match wish {
+                    Some(Wish::Leave(left)) => {
+                        let _ = left.send(());
+                        return None;
+                    }
+                    None => return None,
+                    Some(_) => {}
+                }
+            }
+        };
+        Some(Self::new(body, kept, (watchdog, links, inbox)))
+    }
+
+    fn new(body: &Body<H>, kept: Kept, (watchdog, links, inbox): (Watchdog, Links, mpsc::Receiver<Came>)) -> Self {
+        let words = settings::settings(&body.config, &watchdog, body.duty);
+        let (tell, told) = mpsc::channel(EVENTS);
+        let (mut home, mut tasks) = (JoinSet::new(), JoinSet::new());
+        let (hands, shared) = (body.hands.clone(), body.shared.clone());
+        let vip = watchdog.virtual_ip.filter(|_| body.duty == Duty::Proxy).map(|address| {
+            let job = vip::Job { hands: hands.clone(), shared: shared.clone(), address, on: watchdog.vip_on.clone() };
+            vip::Keeper::start(job, &mut home, tell.clone())
+        });
+        let (order, orders) = watch::channel((0, Kept::default()));
+        let (done, persisted) = mpsc::channel(EVENTS);
+        let failing = shared.clone();
+        let fail = move |error: std::io::Error| {
+            let why = format!("votes cannot be kept: {error}; this proxy votes for nobody");
+            failing.events.record(cluster::Event::error("votes_not_kept", "watchdog").why(why));
+        };
+        tasks.spawn_local(body.disk.clone().serve(orders, done, fail));
+        let incarnation = random();
+        let names: Vec<&str> = watchdog.peers.iter().map(|peer| peer.name.as_str()).collect();
+        let seal = Seal::new(watchdog.key.expose().trim_end().as_bytes(), &watchdog.name, incarnation, &names);
+        let key = settings::lock_key(&words, &watchdog);
+        let (session, limit) = (words.timings.session, words.timings.lease * 9 / 10);
+        let nodes =
+            if let super::super::engine::Third::Nodes(nodes) = &words.third { nodes.clone() } else { Vec::new() };
+        let keeper = |node: NodeId| {
+            let job = locks::Job { hands: hands.clone(), node, key, session, limit };
+            (node, locks::Keeper::start(job, tell.clone()))
+        };
+        let locks = nodes.into_iter().map(keeper).collect();
+        let share = kept.shared.clone();
+        let now = clock::boot();
+        let engine = Engine::new(words.clone(), kept, incarnation, now);
+        Self {
+            home,
+            vip,
+            tasks,
+            links: Rc::new(links),
+            inbox,
+            standing: engine.standing(),
+            engine,
+            seal: seal.expect("checked by app"),
+            settings: words,
+            arbiter: settings::arbiter(&body.config, &watchdog),
+            watchdog,
+            hands,
+            shared,
+            accord: body.accord.clone(),
+            locks,
+            connections: HashMap::new(),
+            order,
+            persisted,
+            tell,
+            told,
+            answers: HashMap::new(),
+            tickets: 0,
+            leaving: Vec::new(),
+            begun: now,
+            share,
+            blind: std::collections::BTreeSet::new(),
+            bound: None,
+            holds_ip: false,
+            said: HashMap::new(),
+            troubles: BTreeMap::new(),
+            refusals: Refusals::default(),
+            pictured: now,
+        }
+    }
+
+    /// Runs until it has left in order.
+    pub(super) async fn beat(mut self, body: &mut Body<H>) {
+        let (mut wishing, mut reloading, mut seeing) = (true, true, true);
+        let mut event = self.sights();
+        loop {
+            let now = clock::boot();
+            if self.step(event, now) {
+                return;
+            }
+            let wakeup = Sleep::from_std(clock::now() + self.engine.wakeup(now).saturating_duration_since(now));
+            event = tokio::select! {
+                biased;
+                Some(came) = self.inbox.recv() => self.came(came),
+                Some(number) = self.persisted.recv() => Event::Persisted(number),
+                Some(event) = self.told.recv() => self.heed(event),
+                wish = body.wishes.recv(), if wishing => {
+                    wishing = wish.is_some();
+                    wish.map_or(Event::Tick, |wish| self.wish(wish))
+                }
+                changed = body.published.changed(), if seeing => {
+                    seeing = changed.is_ok();
+                    self.sights()
+                }
+                config = body.reloads.recv(), if reloading => {
+                    reloading = config.is_some();
+                    config.map_or(Event::Tick, |config| {
+                        body.config = config;
+                        self.configure(&body.config, body.duty)
+                    })
+                }
+                () = sleep_until(wakeup) => Event::Tick,
+            };
+        }
+    }
+
+    /// One step; true: it has left.
+    fn step(&mut self, event: Event, now: Instant) -> bool {
+        let actions = self.engine.step(event, now);
+        // Whatever leaves may be a promise that nothing is written any more: that is true before.
+        for action in &actions {
+            match action {
+                Action::Standing(standing) => self.stand(*standing),
+                Action::Share(share) => self.share = share.as_ref().clone(),
+                Action::Quarantine(nodes) => self.quarantine(nodes.clone()),
+                _ => {}
+            }
+        }
+        let mut left = false;
+        let told = actions.iter().any(|action| matches!(action, Action::Standing(_) | Action::Note(_)));
+        for action in actions {
+            left |= self.act(action, now);
+        }
+        self.agree();
+        if told || now >= self.pictured + PICTURE {
+            self.picture(now);
+        }
+        left
+    }
+
+    fn act(&mut self, action: Action, now: Instant) -> bool {
+        match action {
+            Action::Send(to, message) => self.send(to, Some(&message)),
+            Action::Persist(number, kept) => drop(self.order.send_replace((number, *kept))),
+            Action::Lock(node) => self.locks.get(&node).into_iter().for_each(|lock| lock.lock(now)),
+            Action::Unlock(node) => self.locks.get(&node).into_iter().for_each(locks::Keeper::unlock),
+            Action::Ping => self.ping(now),
+            Action::Address(order) => self.order_address(order),
+            Action::Stop(epoch) => self.stop_writing(epoch),
+            Action::Reply(ticket, answer) => {
+                // Who asked may have given up.
+                self.answers.remove(&ticket).map(|asked| asked.send(answer));
+            }
+            Action::Note(note) => self.note(&note, now),
+            Action::Left => {
+                for left in self.leaving.drain(..) {
+                    let _ = left.send(());
+                }
+                return true;
+            }
+            Action::Standing(_) | Action::Share(_) | Action::Quarantine(_) => {}
+        }
+        false
+    }
+
+    /// Sends to a member by every link; without a message, what makes it learn our session.
+    fn send(&mut self, to: MemberId, message: Option<&Message>) {
+        let text = match message.map_or(Ok(Vec::new()), Message::encode) {
+            Ok(text) => text,
+            Err(error) => return self.complain("message_too_large", error.to_string(), clock::boot()),
+        };
+        let Some(name) = self.settings.members.get(usize::from(to.0)).map(|member| member.name.as_str()) else {
+            return;
+        };
+        let Some(at) = self.watchdog.peers.iter().position(|peer| peer.name == name) else { return };
+        let since = clock::boot().saturating_duration_since(self.begun);
+        self.links.send(at, || self.seal.seal(name, &text, since));
+    }
+
+    fn member(&self, name: &str) -> Option<MemberId> {
+        let at = self.settings.members.iter().position(|member| member.name == name)?;
+        u8::try_from(at).ok().map(MemberId)
+    }
+
+    fn came(&mut self, came: Came) -> Event {
+        match came {
+            Came::Frame(connection, bytes) => self.frame(connection, &bytes).unwrap_or(Event::Tick),
+            Came::Ended { connection, orderly } => {
+                let member = self.connections.remove(&connection);
+                if let Some((member, incarnation)) = member.filter(|_| orderly) {
+                    self.look_for_end(member, incarnation);
+                }
+                Event::Tick
+            }
+        }
+    }
+
+    fn frame(&mut self, connection: Option<u64>, bytes: &[u8]) -> Option<Event> {
+        let now = clock::boot();
+        match self.seal.open(bytes, now.saturating_duration_since(self.begun)) {
+            Ok(Opened::Text { from, session, text }) => {
+                let from = self.member(from)?;
+                if let Some(connection) = connection {
+                    self.connections.insert(connection, (from, session));
+                }
+                // Nothing but a sign that our session is known.
+                if text.is_empty() {
+                    return None;
+                }
+                match Message::decode(text) {
+                    Ok(message) => Some(Event::Heard(from, Box::new(message))),
+                    Err(error) => {
+                        let name = self.settings.members.get(usize::from(from.0)).map(|member| member.name.clone());
+                        let why = format!("{} says what cannot be read: {error}", name.unwrap_or_default());
+                        self.complain("message_unreadable", why, now);
+                        None
+                    }
+                }
+            }
+            Ok(Opened::Greeting { from }) => {
+                let from = self.member(from)?;
+                self.send(from, None);
+                None
+            }
+            Err(refusal) => {
+                self.refusals = self.seal.refusals();
+                let why = format!("a frame for the watchdog was refused: {refusal:?}; another key, or somebody else's");
+                self.complain("frame_refused", why, now);
+                None
+            }
+        }
+    }
+
+    /// Its connection was closed in order: has its process ended? On an interface its address would still be there.
+    fn look_for_end(&mut self, member: MemberId, incarnation: u64) {
+        let Some(name) = self.settings.members.get(usize::from(member.0)).map(|member| &member.name) else { return };
+        let at = self.watchdog.peers.iter().position(|peer| &peer.name == name);
+        let dies_along = self.watchdog.virtual_ip.is_none() || self.watchdog.vip_on == VipOn::Tun;
+        let Some(at) = at.filter(|_| dies_along) else { return };
+        let (links, tell) = (self.links.clone(), self.tell.clone());
+        while self.tasks.try_join_next().is_some() {}
+        self.tasks.spawn_local(async move {
+            // A kernel that ends a process closes its sockets one by one.
+            for _ in 0..ENDING {
+                let asked = clock::boot();
+                if links.refuses(at).await {
+                    let _ = tell.send(Event::Gone { member, incarnation, asked }).await;
+                    return;
+                }
+                sleep(LOOK).await;
+            }
+        });
+    }
+
+    fn ping(&mut self, now: Instant) {
+        let (servers, tell) = (self.watchdog.trusted_servers.clone(), self.tell.clone());
+        let within = (self.settings.timings.lease / 5).min(Duration::from_secs(1));
+        while self.tasks.try_join_next().is_some() {}
+        self.tasks.spawn_local(async move {
+            let answered = trusted::any_answers(&servers, within).await.unwrap_or_else(|why| {
+                tracing::debug!(why, "ping");
+                false
+            });
+            let _ = tell.send(Event::Trusted { sent: now, answered }).await;
+        });
+    }
+
+    fn order_address(&mut self, order: Address) {
+        match &self.vip {
+            Some(vip) => vip.order(order),
+            None => tracing::error!("an order about an address that there is not"),
+        }
+    }
+
+    /// Ends what is under way on the primary, again and again until it has.
+    fn stop_writing(&mut self, epoch: u64) {
+        let (hands, tell, bound) = (self.hands.clone(), self.tell.clone(), self.bound);
+        while self.tasks.try_join_next().is_some() {}
+        self.tasks.spawn_local(async move {
+            // Behind the bound nothing counts any more, whoever is still at it.
+            let patience = bound.map_or_else(clock::boot, |bound| bound - Duration::from_millis(500).min(AGAIN));
+            loop {
+                match hands.stop_writing(patience).await {
+                    Ok(()) => break,
+                    Err(why) => tracing::warn!(event = "writing_not_stopped", why, "connections to the primary stay"),
+                }
+                sleep(AGAIN / 10).await;
+            }
+            let _ = tell.send(Event::Stopped(epoch)).await;
+        });
+    }
+
+    /// What a task says.
+    fn heed(&mut self, event: Event) -> Event {
+        match &event {
+            Event::Address(is) => {
+                self.holds_ip = match is {
+                    AddressIs::Taken => true,
+                    AddressIs::Released | AddressIs::Failed(_) | AddressIs::Occupied(_) => false,
+                };
+                if self.holds_ip {
+                    self.troubles.remove("address");
+                }
+            }
+            Event::Trusted { answered, .. } => self.trusted(*answered),
+            _ => {}
+        }
+        event
+    }
+
+    fn wish(&mut self, wish: Wish) -> Event {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        match wish {
+            Wish::Consent(node, planned, answer) => {
+                self.answers.insert(ticket, answer);
+                Event::Consent { ticket, node, planned }
+            }
+            Wish::Record(epoch, body, answer) => {
+                self.answers.insert(ticket, answer);
+                Event::Record(ticket, epoch, body)
+            }
+            Wish::Resume => Event::Resume,
+            Wish::HandOver(to, answer) => {
+                let member = to.as_deref().map(|name| self.member(name).ok_or(name));
+                match member.transpose() {
+                    Ok(member) => {
+                        self.answers.insert(ticket, answer);
+                        Event::HandOver(ticket, member)
+                    }
+                    Err(name) => {
+                        let _ = answer.send(Err(format!("there is no member {name}")));
+                        Event::Tick
+                    }
+                }
+            }
+            Wish::Leave(left) => {
+                self.leaving.push(left);
+                Event::Leave
+            }
+        }
+    }
+
+    fn configure(&mut self, config: &crate::config::Settings, duty: Duty) -> Event {
+        let Some(watchdog) = &config.watchdog else { return Event::Tick };
+        let new = settings::settings(config, watchdog, duty);
+        self.watchdog.trusted_servers.clone_from(&watchdog.trusted_servers);
+        self.settings.priority = new.priority;
+        // Members, lease and address take a restart: what holds is what was compared.
+        let keep = |name: &str| name.starts_with("watchdog.");
+        let mut agreed = new.agreed.clone();
+        agreed.retain(|name, _| !keep(name));
+        agreed.extend(self.settings.agreed.iter().filter(|(name, _)| keep(name)).map(|(a, b)| (a.clone(), b.clone())));
+        self.settings.agreed.clone_from(&agreed);
+        Event::Configure(Box::new(Settings { agreed, ..new }))
+    }
+
+    /// What this proxy sees of the nodes.
+    fn sights(&self) -> Event {
+        let view = self.shared.view();
+        let sight = |life| match life {
+            Life::Unknown => Sight::Unknown,
+            // It says something, be it that it takes nobody.
+            Life::Well | Life::Busy(_) => Sight::Alive,
+            Life::Suspect(_) => Sight::Suspect,
+            Life::Dead(_) => Sight::Dead,
+        };
+        Event::Sights(view.nodes.iter().map(|node| (node.id, sight(node.life))).collect(), view.primary)
+    }
+}
+
+impl<H> Drop for Heart<H> {
+    fn drop(&mut self) {
+        // In the order of their ends: the address first.
+        self.home.abort_all();
+        self.tasks.abort_all();
+    }
+}
+
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes)
+        .expect("the system has random numbers");
+    u64::from_be_bytes(bytes).max(1)
+}

@@ -1,0 +1,146 @@
+//! What the rest of the process and people are told: how long writes may go, what is agreed on, events, the picture of the group. Part of
+//! the runner; must not decide.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::super::engine::{Note, Standing, Writes};
+use super::hands::Hands;
+use super::heart::Heart;
+use super::status::{self, Beside};
+use crate::cluster::{self, Accord, Epoch, NodeId};
+use crate::support::clock::{self, Duration, Instant};
+
+/// The same words again and again are an event this often.
+const REMINDER: Duration = Duration::from_secs(60);
+/// Different words that are remembered for that.
+const WORDS: usize = 64;
+
+impl<H: Hands + 'static> Heart<H> {
+    pub(super) fn quarantine(&mut self, nodes: BTreeSet<NodeId>) {
+        for node in nodes.difference(&self.blind) {
+            let why = "this proxy alone cannot reach it: not used here, and no reason for a failover";
+            self.shared.events.record(cluster::Event::warn("quarantined_here", "watchdog").node(*node).why(why));
+        }
+        for node in self.blind.difference(&nodes) {
+            let why = "others do not see it otherwise any more";
+            self.shared.events.record(cluster::Event::info("quarantine_over", "watchdog").node(*node).why(why));
+        }
+        self.blind = nodes;
+    }
+
+    pub(super) fn trusted(&mut self, answered: bool) {
+        if answered {
+            if self.troubles.remove("trusted").is_some() {
+                let event = cluster::Event::info("trusted_answer", "watchdog");
+                self.shared.events.record(event.why("a trusted server answers again"));
+            }
+        } else if !self.troubles.contains_key("trusted") {
+            let why = format!("no trusted server answers: {}", self.watchdog.trusted_servers.join(", "));
+            self.troubles.insert("trusted", why.clone());
+            let why = format!("{why}; this proxy does not begin to lead, and keeps trying");
+            self.shared.events.record(cluster::Event::warn("trusted_silent", "watchdog").why(why));
+        }
+    }
+
+    pub(super) fn note(&mut self, note: &Note, now: Instant) {
+        const GOOD: [&str; 9] = [
+            "leader",
+            "member_joined",
+            "member_found",
+            "member_returned",
+            "member_left",
+            "address_taken",
+            "address_released",
+            "hand_over",
+            "yielded",
+        ];
+        let name = note.member.and_then(|id| self.settings.members.get(usize::from(id.0)));
+        let name = name.map_or(String::new(), |member| member.name.clone());
+        let why = if name.is_empty() { note.why.clone() } else { format!("{name}: {}", note.why) };
+        let good = GOOD.contains(&note.event);
+        match note.event {
+            "address_occupied" | "address_failed" => drop(self.troubles.insert("address", why.clone())),
+            _ => {}
+        }
+        if !good && !self.is_new(note.event, &why, now) {
+            return;
+        }
+        let made = if good { cluster::Event::info } else { cluster::Event::warn };
+        let event = made(note.event, "watchdog").why(format!("{why} (term {})", note.term.count()));
+        self.shared.events.record(event.epoch(Epoch(self.standing.epoch)));
+    }
+
+    /// The same words are said once a minute.
+    pub(super) fn is_new(&mut self, event: &str, why: &str, now: Instant) -> bool {
+        self.said.retain(|_, at| now < *at + REMINDER);
+        if self.said.len() >= WORDS {
+            return false;
+        }
+        let key = (event.to_owned(), why.to_owned());
+        let new = !self.said.contains_key(&key);
+        if new {
+            self.said.insert(key, now);
+        }
+        new
+    }
+
+    pub(super) fn complain(&mut self, event: &'static str, why: String, now: Instant) {
+        if self.is_new(event, &why, now) {
+            self.shared.events.record(cluster::Event::warn(event, "watchdog").why(why));
+        }
+    }
+
+    pub(super) fn picture(&mut self, now: Instant) {
+        self.pictured = now;
+        let beside = Beside {
+            arbiter: self.arbiter,
+            holds_ip: self.holds_ip,
+            refusals: self.refusals,
+            troubles: self.troubles.values().cloned().collect(),
+            blind: self.blind.clone(),
+        };
+        let parts = (&self.engine, &self.settings, &self.watchdog);
+        let group = status::group(parts, &self.standing, beside, now);
+        self.shared.group.store(Some(Arc::new(group)));
+    }
+
+    /// What `failover` must know, if it is something else than before.
+    pub(super) fn agree(&self) {
+        let (standing, share) = (&self.standing, &self.share);
+        let leads = standing.leader == Some(self.settings.me) && share.version.0 == standing.term;
+        let version = (share.version.0.0, share.version.1);
+        let new = Accord {
+            leads: leads.then_some(standing.term.0),
+            version,
+            epoch: Epoch(share.epoch),
+            writes: standing.writes != Writes::Stop && standing.epoch == share.epoch,
+            body: self.accord.borrow().body.clone(),
+            blind: self.blind.clone(),
+        };
+        self.accord.send_if_modified(|old| {
+            let body = if old.version == version { old.body.clone() } else { share.body.as_str().into() };
+            let new = Accord { body, ..new };
+            let differs = *old != new;
+            *old = new;
+            differs
+        });
+    }
+
+    /// Until when the data threads may write; they look at it themselves.
+    pub(super) fn stand(&mut self, standing: Standing) {
+        self.standing = standing;
+        let until = match standing.writes {
+            Writes::Until(until) => Some(until),
+            Writes::Course | Writes::Stop => None,
+        };
+        self.bound = self.bound.max(until).max(standing.leads);
+        let bound = self.bound.map_or(0, clock::nanos_of);
+        let (begins, goes_on) = match standing.writes {
+            Writes::Until(until) => (clock::nanos_of(until), bound),
+            Writes::Course => (u64::MAX, u64::MAX),
+            Writes::Stop => (0, bound),
+        };
+        self.shared.lease.set(Epoch(standing.epoch), begins, goes_on);
+    }
+}

@@ -1,0 +1,101 @@
+//! The group as people see it. Values only.
+
+use super::super::engine::{Duty, Engine, MemberStatus, Settings, Standing, State};
+use super::super::seal::Refusals;
+use super::super::timings::Arbiter;
+use crate::cluster::{Epoch, Group, Partner};
+use crate::config::Watchdog;
+use crate::support::clock::{Duration, Instant};
+
+/// What is told beside the engine's own words.
+pub(super) struct Beside {
+    pub(super) arbiter: Arbiter,
+    pub(super) holds_ip: bool,
+    pub(super) refusals: Refusals,
+    pub(super) troubles: Vec<String>,
+    pub(super) blind: std::collections::BTreeSet<crate::cluster::NodeId>,
+}
+
+/// The group now.
+pub(super) fn group(
+    (engine, settings, watchdog): (&Engine, &Settings, &Watchdog),
+    standing: &Standing,
+    beside: Beside,
+    now: Instant,
+) -> Group {
+    let mut members: Vec<Partner> = engine.members(now).iter().map(|member| partner(member, watchdog)).collect();
+    let own = usize::from(settings.me.0).min(members.len());
+    let fitness = engine.own_fitness(now);
+    members.insert(
+        own,
+        Partner {
+            name: watchdog.name.clone(),
+            host: watchdog.address.clone(),
+            port: watchdog.port,
+            duty: duty(settings.members.get(own).map_or(Duty::Proxy, |member| member.duty)),
+            state: state(Some(engine.own_state(now)), false, true),
+            differs: Vec::new(),
+            age: None,
+            priority: settings.priority,
+            trusted: fitness.trusted,
+            primary: fitness.primary,
+            nodes: fitness.nodes,
+        },
+    );
+    let Refusals { malformed, forged, strangers, replayed, stale } = beside.refusals;
+    Group {
+        members,
+        own,
+        needed: engine.votes_needed(),
+        quorum: standing.leader.is_some(),
+        arbiter: match beside.arbiter {
+            Arbiter::Members => "members",
+            Arbiter::Nodes(_) => "nodes",
+            Arbiter::Trusted => "trusted",
+        },
+        virtual_ip: watchdog.virtual_ip,
+        holds_ip: beside.holds_ip,
+        term: standing.term.count(),
+        epoch: Epoch(standing.epoch),
+        blind: beside.blind,
+        troubles: beside.troubles,
+        refused: [malformed, forged, strangers, replayed, stale],
+    }
+}
+
+fn partner(member: &MemberStatus, watchdog: &Watchdog) -> Partner {
+    let peer = watchdog.peers.iter().find(|peer| peer.name == member.name);
+    Partner {
+        name: member.name.clone(),
+        host: peer.map_or(String::new(), |peer| peer.host.clone()),
+        port: peer.map_or(0, |peer| peer.port),
+        duty: duty(member.duty),
+        state: state(member.state, member.left, member.met),
+        differs: member.differs.clone(),
+        // A new value each time would be a new text each time.
+        age: member
+            .age
+            .map(|age| Duration::from_millis(u64::try_from(age.as_millis() / 100 * 100).unwrap_or(u64::MAX))),
+        priority: member.priority,
+        trusted: member.fitness.trusted,
+        primary: member.fitness.primary,
+        nodes: member.fitness.nodes,
+    }
+}
+
+fn duty(duty: Duty) -> &'static str {
+    if duty == Duty::Witness { "witness" } else { "proxy" }
+}
+
+fn state(state: Option<State>, left: bool, heard: bool) -> &'static str {
+    match state {
+        _ if left => "SHUTDOWN",
+        Some(State::Joining) => "JOINING",
+        Some(State::Standby) => "STANDBY",
+        Some(State::Leader) => "LEADER",
+        Some(State::Leaving) => "LEAVING",
+        Some(State::Refused) => "REFUSED",
+        None if heard => "LOST",
+        None => "UNKNOWN",
+    }
+}

@@ -1,0 +1,128 @@
+//! The virtual address, as the engine orders it, one order after the other (HA H19 to H22). Must not decide.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use tokio::sync::mpsc;
+
+use super::super::address::VirtualAddress;
+use super::super::engine::{Address, AddressIs, Event};
+use super::hands::Hands;
+use crate::cluster;
+use crate::config::VipOn;
+use crate::support::clock::Instant;
+
+/// Orders that may wait: the kernel takes a fraction of a millisecond, the probe 200 ms.
+const ORDERS: usize = 16;
+
+/// The task that has it.
+#[derive(Debug)]
+pub(super) struct Keeper(mpsc::Sender<Address>);
+
+impl Keeper {
+    pub(super) fn start<H: Hands + 'static>(
+        job: Job<H>,
+        tasks: &mut tokio::task::JoinSet<()>,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        let (order, orders) = mpsc::channel(ORDERS);
+        tasks.spawn_local(job.serve(orders, events));
+        Self(order)
+    }
+
+    /// A full queue: the kernel hangs. A renewal that is lost then lets the address end by itself, a release is ordered again.
+    pub(super) fn order(&self, order: Address) {
+        let _ = self.0.try_send(order);
+    }
+}
+
+/// What it works with.
+pub(super) struct Job<H> {
+    pub(super) hands: Rc<H>,
+    pub(super) shared: std::sync::Arc<cluster::Shared>,
+    pub(super) address: IpAddr,
+    pub(super) on: VipOn,
+}
+
+impl<H: Hands> Job<H> {
+    async fn serve(self, mut orders: mpsc::Receiver<Address>, events: mpsc::Sender<Event>) {
+        // What is missing is told at once, and a copy that a process before has left goes.
+        let mut vip = match self.open().await {
+            Ok(vip) => Some(vip),
+            Err(why) => {
+                self.shared.events.record(cluster::Event::error("address_unavailable", "watchdog").why(why));
+                None
+            }
+        };
+        while let Some(order) = orders.recv().await {
+            let said = match order {
+                Address::Take { ask, until, .. } => Some(self.take(&mut vip, ask, until).await),
+                Address::Renew { until, .. } => match &vip {
+                    Some(vip) => self.renew(vip, until).await,
+                    None => None,
+                },
+                Address::Release => self.release(vip.as_ref()).await,
+                Address::Announce => {
+                    vip.iter().for_each(VirtualAddress::announce);
+                    None
+                }
+            };
+            if let Some(said) = said
+                && events.send(Event::Address(said)).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<VirtualAddress, String> {
+        let opened = VirtualAddress::open(self.address, &self.on).await;
+        opened.map_err(|error| format!("virtual_ip {} cannot be held: {error}", self.address))
+    }
+
+    async fn take(&self, vip: &mut Option<VirtualAddress>, ask: bool, until: Instant) -> AddressIs {
+        if vip.is_none() {
+            match self.open().await {
+                Ok(opened) => *vip = Some(opened),
+                Err(why) => return AddressIs::Failed(why),
+            }
+        }
+        let Some(vip) = vip else { return AddressIs::Failed("it was not opened".to_owned()) };
+        match if ask { vip.holder().await } else { Ok(None) } {
+            Ok(None) => {}
+            Ok(Some(mac)) => {
+                return AddressIs::Occupied(format!(
+                    "{} is answered for by {mac}, which is no partner's",
+                    self.address
+                ));
+            }
+            Err(error) => return AddressIs::Failed(error.to_string()),
+        }
+        match vip.hold(until).await {
+            Ok(()) => AddressIs::Taken,
+            Err(error) => {
+                // Whatever was done of it must not stay.
+                let _ = vip.give_up().await;
+                AddressIs::Failed(error.to_string())
+            }
+        }
+    }
+
+    async fn renew(&self, vip: &VirtualAddress, until: Instant) -> Option<AddressIs> {
+        let error = vip.hold(until).await.err()?;
+        self.release(Some(vip)).await;
+        Some(AddressIs::Failed(error.to_string()))
+    }
+
+    /// Sessions first: their clients can be told only while the address is here. Nothing is said if it is not known to be gone.
+    async fn release(&self, vip: Option<&VirtualAddress>) -> Option<AddressIs> {
+        let ended = self.hands.end_sessions(self.address);
+        if let Some(vip) = vip {
+            vip.give_up().await.ok()?;
+        }
+        // Whoever came in between.
+        let ended = ended + self.hands.end_sessions(self.address);
+        tracing::debug!(ended, "sessions on the virtual address have ended");
+        Some(AddressIs::Released)
+    }
+}
