@@ -5,4 +5,5 @@ mod nodes;
 mod operator;
 mod primary;
 mod promotion;
+mod proxies;
 mod proxy;
