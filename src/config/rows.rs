@@ -38,7 +38,7 @@ rows! {
             "Time for a client from its connection to the end of its login.";
         threads: Int(0, 1_024), Default("0"), Restart, "", "Data threads; 0: one per core.";
         backlog: Int(1, 65_535), Default("4096"), Restart, "listen_backlog_multiplier",
-            "Connections that the kernel may keep waiting, per socket.";
+            "Connections that the kernel may keep waiting, per socket; a TCP address has one for each data thread.";
         client_idle_limit: Duration(0, 365 * DAY), Default(r#""0s""#), Live, "client_idle_limit",
             "A client silent for so long outside a transaction is disconnected; 0s: never.";
         stop_timeout: Duration(0, DAY), Default(r#""30s""#), Live, "",

@@ -3,6 +3,7 @@
 mod false_alarms;
 mod nodes;
 mod operator;
+mod pgpool;
 mod primary;
 mod promotion;
 mod proxies;
