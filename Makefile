@@ -20,7 +20,7 @@ test: postgres
 	STRICT=$(STRICT) tests/run.sh
 
 sim:
-	SIM_RUNS=$(or $(RUNS),100000) cargo test --release --test sim -- --nocapture
+	SIM_RUNS=$(or $(RUNS),100000) cargo test --profile sim --test sim -- --nocapture
 
 scenarios: postgres
 	cargo test --test scenarios -- --nocapture --test-threads=1 $(ONLY)

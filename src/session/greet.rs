@@ -20,6 +20,9 @@ const FRESH: Duration = Duration::from_secs(60);
 /// Greetings that a thread keeps.
 const MOST: usize = 1_000;
 
+/// Bytes of a greeting, so that it is not moved about while it grows.
+const USUAL: usize = 640;
+
 /// Why a primary did not say how it greets.
 enum Unasked {
     /// It was lost meanwhile.
@@ -56,6 +59,7 @@ impl Session {
         };
         self.set_told(self.with_application_name(greeting.reported));
         self.client.output = accepted;
+        self.client.output.reserve(USUAL);
         for (name, value) in self.told.iter() {
             write::frame(&mut self.client.output, b'S', |out| {
                 write::cstr(out, name.as_bytes());
