@@ -97,7 +97,7 @@ impl Dialer {
             failure: failure(error.fault, &error.sqlstate, &error.message),
             detail: error.message,
         })?;
-        Ok(Connection { stream: done.stream, input: Vec::new(), taken: 0 })
+        Ok(Connection::new(done.stream))
     }
 }
 
@@ -121,10 +121,16 @@ pub struct Connection {
     input: Vec<u8>,
     /// How much of `input` has been handed out.
     taken: usize,
+    /// A question was sent whose answer has not come: whoever waited for it has given up, or it failed.
+    owed: bool,
 }
 
 impl ProbeClient for Connection {
     async fn query(&mut self, sql: &str) -> Result<Vec<Row>, ProbeError> {
+        // The answer that comes next would belong to the question before.
+        if std::mem::replace(&mut self.owed, true) {
+            return Err(ProbeError { failure: Failure::Lost, detail: "an answer is still owed".to_owned() });
+        }
         let mut message = Vec::new();
         write::query(&mut message, sql.as_bytes());
         self.stream.write_all(&message).await.map_err(|error| io_error(&error))?;
@@ -145,7 +151,10 @@ impl ProbeClient for Connection {
                         return Err(fault.unwrap_or_else(|| bad("a fatal error")));
                     }
                 }
-                back::READY => return fault.map_or(Ok(rows), Err),
+                back::READY => {
+                    self.owed = false;
+                    return fault.map_or(Ok(rows), Err);
+                }
                 _ => {}
             }
         }
@@ -165,6 +174,10 @@ impl ProbeClient for Connection {
 }
 
 impl Connection {
+    fn new(stream: Stream) -> Self {
+        Self { stream, input: Vec::new(), taken: 0, owed: false }
+    }
+
     /// The next whole frame.
     async fn frame(&mut self) -> Result<(u8, Vec<u8>), ProbeError> {
         loop {
@@ -207,4 +220,29 @@ fn row(body: &[u8]) -> Option<Row> {
         Ok(length) => Some(Some(String::from_utf8_lossy(reader.bytes(length)?).into_owned())),
     };
     (0..columns).map(|_| value(&mut reader)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_was_given_up_is_never_taken_for_the_next_one() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let client = tokio::net::TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connects");
+        let (mut server, _) = listener.accept().await.expect("accepted");
+        let mut connection = Connection::new(Stream::from(client));
+        let given_up = tokio::time::timeout(Duration::from_millis(20), connection.query("SELECT 'late'")).await;
+        assert!(given_up.is_err());
+        let mut answer = Vec::new();
+        write::frame(&mut answer, back::DATA_ROW, |out| out.extend_from_slice(b"\0\x01\0\0\0\x04late"));
+        write::frame(&mut answer, back::READY, |out| out.push(b'I'));
+        let mut asked = [0; 64];
+        assert!(server.read(&mut asked).await.expect("asked") > 0);
+        server.write_all(&answer).await.expect("answered");
+        let error = connection.query("SELECT 'new'").await.expect_err("it would be the answer to the one before");
+        assert_eq!(error.failure, Failure::Lost);
+    }
 }

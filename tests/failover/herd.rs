@@ -180,7 +180,12 @@ impl Herd {
             if said.trim() == "f|" {
                 return;
             }
-            assert!(Instant::now() < deadline, "node {id} is still recruited (marked, lock of): {said}");
+            let told = || {
+                let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+                let own = read(self.server(id).data().join("postgresql.auto.conf"));
+                format!("{own}\n{}", read(self.folder.path().join("pgherd.state/failover.json")))
+            };
+            assert!(Instant::now() < deadline, "node {id} is still recruited (marked, lock of): {said}; {}", told());
             std::thread::sleep(Duration::from_millis(20));
         }
     }

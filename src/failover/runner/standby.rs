@@ -73,16 +73,21 @@ impl<S: Servers, T: Threads> World<S, T> {
             Ok(_) => return Outcome::Late("pg_promote() says no".to_owned()),
             Err(why) => return Outcome::Late(why),
         }
-        let outcome = timeout(WATCHED, watch(&mut sql)).await;
-        place.session = Some(sql);
-        match outcome {
-            Ok(Ok(timeline)) => {
+        let why = match timeout(WATCHED + ALIVE, watch(&mut sql)).await {
+            Ok(Ok(Some(timeline))) => {
+                place.session = Some(sql);
                 self.hurry(node);
-                Outcome::Promoted(timeline)
+                return Outcome::Promoted(timeline);
             }
-            Ok(Err(why)) => Outcome::Late(why),
-            Err(_) => Outcome::Late(format!("it is still in recovery after {WATCHED:?}")),
-        }
+            Ok(Ok(None)) => {
+                place.session = Some(sql);
+                format!("it is still in recovery after {WATCHED:?}")
+            }
+            Ok(Err(why)) => why,
+            // Whose answer has not come is never asked again: the next answer would be taken for another question's.
+            Err(_) => "it does not answer".to_owned(),
+        };
+        Outcome::Late(why)
     }
 
     /// The first recruit whose session does not answer any more.
@@ -184,11 +189,13 @@ impl<S: Servers, T: Threads> World<S, T> {
     }
 }
 
-async fn watch(sql: &mut impl Sql) -> Result<Timeline, String> {
+/// Until it is primary; none if it is not for so long.
+async fn watch(sql: &mut impl Sql) -> Result<Option<Timeline>, String> {
+    let until = clock::now() + WATCHED;
     loop {
-        if let Some(timeline) = primary_timeline(sql).await? {
-            return Ok(timeline);
+        match primary_timeline(sql).await? {
+            None if clock::now() < until => sleep(LOOK).await,
+            told => return Ok(told),
         }
-        sleep(LOOK).await;
     }
 }
