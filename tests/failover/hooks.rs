@@ -33,7 +33,11 @@ fn s32_a_hook_that_cannot_be_run_is_told_and_an_operator_promotes() {
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!((herd.primary(), herd.node(0).status), (Some(0), Status::Down), "nobody was promoted");
     herd.unmarked(1);
-    herd.running().order(Order::Promote(NodeId(1))).expect("promoted");
+    // A standby whose probe is late on a busy machine is not promoted: the operator tries again.
+    eventually("it is promoted", || {
+        let done = herd.running().order(Order::Promote(NodeId(1)));
+        done.inspect_err(|why| println!("refused: {why}")).is_ok()
+    });
     assert_eq!(herd.primary(), Some(1));
     herd.write_again(2);
 }
