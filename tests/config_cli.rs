@@ -71,6 +71,30 @@ fn h16_check_says_what_a_watchdog_guarantees_and_why_times_are_unsafe() {
 }
 
 #[test]
+fn h16_the_sample_files_of_proxies_that_watch_each_other_are_good() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new("samples");
+    let key = folder.file("watchdog.key", "0123456789abcdef0123456789abcdef\n");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("set");
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/watchdog");
+    for (name, promise) in [
+        ("pair.toml", "needs the locks of 2 of 3 servers"),
+        ("witness.toml", "2 voters must reach each other"),
+        ("three.toml", "at most one of 3 voters leads"),
+    ] {
+        let text = std::fs::read_to_string(samples.join(name)).expect("a sample");
+        let config = folder.file(name, &text.replace("/etc/pgherd/watchdog.key", &key.display().to_string()));
+        let output = pgherd(&["check", "--offline"], &config);
+        let said = text_of(&output);
+        assert!(output.status.success() && said.contains(promise), "{name}: {said}");
+    }
+}
+
+fn text_of(output: &std::process::Output) -> String {
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+#[test]
 fn check_tells_a_server_that_listens_from_one_that_does_not() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let open = listener.local_addr().expect("its address").port();

@@ -11,6 +11,8 @@ mod address;
 mod at_length;
 #[path = "scenarios/clients.rs"]
 mod clients;
+#[path = "scenarios/consent.rs"]
+mod consent;
 #[path = "scenarios/ledger.rs"]
 mod ledger;
 #[path = "scenarios/net.rs"]
@@ -25,5 +27,7 @@ mod proxies;
 mod standby;
 #[path = "scenarios/table.rs"]
 mod table;
+#[path = "scenarios/witness.rs"]
+mod witness;
 #[path = "scenarios/world.rs"]
 mod world;

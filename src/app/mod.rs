@@ -17,6 +17,7 @@ mod servers;
 mod service;
 mod signals;
 pub(crate) mod watchdog;
+pub mod witness;
 
 use std::path::PathBuf;
 use std::sync::Arc;

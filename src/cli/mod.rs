@@ -40,6 +40,8 @@ enum Command {
     Reload(ConfigArg),
     /// Stop the running proxy.
     Stop(StopArgs),
+    /// Vote for one of the proxies that the [watchdog] of the file names, and serve nobody: the third member of a pair.
+    Witness(RunArgs),
     /// Administer a running proxy over its administration port.
     Pcp(pcp::PcpArgs),
 }
@@ -126,6 +128,10 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
             let settings = crate::config::Settings::load(&args.config)?;
             let _held = pid::PidFile::acquire(&settings.pid_file)?;
             crate::app::run(args.config)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Witness(args) => {
+            crate::app::witness::run(&args.config)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Check(args) if args.print_sample => {

@@ -122,6 +122,7 @@ enum PcpCommand {
     PoolStatus,
     /// The partner proxies.
     #[command(disable_help_flag = true)]
+    #[command(alias = "watchdog-info")]
     WatchdogInfo,
     /// Do not use a node any more, until it is attached.
     #[command(disable_help_flag = true)]

@@ -61,7 +61,11 @@ impl Lease {
     pub fn may_begin(&self, epoch: Epoch, now: impl FnOnce() -> u64) -> bool {
         match self.begins.load(Ordering::Acquire) {
             u64::MAX if !self.is_kept() => true,
-            until => until > now() && self.epoch.load(Ordering::Acquire) == epoch.0,
+            // Read once more: while the epoch changes there is no time.
+            until => {
+                let same = self.epoch.load(Ordering::Acquire) == epoch.0;
+                same && self.begins.load(Ordering::Acquire) == until && until > now()
+            }
         }
     }
 

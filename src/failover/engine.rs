@@ -432,11 +432,10 @@ impl Engine {
 
     /// Writes the journal without waiting for it.
     fn record(&mut self, now: Instant) {
-        if !self.acts() {
-            return;
+        if self.acts() {
+            let job = Job::Record(Box::new(self.journal.clone()));
+            self.give_for(Purpose::Aside(STATE), job, now);
         }
-        let job = Job::Record(Box::new(self.journal.clone()));
-        self.give_for(Purpose::Aside(STATE), job, now);
     }
 
     /// Runs a hook that nobody waits for, once it is on disk that it was started (HA H13).

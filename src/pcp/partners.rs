@@ -43,7 +43,7 @@ pub(super) fn pgpool(group: &Group, only: i64, port: u16) -> String {
         "NodesRequireForQuorum": group.needed,
         "QuorumStatus": quorum,
         "AliveNodeCount": living,
-        "Escalated": group.holds_ip,
+        "Escalated": u8::from(group.holds_ip),
         "LeaderNodeName": leader.map_or("Not_Set", |member| &member.name),
         "LeaderHostName": leader.map_or("Not_Set", |member| &member.host),
         "NodeCount": nodes.len(),

@@ -14,10 +14,12 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::seal::MAX_FRAME;
-use crate::support::clock::Duration;
+use crate::support::clock::{Duration, now};
 
 /// Connections of others at a time; each peer needs one.
 const MOST: usize = 64;
+/// The same is said again after so long.
+const REMINDER: Duration = Duration::from_secs(60);
 /// How long a connection may be without saying anything.
 const SILENCE: Duration = Duration::from_secs(30);
 /// How long a connection may take to be made, and a frame to be written.
@@ -166,7 +168,7 @@ async fn hear(udp: Rc<UdpSocket>, came: mpsc::Sender<Came>) {
 
 async fn listen(listener: TcpListener, came: mpsc::Sender<Came>) {
     let mut connections = JoinSet::new();
-    let mut number = 0;
+    let (mut number, mut refused, mut told) = (0, 0_u64, None);
     loop {
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
@@ -174,11 +176,18 @@ async fn listen(listener: TcpListener, came: mpsc::Sender<Came>) {
                 number += 1;
                 connections.spawn_local(receive(stream, number, came.clone()));
             }
-            Ok(_) => tracing::warn!(
-                event = "watchdog_crowded",
-                most = MOST,
-                "a connection to the watchdog's port was refused"
-            ),
+            Ok(_) => {
+                refused += 1;
+                if told.is_none_or(|at| now() >= at + REMINDER) {
+                    told = Some(now());
+                    tracing::warn!(
+                        event = "watchdog_crowded",
+                        most = MOST,
+                        refused,
+                        "connections to the watchdog's port are refused"
+                    );
+                }
+            }
             Err(_) => sleep(AGAIN).await,
         }
     }

@@ -1,9 +1,10 @@
 //! The page that Prometheus scrapes, made of what the threads have counted and published. Reads their cells, asks no thread.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::backend::PoolRow;
-use crate::cluster::{ClusterView, EventCount, NodeId, NodeView, Role, Status};
+use crate::cluster::{ClusterView, EventCount, Group, NodeId, NodeView, Role, Status};
 use crate::metrics::{Format, Kind, Page, Sum};
 use crate::routing::Reason;
 use crate::session::{Counters, Global, NodeCounts, Phases, Times};
@@ -44,7 +45,7 @@ pub(super) fn page(source: &Source, format: Format) -> String {
     process(&mut page, source);
     sessions(&mut page, global);
     let view = global.cluster.snapshot();
-    cluster(&mut page, &view);
+    cluster(&mut page, &view, global.cluster.group.load_full());
     let names: Vec<(NodeId, String)> =
         global.settings.load().nodes.iter().map(|node| (node.id, node.id.to_string())).collect();
     nodes(&mut page, &view, &names);
@@ -93,7 +94,7 @@ fn sessions(page: &mut Page, global: &Global) {
     }
 }
 
-fn cluster(page: &mut Page, view: &ClusterView) {
+fn cluster(page: &mut Page, view: &ClusterView, group: Option<Arc<Group>>) {
     let flag = |page: &mut Page, name: &str, help: &str, is: bool| {
         page.family(Kind::Gauge, name, help);
         page.count(&[], u64::from(is));
@@ -108,7 +109,23 @@ fn cluster(page: &mut Page, view: &ClusterView) {
         "1 while statements that write get through; 0 while they are held or refused.",
         open,
     );
-    flag(page, "pgherd_leader", "1 while this proxy may decide about the cluster.", true);
+    let group = group.as_deref();
+    let leads = group.is_none_or(|group| group.me().is_some_and(|me| me.state == "LEADER"));
+    flag(page, "pgherd_leader", "1 while this proxy may decide about the cluster.", leads);
+    let Some(group) = group else { return };
+    flag(page, "pgherd_watchdog_quorum", "1 while a majority has confirmed a leader.", group.quorum);
+    flag(page, "pgherd_watchdog_holds_address", "1 while the virtual address is here.", group.holds_ip);
+    page.family(Kind::Gauge, "pgherd_watchdog_term", "The number of the present term of leadership.");
+    page.count(&[], group.term);
+    page.family(Kind::Gauge, "pgherd_watchdog_member_up", "1 for members that were heard a moment ago.");
+    for member in &group.members {
+        let up = matches!(member.state, "LEADER" | "STANDBY" | "JOINING" | "LEAVING");
+        page.count(&[("member", &member.name), ("duty", member.duty)], u64::from(up));
+    }
+    page.family(Kind::Counter, "pgherd_watchdog_refused_frames", "Frames that were refused, by why.");
+    for (why, count) in ["malformed", "forged", "stranger", "replayed", "stale"].iter().zip(group.refused) {
+        page.count(&[("why", why)], count);
+    }
 }
 
 /// One gauge per node.

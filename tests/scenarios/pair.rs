@@ -121,6 +121,17 @@ impl Both {
         })
     }
 
+    /// What an administration program says, asked on the proxy's host; pgpool-II's, or pgherd's own with `pcp` first.
+    pub fn pcp(&self, of: usize, program: &str, words: &[&str]) -> Result<String, String> {
+        let pass = self.world.cluster.folder().join("pcppass");
+        self.place(of).inside(|| {
+            let mut command = Command::new(program);
+            command.args(words).args(["-h", "127.0.0.1", "-p", "19898", "-U", "operator", "-w"]);
+            let ran = programs::run(command.env("PCPPASSFILE", pass), &[], SOON).map_err(|error| error.to_string())?;
+            if ran.status.success() { Ok(ran.text()) } else { Err(ran.complaint()) }
+        })
+    }
+
     pub fn signal(&mut self, of: usize, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.proxy(of).pid()).expect("a pid"));
         kill(pid, signal).expect("it runs");

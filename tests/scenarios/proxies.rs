@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::clients::{Clients, Report};
+use crate::common;
 use crate::pair::{Both, Pair, VIP, said};
 use crate::table;
 
@@ -34,8 +35,32 @@ fn s03_s05_s20_a_killed_active_proxy_is_replaced() {
     let own = said(&both.place(0), "ip", &["-o", "link", "show", "lan0"]);
     let mac = own.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).expect("it has one");
     assert!(neighbour.contains(mac), "{neighbour} {mac}");
+    told(&both);
     let report = replaced(&mut both, |both| both.proxy(0).kill9());
     table::gap("S20", "active proxy killed (`kill -9`)", Duration::from_secs(4), &report);
     both.restart(0);
     assert_eq!(both.holder(), Some(1), "who comes back takes nothing");
+}
+
+/// pgpool-II's own program and ours tell the group, from each member.
+fn told(both: &Both) {
+    for of in 0..2 {
+        let ours = both.pcp(of, env!("CARGO_BIN_EXE_pgherd"), &["pcp", "watchdog-info"]).expect("it answers");
+        let line = |name: &str| ours.lines().find(|line| line.contains(name)).unwrap_or_else(|| panic!("{ours}"));
+        assert!(line("proxy1").contains("LEADER") && line("proxy2").contains("STANDBY"), "{ours}");
+        assert_eq!(line("proxy1").contains(VIP), of == 0, "{ours}");
+        let theirs = match both.pcp(of, "pcp_watchdog_info", &[]) {
+            Ok(theirs) => theirs,
+            Err(why) if why.contains("No such file") => return common::skip("pcp_watchdog_info", &why),
+            Err(why) => panic!("{why}"),
+        };
+        let lines: Vec<&str> = theirs.lines().collect();
+        let held = if of == 0 { "YES" } else { "NO" };
+        assert_eq!(
+            lines[0],
+            format!("2 2 {held} proxy1 {}", if of == 0 { "0.0.0.0" } else { "10.77.0.1" }),
+            "{theirs}"
+        );
+        assert!(theirs.contains("4 LEADER 0 MEMBER") && theirs.contains("7 STANDBY 0 MEMBER"), "{theirs}");
+    }
 }

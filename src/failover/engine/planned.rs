@@ -13,6 +13,10 @@ const LAST_LOOK: Duration = Duration::from_secs(10);
 
 impl Engine {
     pub(super) fn order(&mut self, ticket: Ticket, order: Order, now: Instant) {
+        if !self.acts() {
+            let why = "this proxy does not lead its partners: give the order to the one that does (`pgherd pcp watchdog_info` tells which)";
+            return self.out.push(Action::Reply(ticket, Err(why.to_owned())));
+        }
         let answer = match order {
             Order::Detach(node) => self.detach(node, now).map(Some),
             Order::Attach(node) => self.attach(node, now).map(Some),

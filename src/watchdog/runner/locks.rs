@@ -69,7 +69,7 @@ pub(super) struct Job<H> {
 
 impl<H: Hands> Job<H> {
     async fn serve(self, mut orders: mpsc::Receiver<Order>, events: mpsc::Sender<Event>) {
-        let mut held: Option<(H::Session, bool)> = None;
+        let (mut held, mut complained): (Option<(H::Session, bool)>, bool) = (None, false);
         let mut next = orders.recv().await;
         while let Some(order) = next {
             let Order::Lock(sent) = order else {
@@ -86,11 +86,20 @@ impl<H: Hands> Job<H> {
             };
             let locked = match done {
                 Some(Ok(Ok((session, locked)))) => {
+                    complained = false;
                     held = Some((session, matches!(locked, Locked::Mine | Locked::Obtained(_))));
                     locked
                 }
                 Some(Ok(Err(why))) => {
-                    tracing::debug!(node = self.node.0, why, "lock");
+                    // Said once in a row: it is tried four times a second.
+                    if !std::mem::replace(&mut complained, true) {
+                        tracing::warn!(
+                            event = "lock_failed",
+                            node = self.node.0,
+                            why,
+                            "no lock can be had on this server"
+                        );
+                    }
                     Locked::Failed
                 }
                 Some(Err(_)) | None => Locked::Failed,

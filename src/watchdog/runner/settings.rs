@@ -60,6 +60,9 @@ fn agreed(config: &config::Settings, watchdog: &Watchdog) -> BTreeMap<String, St
     add("watchdog.virtual_ip", watchdog.virtual_ip.map_or("none".to_owned(), |address| address.to_string()));
     add("watchdog.vip_on", if watchdog.vip_on == VipOn::Tun { "tun" } else { "interface" }.to_owned());
     add("watchdog.lease", format!("{:?}", watchdog.lease));
+    let ids = config.nodes.iter().map(|node| node.id.to_string()).collect::<Vec<_>>().join(", ");
+    // Whose locks count is fixed at the start: majorities of different sets need not meet.
+    add("watchdog.nodes", ids);
     add("watchdog.arbiter", format!("{:?}", arbiter(config, watchdog)));
     add("monitor.database", config.monitor.database.clone());
     add("failover.promote", format!("{:?}", config.failover.promote));

@@ -4,16 +4,21 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 
 use super::super::address::VirtualAddress;
 use super::super::engine::{Address, AddressIs, Event};
 use super::hands::Hands;
 use crate::cluster;
 use crate::config::VipOn;
-use crate::support::clock::Instant;
+use crate::support::clock::{self, Duration, Instant};
 
 /// Orders that may wait: the kernel takes a fraction of a millisecond, the probe 200 ms.
 const ORDERS: usize = 16;
+/// Between two attempts to delete it.
+const AGAIN: Duration = Duration::from_millis(100);
+/// The kernel has ended it so long behind its time at the latest.
+const LATEST: Duration = Duration::from_millis(1_300);
 
 /// The task that has it.
 #[derive(Debug)]
@@ -33,6 +38,13 @@ impl Keeper {
     /// A full queue: the kernel hangs. A renewal that is lost then lets the address end by itself, a release is ordered again.
     pub(super) fn order(&self, order: Address) {
         let _ = self.0.try_send(order);
+    }
+}
+
+/// Returns when the address is certainly not here: deleted, or ended by the kernel.
+async fn gone(vip: &VirtualAddress, until: Instant) {
+    while vip.give_up().await.is_err() && clock::boot() < until + LATEST {
+        sleep(AGAIN).await;
     }
 }
 
@@ -101,8 +113,7 @@ impl<H: Hands> Job<H> {
         match vip.hold(until).await {
             Ok(()) => AddressIs::Taken,
             Err(error) => {
-                // Whatever was done of it must not stay.
-                let _ = vip.give_up().await;
+                gone(vip, until).await;
                 AddressIs::Failed(error.to_string())
             }
         }
@@ -110,7 +121,9 @@ impl<H: Hands> Job<H> {
 
     async fn renew(&self, vip: &VirtualAddress, until: Instant) -> Option<AddressIs> {
         let error = vip.hold(until).await.err()?;
-        self.release(Some(vip)).await;
+        self.hands.end_sessions(self.address);
+        gone(vip, until).await;
+        self.hands.end_sessions(self.address);
         Some(AddressIs::Failed(error.to_string()))
     }
 

@@ -1,5 +1,6 @@
 //! What takes long: left to `make scenarios`. Must not hold what `make test` relies on.
 
+mod consent;
 mod false_alarms;
 mod nodes;
 mod operator;
