@@ -12,11 +12,14 @@ use crate::wire::{TxStatus, write};
 use super::context::{Greeting, Who};
 use super::lease::{ASK, NoLease};
 use super::local::Refusal;
+use super::shown::Doing;
 use super::survey::Survey;
 use super::{Context, End, Session};
 
 /// How long a greeting is good: defaults may be changed behind our back.
 const FRESH: Duration = Duration::from_secs(60);
+/// A login waits no longer for a new greeting where it has an old one: a primary that has just frozen answers to nobody, and nobody knows yet.
+const REFRESH: Duration = Duration::from_millis(250);
 /// Greetings that a thread keeps.
 const MOST: usize = 1_000;
 
@@ -40,7 +43,7 @@ impl Session {
         let greeting = match known {
             // Without a primary nobody can be asked, and an old answer is better than none.
             Some(greeting) if greeting.asked.elapsed() < FRESH || writes != Writes::Open => greeting,
-            known => match (self.ask_again().await, known) {
+            known => match (self.renew(known.is_some()).await, known) {
                 (Ok(greeting), _) => {
                     let mut all = self.context.greetings.borrow_mut();
                     if all.len() >= MOST {
@@ -71,6 +74,17 @@ impl Session {
         write::ready(&mut self.client.output, TxStatus::Idle);
         self.context.counters.logins.add(1);
         Ok(())
+    }
+
+    /// Asks a primary how it greets; `soon`: it has a moment for that.
+    async fn renew(&mut self, soon: bool) -> Result<Greeting, Unasked> {
+        if !soon {
+            return self.ask_again().await;
+        }
+        let renewed = tokio::time::timeout(REFRESH, self.ask_again()).await;
+        self.held_since = None;
+        self.show(Doing::Active);
+        renewed.unwrap_or(Err(Unasked::Lost))
     }
 
     /// A primary that is lost while it is asked has a successor soon, for which the second attempt waits like a write.
