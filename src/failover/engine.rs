@@ -365,10 +365,6 @@ impl Engine {
         self.node(id).is_some_and(|node| is_well(node) && node.role == Role::Standby)
     }
 
-    fn is_dead(&self, id: NodeId) -> bool {
-        self.node(id).is_some_and(|node| matches!(node.life, Life::Dead(_)))
-    }
-
     fn make_ruling(&mut self, now: Instant) -> Ruling {
         let hold = match (&self.run, self.subject()) {
             (Some(run), _) => run.hold(),

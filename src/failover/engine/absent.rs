@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::words::{Duty, Hook};
 use super::{Engine, is_well};
-use crate::cluster::{NodeId, NodeView, Status};
+use crate::cluster::{Life, NodeId, NodeView, Status};
 
 /// What is remembered of standbys.
 #[derive(Debug, Default)]
@@ -86,6 +86,11 @@ impl Engine {
                 self.returns(node.id, now);
             }
         }
+    }
+
+    /// As the probes say.
+    pub(super) fn is_dead(&self, id: NodeId) -> bool {
+        self.node(id).is_some_and(|node| matches!(node.life, Life::Dead(_)))
     }
 
     /// Who counts in the majority that a promotion needs (HA H5) and cannot be had, for the reason why there is none.
