@@ -134,8 +134,8 @@ impl Engine {
     }
 
     pub(super) fn fitness(&self, now: Instant) -> Fitness {
-        let alive =
-            |node: &NodeId| self.sights.get(node).is_some_and(|sight| matches!(sight, Sight::Alive | Sight::Suspect));
+        // What is late with an answer is not reached: whether that lasts longer than for a partner is found out by `Timings::fitter`.
+        let alive = |node: &NodeId| self.sights.get(node) == Some(&Sight::Alive);
         let nodes = self.sights.keys().filter(|node| alive(node)).count();
         Fitness {
             trusted: self.trusted_answers(now),

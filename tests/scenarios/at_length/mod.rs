@@ -2,6 +2,7 @@
 
 mod consent;
 mod false_alarms;
+mod links;
 mod nodes;
 mod operator;
 mod pgpool;
