@@ -9,7 +9,7 @@
 //! | `Lock(node)` | in a session of its own with `idle_session_timeout`: `pg_try_advisory_lock` if not held, else any statement | `Lock`: when it was sent, and what came |
 //! | `Unlock(node)` | gives the lock back, or closes that session | – |
 //! | `Ping` | asks the trusted servers | `Trusted`: when it was sent, whether any answered |
-//! | `Address(Take/Renew/Release)` | ARP probe, netlink on the TUN device or interface; checks `until` before *and after*, late → deletes | `Address`: taken, occupied, released |
+//! | `Address(Take/Renew/Release)` | one after the other, in their order: ARP probe, netlink on the TUN device or interface; checks `until` before *and after*, late → deletes | `Address`: taken, occupied, released |
 //! | `Address(Announce)` | gratuitous ARP in both forms, unsolicited NA | – |
 //! | `Standing(standing)` | lets the data plane write while `writes` lasts; ends sessions on a lost address (HA H22) | – |
 //! | `Share(shared)` | gives the agreed epoch and journal to `failover` | – |

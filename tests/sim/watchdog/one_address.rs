@@ -6,7 +6,7 @@ use std::time::Instant;
 use pgherd::watchdog::engine::{Address, AddressIs, Event};
 
 use super::consent_by_majority;
-use super::world::{MILLI, Next, SECOND, World};
+use super::world::{MILLI, Next, SECOND, Time, World};
 
 pub(crate) fn order(world: &mut World, (by, incarnation): (usize, u64), order: Address) {
     // Between looking at the clock and the call to the kernel anything may happen.
@@ -14,17 +14,29 @@ pub(crate) fn order(world: &mut World, (by, incarnation): (usize, u64), order: A
     match order {
         Address::Take { ask, lifetime, until } => {
             let probe = if ask { 200 * MILLI } else { 0 };
-            world.after(probe + stop, Next::Set { by, incarnation, lifetime, until, first: true });
+            let at = in_turn(world, by, probe + stop);
+            world.at(at, Next::Set { by, incarnation, lifetime, until, first: true });
         }
         Address::Renew { lifetime, until } => {
             if !world.calm && world.random.one_in(400) {
                 super::faults::freeze(world, by, 8 * SECOND);
             }
-            world.after(stop, Next::Set { by, incarnation, lifetime, until, first: false });
+            let at = in_turn(world, by, stop);
+            world.at(at, Next::Set { by, incarnation, lifetime, until, first: false });
         }
-        Address::Release => world.after(stop, Next::Delete { by, incarnation }),
+        Address::Release => {
+            let at = in_turn(world, by, stop);
+            world.at(at, Next::Delete { by, incarnation });
+        }
         Address::Announce => {}
     }
+}
+
+/// When an order that takes so long is done: one after the other.
+fn in_turn(world: &mut World, by: usize, takes: Time) -> Time {
+    let at = world.hosts[by].ordered.max(world.now) + takes;
+    world.hosts[by].ordered = at;
+    at
 }
 
 impl World {

@@ -94,6 +94,8 @@ pub(crate) struct Host {
     origin: Instant,
     /// The kernel has the address until then.
     pub(crate) address: Option<Time>,
+    /// Until then the orders about it take.
+    pub(crate) ordered: Time,
     pub(crate) slow_disk: bool,
     pub(crate) sights: Vec<Sight>,
     /// Asks for consent to replace node 0.
@@ -146,6 +148,7 @@ impl World {
             rate: 980 + random.below(41),
             origin: origin + Duration::from_secs(random.below(100_000)),
             address: None,
+            ordered: 0,
             slow_disk: false,
             sights: vec![Sight::Alive; nodes],
             asking: false,
@@ -308,7 +311,7 @@ impl World {
         );
         let standing = engine.standing();
         self.hosts[member].process = Some(Process { engine, standing, wake: 0, consent: None });
-        self.hosts[member].left = false;
+        (self.hosts[member].left, self.hosts[member].ordered) = (false, 0);
         self.say(|_| format!("{member} starts"));
         self.see(member);
     }
