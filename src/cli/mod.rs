@@ -40,7 +40,7 @@ enum Command {
     Reload(ConfigArg),
     /// Stop the running proxy.
     Stop(StopArgs),
-    /// Vote for one of the proxies that the [watchdog] of the file names, and serve nobody: the third member of a pair.
+    /// Vote for one of the proxies that the file's watchdog section names, and serve nobody: the third member of a pair.
     Witness(RunArgs),
     /// Administer a running proxy over its administration port.
     Pcp(pcp::PcpArgs),
