@@ -78,6 +78,8 @@ pub struct Engine {
     trusted: Option<Instant>,
     /// Since when they have answered without a gap.
     trusted_since: Option<Instant>,
+    /// When the newest ping was sent that counts as a vote: answers come without a gap since long enough.
+    trusted_firm: Option<Instant>,
     pinging: Option<Instant>,
     ping_at: Instant,
     sights: BTreeMap<NodeId, Sight>,
@@ -127,7 +129,8 @@ impl Engine {
             grants: BTreeMap::new(),
             quiet: now + settings.timings.clear(),
             peers,
-            seen: kept.term,
+            // The disk may have what a leader of a later term has shared, and no vote of that term.
+            seen: kept.term.max(kept.shared.version.0),
             leader: None,
             bid: None,
             seq: 0,
@@ -142,6 +145,7 @@ impl Engine {
             unlocked: now,
             trusted: None,
             trusted_since: None,
+            trusted_firm: None,
             pinging: None,
             ping_at: now,
             sights: BTreeMap::new(),

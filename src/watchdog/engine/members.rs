@@ -215,7 +215,8 @@ impl Engine {
             }
             return;
         }
-        self.hear_term(message.term, now);
+        // What is agreed on under an earlier term than what somebody has already would never be taken.
+        self.hear_term(message.term.max(message.shared.0), now);
         let evident = message.state == State::Leader && newer && message.term >= self.seen;
         if evident && self.leader.is_none_or(|(term, member, _)| message.term >= term || member == from) {
             self.leader = Some((message.term, from, now));

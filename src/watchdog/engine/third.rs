@@ -37,7 +37,7 @@ impl Engine {
                 majority.or_else(|| self.tie(nodes.len(), &evidence, now))
             }
             // While the partner speaks, its own vote is asked for; who leads already may lean on this one.
-            Third::Trusted => self.trusted.filter(|_| self.leads().is_some() || self.partner_is_cut_off(now)),
+            Third::Trusted => self.trusted_firm.filter(|_| self.leads().is_some() || self.partner_is_cut_off(now)),
         }
     }
 
@@ -159,7 +159,7 @@ impl Engine {
     /// What was true while this proxy led does not count for its next term.
     pub(super) fn forget_third(&mut self) {
         self.locks.values_mut().for_each(|lock| lock.evidence = None);
-        self.trusted = None;
+        (self.trusted, self.trusted_firm) = (None, None);
     }
 
     pub(super) fn on_lock(&mut self, node: NodeId, sent: Instant, locked: Locked, now: Instant) {
@@ -198,6 +198,11 @@ impl Engine {
             self.trusted_since = Some(sent);
         }
         self.trusted = self.trusted.max(Some(sent));
+        // After a gap the partner, if it is there, is heard again before this counts: it may be about to take our place.
+        let silence = self.settings.timings.silence();
+        if self.trusted_since.is_some_and(|since| sent >= since + silence) {
+            self.trusted_firm = self.trusted_firm.max(Some(sent));
+        }
     }
 
     /// A trusted server answered lately.

@@ -138,6 +138,7 @@ fn sight(world: &mut World, member: usize) {
     let sight = if world.random.one_in(4) { Sight::Alive } else { Sight::Dead };
     for host in 0..world.hosts.len() {
         if all || host == member {
+            saw(world, host);
             world.hosts[host].sights[0] = sight;
             world.see(host);
             if sight == Sight::Dead && !world.hosts[host].asking {
@@ -149,9 +150,17 @@ fn sight(world: &mut World, member: usize) {
     }
 }
 
+/// What a host sees is about to change.
+fn saw(world: &mut World, host: usize) {
+    if world.hosts[host].sights[0] == Sight::Dead {
+        world.dead_at = Some(world.now);
+    }
+}
+
 /// There is a new primary.
 pub(crate) fn promoted(world: &mut World) {
     for host in 0..world.hosts.len() {
+        saw(world, host);
         world.hosts[host].sights[0] = Sight::Alive;
         world.see(host);
     }

@@ -44,8 +44,8 @@ impl World {
         if !self.is(by, incarnation) {
             return;
         }
-        if let Some(thaw) = self.hosts[by].frozen {
-            self.at(thaw, Next::Set { by, incarnation, lifetime, until, first });
+        if self.hosts[by].frozen.is_some() {
+            self.hosts[by].deferred.push(Next::Set { by, incarnation, lifetime, until, first });
             return;
         }
         let event = if self.local(by, self.now) >= until {
@@ -71,8 +71,8 @@ impl World {
         if !self.is(by, incarnation) {
             return;
         }
-        if let Some(thaw) = self.hosts[by].frozen {
-            self.at(thaw, Next::Delete { by, incarnation });
+        if self.hosts[by].frozen.is_some() {
+            self.hosts[by].deferred.push(Next::Delete { by, incarnation });
             return;
         }
         self.hosts[by].address = None;

@@ -89,6 +89,8 @@ pub(crate) struct Host {
     pub(crate) incarnation: u64,
     pub(crate) disk: Kept,
     pub(crate) frozen: Option<Time>,
+    /// What happens, in this order, when it goes on.
+    pub(crate) deferred: Vec<Next>,
     /// Its clock: parts per thousand, and what it showed at the beginning.
     rate: u64,
     origin: Instant,
@@ -119,6 +121,8 @@ pub(crate) struct World {
     /// Nothing goes wrong by itself.
     pub(crate) calm: bool,
     pub(crate) consents: BTreeMap<u64, usize>,
+    /// When anybody last saw node 0 dead.
+    pub(crate) dead_at: Option<Time>,
     /// When each voter last gave its word to whom.
     pub(crate) words: BTreeMap<(usize, usize), Time>,
     queue: BTreeMap<(Time, u64), Next>,
@@ -145,6 +149,7 @@ impl World {
             incarnation: 0,
             disk: Kept::default(),
             frozen: None,
+            deferred: Vec::new(),
             rate: 980 + random.below(41),
             origin: origin + Duration::from_secs(random.below(100_000)),
             address: None,
@@ -169,6 +174,7 @@ impl World {
             forgets: false,
             calm: false,
             consents: BTreeMap::new(),
+            dead_at: None,
             words: BTreeMap::new(),
             queue: BTreeMap::new(),
             order: 0,
@@ -247,6 +253,9 @@ impl World {
                 if self.hosts[member].frozen.is_some_and(|until| until <= self.now) {
                     self.hosts[member].frozen = None;
                     self.say(|_| format!("{member} goes on"));
+                    for next in std::mem::take(&mut self.hosts[member].deferred) {
+                        self.at(self.now, next);
+                    }
                 }
             }
             Next::Start(member) => self.start(member),
@@ -333,6 +342,7 @@ impl World {
         let incarnation = self.hosts[member].incarnation;
         self.hosts[member].address = None;
         self.hosts[member].frozen = None;
+        self.hosts[member].deferred.clear();
         self.servers.hang_up(member, incarnation, self.now);
         for other in 0..self.hosts.len() {
             // The kernel ends its links in order, and refuses new ones.
@@ -348,8 +358,8 @@ impl World {
         if !self.is(to, incarnation) {
             return;
         }
-        if let Some(until) = self.hosts[to].frozen {
-            self.at(until, Next::Tell { to, incarnation, event });
+        if self.hosts[to].frozen.is_some() {
+            self.hosts[to].deferred.push(Next::Tell { to, incarnation, event });
             return;
         }
         let now = self.local(to, self.now);
