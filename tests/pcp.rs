@@ -3,6 +3,8 @@
 
 mod common;
 
+#[path = "pcp/group.rs"]
+mod group;
 #[path = "pcp/hostile.rs"]
 mod hostile;
 #[path = "pcp/orders.rs"]
@@ -17,5 +19,7 @@ mod recovery;
 mod reload;
 #[path = "pcp/stock.rs"]
 mod stock;
+#[path = "pcp/strays.rs"]
+mod strays;
 #[path = "pcp/world.rs"]
 mod world;

@@ -2,8 +2,8 @@
 //! cluster.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
@@ -12,14 +12,16 @@ use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::backend::{Hub, Mail, Times};
-use crate::cluster::NodeId;
+use crate::cluster::{Event, NodeId};
 use crate::config::Settings;
 use crate::net::{DetachedStream, Listener, PeerAddr};
 use crate::routing::Policy;
 use crate::session::login::LoginPolicy;
 use crate::session::{Context, DescribeAll, Description, Global, SessionSettings, Stop};
 use crate::sql::{Facts, Fingerprint};
-use crate::support::clock::{Duration, now};
+use crate::support::clock::{self, Duration, now};
+use crate::watchdog::runner::Stray;
+use crate::watchdog::runner::settings::seat;
 use crate::wire::CancelKey;
 
 use super::Error;
@@ -31,6 +33,10 @@ use super::servers::{self, Servers};
 pub(super) const MAILBOX: usize = 4096;
 /// Session numbers start where no process id can be (HA H25).
 const FIRST_ID: u32 = 4_194_305;
+/// Bytes of a secret: up to protocol 3.1, and from 3.2 on.
+const SECRETS: [usize; 2] = [4, 32];
+/// Refused cancel requests are told of this often.
+const REMINDER: Duration = Duration::from_secs(60);
 /// How often idle connections are looked through.
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
 /// How long sessions that are told to end at once may take over it.
@@ -84,10 +90,20 @@ pub(super) struct Common {
     pub(super) max_clients: AtomicUsize,
     pub(super) clients: ClientCount,
     pub(super) secrets: Secrets,
+    pub(super) strays: Strays,
     pub(super) mail: Vec<mpsc::Sender<ThreadMail>>,
     /// Sessions and logins of each thread.
     pub(super) load: Vec<AtomicUsize>,
     pub(super) stopping: std::sync::atomic::AtomicBool,
+}
+
+/// Cancel requests with the key of no session of this proxy.
+#[derive(Default)]
+pub(super) struct Strays {
+    /// Takes them to partners; unset: there are none.
+    pub(super) partners: OnceLock<mpsc::Sender<Stray>>,
+    /// When a refused one was told of, by `clock::boot_nanos`; 0: never.
+    told: AtomicU64,
 }
 
 impl Common {
@@ -112,41 +128,82 @@ impl Common {
         if load(own) <= least + 1 + least / EVEN { own } else { idlest }
     }
 
-    /// The thread on which a session of that number would live.
+    /// The thread on which a session of that number would live; none: it is no number of this proxy.
     pub(super) fn thread_of(&self, id: i32) -> Option<usize> {
-        let count = u32::try_from(id).ok()?.checked_sub(FIRST_ID)?;
-        Some(count as usize % self.mail.len())
+        let secrets = &self.secrets;
+        (secrets.owner(id)? == secrets.own).then(|| secrets.thread(id, self.mail.len()))?
     }
 
-    /// Takes a CancelRequest to the session that it names, if its secret is right.
-    pub(super) fn cancel(&self, key: &CancelKey) {
-        let Some((thread, id)) = self.secrets.verify(key, self.mail.len()) else { return };
+    /// Takes a CancelRequest to the session that it names, if its secret is right; a partner's is passed on. False: it is refused.
+    pub(super) fn cancel(&self, key: &CancelKey) -> bool {
+        match self.secrets.owner(key.pid) {
+            Some(own) if own == self.secrets.own => self.cancel_if(key.pid, &|secret| is_same(secret, &key.secret)),
+            Some(owner) if SECRETS.contains(&key.secret.len()) => {
+                let stray = Stray { owner, session: key.pid, secret: key.secret.clone() };
+                self.strays.partners.get().is_some_and(|strays| strays.try_send(stray).is_ok())
+            }
+            _ => false,
+        }
+    }
+
+    /// Tells of refused cancel requests, once in a while: nobody has to log in to send one.
+    pub(super) fn tell_refused_cancel(&self, peer: PeerAddr) {
+        let (now, last) = (clock::boot_nanos(), self.strays.told.load(Ordering::Relaxed));
+        let due = last == 0 || now.saturating_sub(last) >= u64::try_from(REMINDER.as_nanos()).unwrap_or(u64::MAX);
+        let ours = || self.strays.told.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if due && ours() {
+            let count = self.global.sum(|one| one.cancels_refused.get());
+            let why = format!("a cancel request of {peer} names no session, or not its secret; {count} so far");
+            self.global.cluster.events.record(Event::warn("cancel_refused", "pgherd").why(why));
+        }
+    }
+
+    /// Cancels what that session of this proxy does, if one of its secrets is right.
+    pub(super) fn cancel_if(&self, id: i32, is_right: &dyn Fn(&[u8]) -> bool) -> bool {
+        let Some(thread) = self.thread_of(id) else { return false };
+        let (secret, id) = (self.secrets.secret(id), u64::from(id.unsigned_abs()));
+        if !SECRETS.iter().any(|length| is_right(&secret[..*length])) {
+            return false;
+        }
         // A full mailbox loses the request, as a lost packet would.
         let _ = self.post(thread, ThreadMail::Cancel(id));
+        true
     }
 }
 
-/// Numbers and secrets of sessions. A secret is a keyed hash of the number, so nothing needs to be stored.
+/// In a time that does not tell how much of it is right.
+fn is_same(secret: &[u8], given: &[u8]) -> bool {
+    let differs = secret.iter().zip(given).fold(0, |differs, (a, b)| differs | (a ^ b));
+    secret.len() == given.len() && differs == 0
+}
+
+/// Numbers and secrets of sessions. A number tells the thread, and the proxy among its partners. A secret is a keyed hash of the number, so
+/// nothing needs to be stored; the key is this process's own.
 pub(super) struct Secrets {
     key: hmac::Key,
     next: AtomicU64,
+    /// The place of this proxy among the members of its group in the order of their names, and how many there are.
+    own: usize,
+    members: usize,
 }
 
 impl Secrets {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(settings: &Settings) -> Self {
         let random = ring::rand::SystemRandom::new();
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &random).expect("the system has random numbers");
-        Self { key, next: AtomicU64::new(0) }
+        let (own, members) = settings.watchdog.as_ref().map_or((0, 1), seat);
+        Self { key, next: AtomicU64::new(0), own, members }
     }
 
     /// A number for a session of `thread`, and its secret for that minor version of the protocol.
     pub(super) fn issue(&self, thread: usize, threads: usize, minor: u16) -> (i32, Vec<u8>) {
-        let span = u64::from(i32::MAX.unsigned_abs() - FIRST_ID) / threads as u64;
+        let (threads, members) = (threads as u64, self.members as u64);
+        let span = u64::from(i32::MAX.unsigned_abs() - FIRST_ID) / (threads * members);
         let count = self.next.fetch_add(1, Ordering::Relaxed) % span;
-        let id = u64::from(FIRST_ID) + count * threads as u64 + thread as u64;
+        let id = u64::from(FIRST_ID) + (count * threads + thread as u64) * members + self.own as u64;
         let id = i32::try_from(id).expect("the span ends below i32::MAX");
         let mut secret = self.secret(id);
-        secret.truncate(if minor >= 2 { 32 } else { 4 });
+        secret.truncate(SECRETS[usize::from(minor >= 2)]);
         (id, secret)
     }
 
@@ -154,17 +211,15 @@ impl Secrets {
         hmac::sign(&self.key, &id.to_be_bytes()).as_ref().to_vec()
     }
 
-    /// The thread and number that a key names, if its secret is right.
-    fn verify(&self, key: &CancelKey, threads: usize) -> Option<(usize, u64)> {
-        let secret = self.secret(key.pid);
-        let given = &key.secret[..];
-        if !matches!(given.len(), 4 | 32) {
-            return None;
-        }
-        let differs = secret.iter().zip(given).fold(0, |differs, (a, b)| differs | (a ^ b));
-        let id = u64::try_from(key.pid).ok().filter(|&id| id >= u64::from(FIRST_ID))?;
-        let thread = usize::try_from((id - u64::from(FIRST_ID)) % threads as u64).ok()?;
-        (differs == 0).then_some((thread, id))
+    /// The member whose session has that number, if it is one of a session.
+    fn owner(&self, id: i32) -> Option<usize> {
+        let above = u32::try_from(id).ok()?.checked_sub(FIRST_ID)?;
+        Some(above as usize % self.members)
+    }
+
+    fn thread(&self, id: i32, threads: usize) -> Option<usize> {
+        let above = u32::try_from(id).ok()?.checked_sub(FIRST_ID)?;
+        Some(above as usize / self.members % threads)
     }
 }
 
@@ -356,5 +411,47 @@ fn receive(context: &Rc<Context>, common: &Arc<Common>, passing: &Rc<Passing>, m
         ThreadMail::Describe(asked) => drop(asked.send(context.describe())),
         ThreadMail::Reload(settings) => context.reload(settings.0, settings.1),
         ThreadMail::Client(..) | ThreadMail::Stop(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn secrets(own: usize, members: usize) -> Secrets {
+        let settings =
+            Settings::parse("[[node]]\nid = 0\nhost = \"a\"\n", Path::new("/etc/pgherd.toml")).expect("good");
+        Secrets { own, members, ..Secrets::new(&settings) }
+    }
+
+    #[test]
+    fn h25_a_number_is_nobodys_pid_and_tells_its_proxy_and_its_thread() {
+        for (members, threads) in [(1, 1), (2, 4), (3, 2), (15, 64)] {
+            for own in 0..members {
+                let secrets = secrets(own, members);
+                for start in [0, u64::from(u32::MAX) * 3 + 1, u64::from(i32::MAX.unsigned_abs()) - 1] {
+                    secrets.next.store(start, Ordering::Relaxed);
+                    for thread in 0..threads {
+                        let (id, secret) = secrets.issue(thread, threads, 0);
+                        assert!(id > 4_194_304);
+                        assert_eq!((secrets.owner(id), secrets.thread(id, threads)), (Some(own), Some(thread)));
+                        assert_eq!((secret.len(), secrets.issue(thread, threads, 2).1.len()), (4, 32));
+                    }
+                }
+            }
+        }
+        for no in [0, -1, i32::MIN, 4_194_304] {
+            assert_eq!(secrets(0, 3).owner(no), None, "{no}");
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_secret_is_none() {
+        assert!(is_same(b"four", b"four"));
+        for wrong in [&b""[..], b"fou", b"fourx", b"fouR"] {
+            assert!(!is_same(b"four", wrong), "{wrong:?}");
+        }
     }
 }

@@ -146,7 +146,10 @@ async fn admit(hall: &Hall, stream: Stream, peer: PeerAddr) -> Option<(Box<Sessi
     }
     let client = match arrival.ok()? {
         login::Arrival::Cancel(key, mut stream) => {
-            common.cancel(&key);
+            if !common.cancel(&key) {
+                context.counters.cancels_refused.add(1);
+                common.tell_refused_cancel(peer);
+            }
             let _ = stream.shutdown().await;
             return None;
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::cluster::{Accord, Alone, Answer, Consensus, Epoch, FailoverRequest, Life, NodeId, Verdict};
+use crate::cluster::{Accord, Alone, Answer, Consensus, Epoch, Errand, FailoverRequest, Life, NodeId, Sign, Verdict};
 use crate::config::Settings;
 use crate::failover::runner::Threads;
 use crate::health::connection::{Connection, Dialer};
@@ -15,7 +15,7 @@ use crate::health::runner::Reader;
 use crate::net;
 use crate::support::clock::{self, Duration, Instant};
 use crate::watchdog::engine::Duty;
-use crate::watchdog::runner::{Disk, Hands, MAX_WISHES, Parts, Wish, first_accord, hands::Row};
+use crate::watchdog::runner::{Disk, Hands, MAX_STRAYS, MAX_WISHES, Parts, Wish, first_accord, hands::Row};
 use crate::watchdog::seal::Seal;
 use crate::watchdog::timings::Timings;
 
@@ -62,6 +62,14 @@ impl Hands for Grip {
             tracing::error!(event = "sessions_not_ended", %error, "sessions on the virtual address are not ended");
             0
         })
+    }
+
+    fn cancel(&self, session: i32, is_right: &dyn Fn(&[u8]) -> bool) -> bool {
+        self.common.cancel_if(session, is_right)
+    }
+
+    fn obey(&self, _errand: Errand, _who: String, _signs: mpsc::Sender<Sign>) -> Result<(), String> {
+        Err("orders of partners are not taken".to_owned())
     }
 }
 
@@ -186,6 +194,8 @@ pub(super) fn parts(
     };
     health.shared.lease.keep();
     let (wish, wishes) = mpsc::channel(MAX_WISHES);
+    let (stray, strays) = mpsc::channel(MAX_STRAYS);
+    common.strays.partners.set(stray).expect("set here alone");
     let (reload, reloads) = mpsc::channel(1);
     let (accord, agreed) = watch::channel(first_accord(&kept));
     let parts = Parts {
@@ -197,6 +207,7 @@ pub(super) fn parts(
         shared: health.shared.clone(),
         published: health.published.clone(),
         wishes,
+        strays,
         accord,
         reloads,
     };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::cluster::{NodeId, Shared};
+use crate::cluster::{Errand, NodeId, Shared, Sign};
 use crate::config::Settings;
 use crate::support::clock::{self, Duration, Instant};
 use crate::watchdog::engine::Duty;
@@ -39,6 +39,14 @@ impl Hands for Nobody {
     fn end_sessions(&self, _address: IpAddr) -> usize {
         0
     }
+
+    fn cancel(&self, _session: i32, _is_right: &dyn Fn(&[u8]) -> bool) -> bool {
+        false
+    }
+
+    fn obey(&self, _errand: Errand, _who: String, _signs: mpsc::Sender<Sign>) -> Result<(), String> {
+        Err("a witness only votes".to_owned())
+    }
 }
 
 /// Votes until SIGTERM or SIGINT, by the `[watchdog]` of the file; its nodes and its `virtual_ip` must be those of the proxies.
@@ -55,6 +63,7 @@ pub fn run(config: &Path) -> Result<(), Error> {
     let (wish, wishes) = mpsc::channel(MAX_WISHES);
     // Nobody sends: the ends are kept for as long as it runs.
     let ((_view, published), (_reload, reloads)) = (watch::channel(()), mpsc::channel(1));
+    let (_stray, strays) = mpsc::channel(1);
     let parts = Parts {
         accord: watch::channel(first_accord(&kept)).0,
         config: settings,
@@ -65,6 +74,7 @@ pub fn run(config: &Path) -> Result<(), Error> {
         shared: Arc::new(Shared::new(clock::now())),
         published,
         wishes,
+        strays,
         reloads,
     };
     let work = runtime.block_on(async {

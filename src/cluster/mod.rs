@@ -3,6 +3,7 @@
 //! Words only. Layer 1: no I/O, no tokio, no clock. Both planes read [`ClusterView`] snapshots; only
 //! `health` (roles, positions) and `failover` (status, epoch) publish new ones.
 
+mod errands;
 mod events;
 mod history;
 mod knowledge;
@@ -15,6 +16,7 @@ mod view;
 mod words;
 mod writes;
 
+pub use errands::{Errand, Sign, StopMode};
 pub use events::{Event, EventCount, Events, KEPT, Severity};
 pub use history::{History, may_continue};
 pub use knowledge::{Knowledge, Known, Reading};

@@ -122,6 +122,8 @@ pub struct Group {
     pub troubles: Vec<String>,
     /// Frames that were refused: malformed, forged, of strangers, replayed, stale.
     pub refused: [u64; 5],
+    /// Cancel requests for sessions of other proxies: passed on to them; passed on by them and obeyed; refused.
+    pub cancels: [u64; 3],
 }
 
 /// One member.

@@ -145,27 +145,6 @@ impl Own {
     }
 }
 
-impl Serialize for StopMode {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(match self {
-            Self::Smart => "smart",
-            Self::Fast => "fast",
-            Self::Immediate => "immediate",
-        })
-    }
-}
-
-impl<'de> Deserialize<'de> for StopMode {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match <std::borrow::Cow<'_, str>>::deserialize(deserializer)?.as_ref() {
-            "smart" => Ok(Self::Smart),
-            "fast" => Ok(Self::Fast),
-            "immediate" => Ok(Self::Immediate),
-            other => Err(serde::de::Error::unknown_variant(other, &["smart", "fast", "immediate"])),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::frame::MOST_REQUEST;

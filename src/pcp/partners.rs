@@ -69,6 +69,7 @@ pub(super) fn ours(group: &Group) -> Value {
             "malformed": group.refused[0], "forged": group.refused[1], "strangers": group.refused[2],
             "replayed": group.refused[3], "stale": group.refused[4],
         },
+        "cancels": { "passed_on": group.cancels[0], "obeyed": group.cancels[1], "refused": group.cancels[2] },
         "members": members,
     })
 }

@@ -3,17 +3,7 @@
 use super::frame::{Frame, texts};
 use super::own::{OWN, Own};
 use crate::cluster::NodeId;
-
-/// How pgherd is to stop: `pg_ctl`'s modes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StopMode {
-    /// When the last client has left.
-    Smart,
-    /// Sessions end with their transactions.
-    Fast,
-    /// At once.
-    Immediate,
-}
+pub use crate::cluster::StopMode;
 
 /// One request.
 #[derive(Debug, Clone, PartialEq)]

@@ -159,6 +159,8 @@ pub struct Counters {
     pub pins: Count,
     /// Cancels sent to servers.
     pub cancels: Count,
+    /// Cancel requests of clients with the key of no session.
+    pub cancels_refused: Count,
     /// Waits for a lease.
     pub waits: Count,
     /// Microseconds waited for leases.
@@ -192,6 +194,7 @@ impl Default for Counters {
             setups: Count::default(),
             pins: Count::default(),
             cancels: Count::default(),
+            cancels_refused: Count::default(),
             waits: Count::default(),
             waited_us: Count::default(),
             lost: Count::default(),
@@ -223,6 +226,7 @@ impl Counters {
         ("setups", |all| &all.setups),
         ("pins", |all| &all.pins),
         ("cancels", |all| &all.cancels),
+        ("cancels_refused", |all| &all.cancels_refused),
         ("waits", |all| &all.waits),
         ("waited_us", |all| &all.waited_us),
         ("lost", |all| &all.lost),

@@ -1,7 +1,7 @@
 //! Bytes between partners: TCP from each member to each other, and heartbeats by UDP on any number of links. Carries sealed frames and knows
 //! when a connection ends; must not look into them, and must not wait for anybody: what cannot be sent now is lost.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::seal::MAX_FRAME;
-use crate::support::clock::{Duration, now};
+use crate::support::clock::{Duration, Instant, now};
 
 /// Connections of others at a time; each peer needs one.
 const MOST: usize = 64;
@@ -47,11 +47,20 @@ pub struct Far {
     pub heartbeat: Vec<Place>,
 }
 
+/// How a frame came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    /// By the connection of that number.
+    Connection(u64),
+    /// By UDP, from there.
+    Datagram(SocketAddr),
+}
+
 /// What came.
 #[derive(Debug)]
 pub enum Came {
-    /// A frame by this connection, or by UDP.
-    Frame(Option<u64>, Vec<u8>),
+    /// A frame.
+    Frame(Via, Vec<u8>),
     /// This connection has ended; in order: the other side closed it, and there was no error.
     Ended {
         /// Its number.
@@ -74,6 +83,8 @@ pub struct Links {
 struct Outward {
     host: Place,
     queue: mpsc::Sender<Vec<u8>>,
+    /// Since when its connection is there.
+    connected: Rc<Cell<Option<Instant>>>,
     /// What the heartbeat links' names stand for now.
     heartbeat: Rc<RefCell<Vec<SocketAddr>>>,
 }
@@ -96,10 +107,10 @@ impl Links {
         let mut outward = Vec::new();
         for far in far {
             let (queue, frames) = mpsc::channel(QUEUE);
-            let heartbeat = Rc::new(RefCell::new(Vec::new()));
-            tasks.spawn_local(speak(far.host.clone(), frames));
+            let (heartbeat, connected) = (Rc::new(RefCell::new(Vec::new())), Rc::new(Cell::new(None)));
+            tasks.spawn_local(speak(far.host.clone(), frames, connected.clone()));
             tasks.spawn_local(resolve(far.heartbeat, dual, heartbeat.clone()));
-            outward.push(Outward { host: far.host, queue, heartbeat });
+            outward.push(Outward { host: far.host, queue, connected, heartbeat });
         }
         Ok((Self { far: outward, udp, port, _tasks: tasks }, inbox))
     }
@@ -132,6 +143,25 @@ impl Links {
         }
     }
 
+    /// Sends to the member at this place of `far` by its connection alone, once. False: there is none now, or it is clogged, and nothing was
+    /// sent; true: it is on its way, and may still be lost.
+    pub fn carry(&self, to: usize, frame: Vec<u8>) -> bool {
+        let Some(far) = self.far.get(to) else { return false };
+        // What must not be lost has the other half.
+        let room = far.queue.capacity() > QUEUE / 2;
+        room && far.connected.get().is_some() && far.queue.try_send(frame).is_ok()
+    }
+
+    /// Since when there is a connection to the member at this place; none: there is none.
+    pub fn connected(&self, to: usize) -> Option<Instant> {
+        self.far.get(to)?.connected.get()
+    }
+
+    /// What the member's heartbeat links stand for now, in their order; those that could not be looked up are missing.
+    pub fn heartbeats(&self, to: usize) -> Vec<SocketAddr> {
+        self.far.get(to).map_or_else(Vec::new, |far| far.heartbeat.borrow().clone())
+    }
+
     /// Does the member's host answer, and say that nobody listens there? Silence, a cut and a host that is gone are no such answer.
     pub async fn refuses(&self, to: usize) -> bool {
         let Some(far) = self.far.get(to) else { return false };
@@ -158,7 +188,7 @@ async fn hear(udp: Rc<UdpSocket>, came: mpsc::Sender<Came>) {
     loop {
         match udp.recv_from(&mut bytes).await {
             // One that was longer is cut, and no seal fits it.
-            Ok((count, _)) => drop(came.try_send(Came::Frame(None, bytes[..count].to_vec()))),
+            Ok((count, from)) => drop(came.try_send(Came::Frame(Via::Datagram(from), bytes[..count].to_vec()))),
             // An ICMP error about a heartbeat that was sent.
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
             Err(_) => sleep(AGAIN).await,
@@ -198,7 +228,7 @@ async fn receive(mut stream: TcpStream, connection: u64, came: mpsc::Sender<Came
     let orderly = loop {
         match timeout(SILENCE, frame(&mut stream)).await {
             Ok(Ok(Some(bytes))) => {
-                if came.send(Came::Frame(Some(connection), bytes)).await.is_err() {
+                if came.send(Came::Frame(Via::Connection(connection), bytes)).await.is_err() {
                     return;
                 }
             }
@@ -226,12 +256,15 @@ async fn frame(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// Keeps a connection to a member as long as somebody has frames for it.
-async fn speak(host: Place, mut frames: mpsc::Receiver<Vec<u8>>) {
+async fn speak(host: Place, mut frames: mpsc::Receiver<Vec<u8>>, connected: Rc<Cell<Option<Instant>>>) {
     loop {
-        if let Ok(Ok(stream)) = timeout(PATIENCE, TcpStream::connect((host.0.as_str(), host.1))).await
-            && write(stream, &mut frames).await.is_none()
-        {
-            return;
+        if let Ok(Ok(stream)) = timeout(PATIENCE, TcpStream::connect((host.0.as_str(), host.1))).await {
+            connected.set(Some(now()));
+            let over = write(stream, &mut frames).await.is_none();
+            connected.set(None);
+            if over {
+                return;
+            }
         }
         sleep(AGAIN).await;
         // What has waited meanwhile is old.

@@ -40,9 +40,9 @@ async fn frames_come_by_every_link_each_sealed_on_its_own() {
                 Some(vec![number; 100])
             });
             while let Ok(Some(came)) = timeout(Duration::from_millis(100), inbox.recv()).await {
-                let Came::Frame(connection, bytes) = came else { panic!("{came:?}") };
+                let Came::Frame(via, bytes) = came else { panic!("{came:?}") };
                 assert!(bytes.len() == 100 && bytes.iter().all(|byte| *byte == bytes[0]));
-                seen.insert(connection.is_some());
+                seen.insert(matches!(via, Via::Connection(_)));
             }
         }
     };
@@ -60,7 +60,7 @@ async fn a_long_frame_goes_by_tcp_alone_and_one_that_is_too_long_ends_the_connec
                 break came;
             }
         };
-        assert!(matches!(first, Came::Frame(Some(_), bytes) if bytes.len() == MAX_FRAME));
+        assert!(matches!(first, Came::Frame(Via::Connection(_), bytes) if bytes.len() == MAX_FRAME));
         near.send(0, || Some(vec![7; MAX_FRAME + 1]));
         let mut came = next(&mut inbox).await;
         while matches!(came, Came::Frame(..)) {
@@ -78,7 +78,7 @@ async fn h19_an_end_in_order_is_told_from_a_reset_and_from_a_frame_cut_short() {
         let connect = async || TcpStream::connect(("127.0.0.1", far.port())).await.expect("connected");
         let mut orderly = connect().await;
         orderly.write_all(b"\0\0\0\x02ok").await.expect("sent");
-        assert!(matches!(next(&mut inbox).await, Came::Frame(Some(1), bytes) if bytes == b"ok"));
+        assert!(matches!(next(&mut inbox).await, Came::Frame(Via::Connection(1), bytes) if bytes == b"ok"));
         drop(orderly);
         assert!(matches!(next(&mut inbox).await, Came::Ended { connection: 1, orderly: true }));
         let mut short = connect().await;
@@ -105,6 +105,30 @@ async fn h20_refused_is_said_by_the_host_alone_and_only_when_nobody_listens() {
             assert!(crate::support::clock::now() < until, "nobody listens there any more");
         }
         assert!(!near.refuses(1).await, "nobody of that place");
+    };
+    LocalSet::new().run_until(work).await;
+}
+
+#[tokio::test]
+async fn what_must_come_once_comes_by_the_connection_alone_and_not_at_all_without_one() {
+    let work = async {
+        let (far, mut inbox) = alone().await;
+        let (near, _unused) = to(&far).await;
+        assert!(!near.carry(1, vec![1]), "nobody of that place");
+        let until = now() + STEP;
+        while !near.carry(0, vec![1; 9]) {
+            assert!(now() < until, "it connects");
+            sleep(AGAIN / 10).await;
+        }
+        assert!(near.connected(0).is_some());
+        assert!(matches!(next(&mut inbox).await, Came::Frame(Via::Connection(_), bytes) if bytes == [1; 9]));
+        assert!(timeout(AGAIN, inbox.recv()).await.is_err(), "once");
+        drop((far, inbox));
+        while near.connected(0).is_some() {
+            assert!(now() < until, "it notices the end");
+            sleep(AGAIN / 10).await;
+        }
+        assert!(!near.carry(0, vec![1]));
     };
     LocalSet::new().run_until(work).await;
 }

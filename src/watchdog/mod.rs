@@ -31,3 +31,4 @@ pub mod runner;
 pub mod seal;
 pub mod timings;
 pub mod trusted;
+pub mod word;

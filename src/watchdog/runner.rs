@@ -8,6 +8,7 @@ mod disk;
 pub mod hands;
 mod heart;
 mod locks;
+mod partners;
 mod say;
 pub mod settings;
 mod status;
@@ -23,7 +24,7 @@ use tokio::task::LocalSet;
 use tokio::time::sleep;
 
 use super::engine::{Duty, Kept};
-use crate::cluster::{self, Accord, Epoch, NodeId, Shared};
+use crate::cluster::{self, Accord, Epoch, Errand, NodeId, Shared, Sign};
 use crate::config;
 use crate::support::clock::Duration;
 pub use disk::Disk;
@@ -32,6 +33,8 @@ use heart::Heart;
 
 /// Wishes that may wait.
 pub const MAX_WISHES: usize = 64;
+/// Cancel requests for partners that may wait; more are lost, as packets are.
+pub const MAX_STRAYS: usize = 64;
 /// Before it begins anew after a failure, and between two attempts to listen.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -46,8 +49,21 @@ pub enum Wish {
     Resume,
     /// Hand leadership over, to this member or to the best.
     HandOver(Option<String>, oneshot::Sender<Result<u64, String>>),
+    /// A partner shall do something for that person; what comes of it goes to the last.
+    Ask(String, Errand, String, mpsc::Sender<Sign>),
     /// Stop in order: the address is given up and the partner told (HA H24).
     Leave(oneshot::Sender<()>),
+}
+
+/// A client's wish to cancel what a session of a partner does.
+#[derive(Debug)]
+pub struct Stray {
+    /// The place of that partner among all members in the order of their names.
+    pub owner: usize,
+    /// The session's number.
+    pub session: i32,
+    /// What the client sent as its secret.
+    pub secret: Box<[u8]>,
 }
 
 /// What it works with.
@@ -68,6 +84,8 @@ pub struct Parts<H> {
     pub published: watch::Receiver<()>,
     /// See [`Wish`].
     pub wishes: mpsc::Receiver<Wish>,
+    /// Cancel requests for partners.
+    pub strays: mpsc::Receiver<Stray>,
     /// For `failover`.
     pub accord: watch::Sender<Accord>,
     /// Other settings.
@@ -83,6 +101,7 @@ struct Body<H> {
     shared: Arc<Shared>,
     published: watch::Receiver<()>,
     wishes: mpsc::Receiver<Wish>,
+    strays: mpsc::Receiver<Stray>,
     accord: watch::Sender<Accord>,
     reloads: mpsc::Receiver<config::Settings>,
 }
@@ -105,9 +124,9 @@ pub async fn run<H: Hands + 'static>(parts: Parts<H>) {
 }
 
 async fn live<H: Hands + 'static>(parts: Parts<H>) {
-    let Parts { config, duty, hands, disk, mut kept, shared, published, wishes, accord, reloads } = parts;
+    let Parts { config, duty, hands, disk, mut kept, shared, published, wishes, strays, accord, reloads } = parts;
     let hands = Rc::new(hands);
-    let mut body = Body { config, duty, hands, disk, shared, published, wishes, accord, reloads };
+    let mut body = Body { config, duty, hands, disk, shared, published, wishes, strays, accord, reloads };
     loop {
         let beating = AssertUnwindSafe(beat(&mut body, kept)).catch_unwind().await;
         if beating.is_ok() {

@@ -17,7 +17,10 @@ use ring::hmac;
 use super::message::MAX_BYTES;
 
 const MAGIC: &[u8; 4] = b"pgh1";
-const TAG: usize = 32;
+/// The same in front of what [`Seal::proof`] signs: no proof is a frame's tag, and the other way round.
+const PROOF: &[u8; 4] = b"pghc";
+/// Bytes of a tag.
+pub const TAG: usize = 32;
 /// The longest name of a member, in bytes.
 pub const MAX_NAME: usize = 64;
 /// The longest frame, in bytes.
@@ -137,6 +140,18 @@ impl Seal {
         })
     }
 
+    /// Shows the member `to` that the secret of that session of its is known here, without telling it: neither to who listens, nor to the
+    /// others, nor to it if it does not know it.
+    pub fn proof(&self, to: &str, session: i32, secret: &[u8]) -> [u8; TAG] {
+        let tag = hmac::sign(&self.key, &proven(to, session, secret));
+        tag.as_ref().try_into().expect("SHA-256 has 32 bytes")
+    }
+
+    /// Was this made by [`proof`](Self::proof) of this secret for this member? Takes as long for a wrong one as for the right one.
+    pub fn proves(&self, session: i32, secret: &[u8], proof: &[u8; TAG]) -> bool {
+        hmac::verify(&self.key, &proven(&self.me, session, secret), proof).is_ok()
+    }
+
     /// What was refused so far.
     pub fn refusals(&self) -> Refusals {
         self.refusals
@@ -234,6 +249,11 @@ impl Session {
         self.opened |= 1 << (self.newest - counter);
         Ok(())
     }
+}
+
+fn proven(to: &str, session: i32, secret: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(to.len()).unwrap_or(u8::MAX).to_be_bytes();
+    [&PROOF[..], &length, to.as_bytes(), &session.to_be_bytes(), secret].concat()
 }
 
 fn millis(time: Duration) -> u64 {

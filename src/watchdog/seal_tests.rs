@@ -100,3 +100,18 @@ fn short_keys_and_long_names_are_refused() {
     assert!(Seal::new(KEY, "a", 1, &[&"x".repeat(MAX_NAME + 1)]).is_err());
     assert!(Seal::new(KEY, "", 1, &["b"]).is_err());
 }
+
+#[test]
+fn h25_a_proof_shows_one_secret_of_one_session_to_one_member_and_tells_it_to_nobody() {
+    let key = b"a key of at least sixteen bytes";
+    let a = Seal::new(key, "a", 1, &["b", "c"]).expect("fits");
+    let b = Seal::new(key, "b", 2, &["a", "c"]).expect("fits");
+    let proof = a.proof("b", 4_194_306, b"four");
+    assert!(b.proves(4_194_306, b"four", &proof));
+    assert!(!b.proves(4_194_307, b"four", &proof) && !b.proves(4_194_306, b"fivE", &proof));
+    assert!(!b.proves(4_194_306, b"four", &a.proof("c", 4_194_306, b"four")), "for another one");
+    assert!(!b.proves(4_194_306, b"four", &[0; TAG]));
+    let strange = Seal::new(b"another key of sixteen bytes", "a", 1, &["b"]).expect("fits");
+    assert!(!b.proves(4_194_306, b"four", &strange.proof("b", 4_194_306, b"four")));
+    assert!(!proof.windows(4).any(|bytes| bytes == b"four"));
+}

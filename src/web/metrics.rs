@@ -31,6 +31,7 @@ const COUNTERS: &[(&str, &str, &str)] = &[
     ("setups", "pgherd_connection_setups", "Server connections given a session's settings before its statement."),
     ("pins", "pgherd_pins", "Sessions that became pinned to a server connection."),
     ("cancels", "pgherd_cancels", "Cancels sent to servers."),
+    ("cancels_refused", "pgherd_cancels_refused", "Cancel requests of clients with the key of no session."),
     ("waits", "pgherd_pool_waits", "Waits for a server connection."),
     ("waited_us", "pgherd_pool_wait_seconds", "Time waited for server connections."),
     ("lost", "pgherd_server_connections_lost", "Server connections lost under a session."),
@@ -121,6 +122,14 @@ fn cluster(page: &mut Page, view: &ClusterView, group: Option<Arc<Group>>) {
     for member in &group.members {
         let up = matches!(member.state, "LEADER" | "STANDBY" | "JOINING" | "LEAVING");
         page.count(&[("member", &member.name), ("duty", member.duty)], u64::from(up));
+    }
+    page.family(
+        Kind::Counter,
+        "pgherd_watchdog_cancels",
+        "Cancel requests for sessions of other proxies, by what became of them.",
+    );
+    for (outcome, count) in ["passed_on", "obeyed", "refused"].iter().zip(group.cancels) {
+        page.count(&[("outcome", outcome)], count);
     }
     page.family(Kind::Counter, "pgherd_watchdog_refused_frames", "Frames that were refused, by why.");
     for (why, count) in ["malformed", "forged", "stranger", "replayed", "stale"].iter().zip(group.refused) {

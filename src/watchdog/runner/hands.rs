@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use crate::cluster::NodeId;
+use tokio::sync::mpsc;
+
+use crate::cluster::{Errand, NodeId, Sign};
 use crate::support::clock::Instant;
 
 /// A row as text, `None` for NULL.
@@ -34,4 +36,14 @@ pub trait Hands {
 
     /// Ends every session that was accepted on this address; how many.
     fn end_sessions(&self, address: IpAddr) -> usize;
+
+    /// Cancels what the session of that number does, if `is_right` says so of one of its secrets. False: there can be none of that number
+    /// here, or the secret is another one.
+    fn cancel(&self, session: i32, is_right: &dyn Fn(&[u8]) -> bool) -> bool;
+
+    /// Begins to do what a partner has asked for, for that person, and tells `signs` until it is over.
+    ///
+    /// # Errors
+    /// Nothing was begun; why, for people.
+    fn obey(&self, errand: Errand, who: String, signs: mpsc::Sender<Sign>) -> Result<(), String>;
 }

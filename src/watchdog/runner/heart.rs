@@ -10,10 +10,12 @@ use tokio::time::{Instant as Sleep, sleep, sleep_until};
 use super::super::engine::{
     Action, Address, AddressIs, Duty, Engine, Event, Kept, MemberId, Message, Settings, Shared, Sight, Standing, Ticket,
 };
-use super::super::links::{Came, Links};
+use super::super::links::{Came, Links, Via};
 use super::super::seal::{Opened, Refusals, Seal};
 use super::super::timings::Arbiter;
 use super::super::trusted;
+use super::super::word::Word;
+use super::partners::Desk;
 use super::{AGAIN, Body, Hands, Wish, locks, settings, vip};
 use crate::cluster::{self, Accord, Life, NodeId};
 use crate::config::{VipOn, Watchdog};
@@ -69,6 +71,8 @@ pub(super) struct Heart<H> {
     pub(super) troubles: BTreeMap<&'static str, String>,
     pub(super) refusals: Refusals,
     pub(super) pictured: Instant,
+    /// What is asked of partners, and by them.
+    pub(super) desk: Desk,
 }
 
 impl<H: Hands + 'static> Heart<H> {
@@ -167,12 +171,13 @@ impl<H: Hands + 'static> Heart<H> {
             troubles: BTreeMap::new(),
             refusals: Refusals::default(),
             pictured: now,
+            desk: Desk::new(incarnation),
         }
     }
 
     /// Runs until it has left in order.
     pub(super) async fn beat(mut self, body: &mut Body<H>) {
-        let (mut wishing, mut reloading, mut seeing) = (true, true, true);
+        let (mut wishing, mut reloading, mut seeing, mut straying) = (true, true, true, true);
         let mut event = self.sights();
         loop {
             let now = clock::boot();
@@ -199,6 +204,15 @@ impl<H: Hands + 'static> Heart<H> {
                         body.config = config;
                         self.configure(&body.config, body.duty)
                     })
+                }
+                Some((to, word)) = self.desk.said.recv() => {
+                    self.say(to, word);
+                    Event::Tick
+                }
+                stray = body.strays.recv(), if straying => {
+                    straying = stray.is_some();
+                    stray.into_iter().for_each(|stray| self.pass_cancel(&stray, now));
+                    Event::Tick
                 }
                 () = sleep_until(wakeup) => Event::Tick,
             };
@@ -260,22 +274,19 @@ impl<H: Hands + 'static> Heart<H> {
             Ok(text) => text,
             Err(error) => return self.complain("message_too_large", error.to_string(), clock::boot()),
         };
-        let Some(name) = self.settings.members.get(usize::from(to.0)).map(|member| member.name.as_str()) else {
-            return;
-        };
-        let Some(at) = self.watchdog.peers.iter().position(|peer| peer.name == name) else { return };
+        let Some((name, at)) = self.far(to) else { return };
         let since = clock::boot().saturating_duration_since(self.begun);
-        self.links.send(at, || self.seal.seal(name, &text, since));
+        self.links.send(at, || self.seal.seal(&name, &text, since));
     }
 
-    fn member(&self, name: &str) -> Option<MemberId> {
+    pub(super) fn member(&self, name: &str) -> Option<MemberId> {
         let at = self.settings.members.iter().position(|member| member.name == name)?;
         u8::try_from(at).ok().map(MemberId)
     }
 
     fn came(&mut self, came: Came) -> Event {
         match came {
-            Came::Frame(connection, bytes) => self.frame(connection, &bytes).unwrap_or(Event::Tick),
+            Came::Frame(via, bytes) => self.frame(via, &bytes).unwrap_or(Event::Tick),
             Came::Ended { connection, orderly } => {
                 let member = self.connections.remove(&connection);
                 if let Some((member, incarnation)) = member.filter(|_| orderly) {
@@ -286,24 +297,27 @@ impl<H: Hands + 'static> Heart<H> {
         }
     }
 
-    fn frame(&mut self, connection: Option<u64>, bytes: &[u8]) -> Option<Event> {
+    fn frame(&mut self, via: Via, bytes: &[u8]) -> Option<Event> {
         let now = clock::boot();
         match self.seal.open(bytes, now.saturating_duration_since(self.begun)) {
             Ok(Opened::Text { from, session, text }) => {
                 let from = self.member(from)?;
-                if let Some(connection) = connection {
+                if let Via::Connection(connection) = via {
                     self.connections.insert(connection, (from, session));
                 }
                 // Nothing but a sign that our session is known.
                 if text.is_empty() {
                     return None;
                 }
+                if Word::is_one(text) {
+                    let word = Word::decode(text);
+                    self.hear_word(from, word, now);
+                    return None;
+                }
                 match Message::decode(text) {
                     Ok(message) => Some(Event::Heard(from, Box::new(message))),
                     Err(error) => {
-                        let name = self.settings.members.get(usize::from(from.0)).map(|member| member.name.clone());
-                        let why = format!("{} says what cannot be read: {error}", name.unwrap_or_default());
-                        self.complain("message_unreadable", why, now);
+                        self.unreadable(from, &error.to_string(), now);
                         None
                     }
                 }
@@ -324,10 +338,8 @@ impl<H: Hands + 'static> Heart<H> {
 
     /// Its connection was closed in order: has its process ended? On an interface its address would still be there.
     fn look_for_end(&mut self, member: MemberId, incarnation: u64) {
-        let Some(name) = self.settings.members.get(usize::from(member.0)).map(|member| &member.name) else { return };
-        let at = self.watchdog.peers.iter().position(|peer| &peer.name == name);
         let dies_along = self.watchdog.virtual_ip.is_none() || self.watchdog.vip_on == VipOn::Tun;
-        let Some(at) = at.filter(|_| dies_along) else { return };
+        let Some((_, at)) = self.far(member).filter(|_| dies_along) else { return };
         let (links, tell) = (self.links.clone(), self.tell.clone());
         while self.tasks.try_join_next().is_some() {}
         self.tasks.spawn_local(async move {
@@ -424,6 +436,10 @@ impl<H: Hands + 'static> Heart<H> {
                         Event::Tick
                     }
                 }
+            }
+            Wish::Ask(member, errand, who, signs) => {
+                self.ask_partner(&member, errand, who, &signs);
+                Event::Tick
             }
             Wish::Leave(left) => {
                 self.leaving.push(left);

@@ -97,6 +97,7 @@ impl<H: Hands + 'static> Heart<H> {
             arbiter: self.arbiter,
             holds_ip: self.holds_ip,
             refusals: self.refusals,
+            cancels: self.desk.cancels,
             troubles: self.troubles.values().cloned().collect(),
             blind: self.blind.clone(),
         };

@@ -21,6 +21,12 @@ fn members(watchdog: &Watchdog, duty: Duty) -> (MemberId, Vec<Member>) {
     (MemberId(u8::try_from(me).unwrap_or(u8::MAX)), members)
 }
 
+/// The place of this member among all in the order of their names, and how many there are.
+pub fn seat(watchdog: &Watchdog) -> (usize, usize) {
+    let (me, members) = members(watchdog, Duty::Proxy);
+    (usize::from(me.0), members.len())
+}
+
 /// Who casts the deciding vote.
 pub fn arbiter(config: &config::Settings, watchdog: &Watchdog) -> Arbiter {
     match (watchdog.peers.len(), watchdog.arbiter) {

@@ -12,6 +12,7 @@ pub(super) struct Beside {
     pub(super) arbiter: Arbiter,
     pub(super) holds_ip: bool,
     pub(super) refusals: Refusals,
+    pub(super) cancels: [u64; 3],
     pub(super) troubles: Vec<String>,
     pub(super) blind: std::collections::BTreeSet<crate::cluster::NodeId>,
 }
@@ -60,6 +61,7 @@ pub(super) fn group(
         blind: beside.blind,
         troubles: beside.troubles,
         refused: [malformed, forged, strangers, replayed, stale],
+        cancels: beside.cancels,
     }
 }
 
