@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Action, Address, AddressIs, Engine, Note};
+use crate::watchdog::timings::GRAIN;
 
 /// When neighbours are told after it was taken, in milliseconds; then every [`AGAIN`].
 const ANNOUNCEMENTS: [u64; 6] = [0, 100, 300, 1_000, 2_000, 5_000];
@@ -36,9 +37,9 @@ impl Engine {
         }
     }
 
-    /// The lease's rest in whole seconds, as the kernel counts lifetimes.
-    fn lifetime(until: Instant, now: Instant) -> u64 {
-        until.saturating_duration_since(now).as_secs()
+    /// A lease that has a whole second left, as the kernel counts lifetimes.
+    fn is_worth_it(until: Instant, now: Instant) -> bool {
+        until.saturating_duration_since(now) >= GRAIN
     }
 
     pub(super) fn look_after_address(&mut self, now: Instant) {
@@ -46,18 +47,16 @@ impl Engine {
         match (self.place, end) {
             (Place::Off(not_before), Some(until)) => {
                 let due = self.settings.address && not_before.is_none_or(|at| at <= now) && self.successor.is_none();
-                let lifetime = Self::lifetime(until, now);
-                if due && lifetime > 0 && self.leaving.is_none() && self.address_is_free(now) {
+                if due && Self::is_worth_it(until, now) && self.leaving.is_none() && self.address_is_free(now) {
                     self.place = Place::Coming(until);
                     let ask = self.handed.is_none_or(|at| now >= at + OCCUPIED);
-                    self.out.push(Action::Address(Address::Take { ask, lifetime, until }));
+                    self.out.push(Action::Address(Address::Take { ask, until }));
                 }
             }
             (Place::On { until: old, since, told }, Some(until)) => {
-                let lifetime = Self::lifetime(until, now);
-                if until >= old + self.settings.timings.beat / 2 && lifetime > 0 {
+                if until >= old + self.settings.timings.beat / 2 && Self::is_worth_it(until, now) {
                     self.place = Place::On { until, since, told };
-                    self.out.push(Action::Address(Address::Renew { lifetime, until }));
+                    self.out.push(Action::Address(Address::Renew { until }));
                 }
                 self.announce(now);
             }

@@ -92,7 +92,7 @@ fn h18_nobody_is_voted_for_before_a_forgotten_lease_is_over_and_the_fitter_leads
     assert_eq!(play.leaders(), Vec::<usize>::new());
     play.wait(Duration::from_secs(1));
     assert_eq!(play.leaders(), [2], "the highest priority");
-    assert!(matches!(play.addresses.first(), Some((2, Address::Take { lifetime: 2, .. }))), "{:?}", play.addresses);
+    assert!(matches!(play.addresses.first(), Some((2, Address::Take { ask: true, .. }))), "{:?}", play.addresses);
 }
 
 #[test]

@@ -182,15 +182,12 @@ pub enum Address {
     Take {
         /// Probe. A partner that has just handed it over was its only holder.
         ask: bool,
-        /// Seconds that the kernel shall keep it.
-        lifetime: u64,
-        /// Look at the clock before and after: later than this it must be deleted.
+        /// Look at the clock before and after: later than this it must be deleted. The kernel keeps it for the whole seconds that are left
+        /// when it is told.
         until: Instant,
     },
     /// Prolong it, in the same way.
     Renew {
-        /// Seconds.
-        lifetime: u64,
         /// As above.
         until: Instant,
     },

@@ -68,8 +68,8 @@ impl<H: Hands> Job<H> {
         };
         while let Some(order) = orders.recv().await {
             let said = match order {
-                Address::Take { ask, until, .. } => Some(self.take(&mut vip, ask, until).await),
-                Address::Renew { until, .. } => match &vip {
+                Address::Take { ask, until } => Some(self.take(&mut vip, ask, until).await),
+                Address::Renew { until } => match &vip {
                     Some(vip) => self.renew(vip, until).await,
                     None => None,
                 },

@@ -12,17 +12,17 @@ pub(crate) fn order(world: &mut World, (by, incarnation): (usize, u64), order: A
     // Between looking at the clock and the call to the kernel anything may happen.
     let stop = MILLI / 10 + world.random.below(3 * MILLI);
     match order {
-        Address::Take { ask, lifetime, until } => {
+        Address::Take { ask, until } => {
             let probe = if ask { 200 * MILLI } else { 0 };
             let at = in_turn(world, by, probe + stop);
-            world.at(at, Next::Set { by, incarnation, lifetime, until, first: true });
+            world.at(at, Next::Set { by, incarnation, until, first: true });
         }
-        Address::Renew { lifetime, until } => {
+        Address::Renew { until } => {
             if !world.calm && world.random.one_in(400) {
                 super::faults::freeze(world, by, 8 * SECOND);
             }
             let at = in_turn(world, by, stop);
-            world.at(at, Next::Set { by, incarnation, lifetime, until, first: false });
+            world.at(at, Next::Set { by, incarnation, until, first: false });
         }
         Address::Release => {
             let at = in_turn(world, by, stop);
@@ -40,15 +40,16 @@ fn in_turn(world: &mut World, by: usize, takes: Time) -> Time {
 }
 
 impl World {
-    pub(crate) fn set(&mut self, by: usize, incarnation: u64, (lifetime, until): (u64, Instant), first: bool) {
+    pub(crate) fn set(&mut self, by: usize, incarnation: u64, until: Instant, first: bool) {
         if !self.is(by, incarnation) {
             return;
         }
         if self.hosts[by].frozen.is_some() {
-            self.hosts[by].deferred.push(Next::Set { by, incarnation, lifetime, until, first });
+            self.hosts[by].deferred.push(Next::Set { by, incarnation, until, first });
             return;
         }
-        let event = if self.local(by, self.now) >= until {
+        let lifetime = until.saturating_duration_since(self.local(by, self.now)).as_secs();
+        let event = if lifetime == 0 {
             self.hosts[by].address = None;
             Event::Address(AddressIs::Failed("late".to_owned()))
         } else if first || self.hosts[by].address.is_some_and(|end| end > self.now) {

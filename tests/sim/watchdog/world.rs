@@ -65,7 +65,7 @@ pub(crate) enum Next {
     Tell { to: usize, incarnation: u64, event: Event },
     Synced { to: usize, incarnation: u64, number: u64, kept: Box<Kept> },
     Lock { by: usize, incarnation: u64, node: usize, sent: Instant },
-    Set { by: usize, incarnation: u64, lifetime: u64, until: Instant, first: bool },
+    Set { by: usize, incarnation: u64, until: Instant, first: bool },
     Delete { by: usize, incarnation: u64 },
     Wake { to: usize, incarnation: u64, ticket: u64 },
     Thaw(usize),
@@ -240,9 +240,7 @@ impl World {
                 }
             }
             Next::Lock { by, incarnation, node, sent } => self.lock(by, incarnation, node, sent),
-            Next::Set { by, incarnation, lifetime, until, first } => {
-                self.set(by, incarnation, (lifetime, until), first)
-            }
+            Next::Set { by, incarnation, until, first } => self.set(by, incarnation, until, first),
             Next::Delete { by, incarnation } => self.delete(by, incarnation),
             Next::Wake { to, incarnation, ticket } => {
                 if self.hosts[to].process.as_ref().is_some_and(|process| process.wake == ticket) {
