@@ -71,6 +71,46 @@ fn h16_check_says_what_a_watchdog_guarantees_and_why_times_are_unsafe() {
 }
 
 #[test]
+fn check_validates_the_programs_of_a_watchdog() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new("programs");
+    let key = folder.file("watchdog.key", "0123456789abcdef0123456789abcdef\n");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("set");
+    let said = |own: &str| {
+        let text = format!(
+            "[watchdog]\nname = \"a\"\naddress = \"127.0.0.1\"\nkey_file = \"watchdog.key\"\nstate_directory = \"state\"\n{own}\n\
+             [[watchdog.peer]]\nname = \"b\"\nhost = \"127.0.0.2\"\n[[node]]\nid = 0\nhost = \"127.0.0.1\"\nport = 1\n"
+        );
+        let output = pgherd(&["check", "--offline"], &folder.file("p.toml", &text));
+        (output.status.success(), text_of(&output))
+    };
+    let home = "virtual_ip = \"192.0.2.10\"\nvip_on = \"interface\"\ninterface = \"lo\"";
+    let up = "if_up_cmd = \"true $_IP_$/24 $_IF_$ $_LIFETIME_$\"";
+    let down = "if_down_cmd = \"true $_IP_$ $_IF_$\"";
+    let (well, text) =
+        said(&format!("{home}\n{up}\n{down}\narping_cmd = \"true $_IF_$\"\nescalation_command = \"true\""));
+    assert!(well && text.contains("watchdog.if_up_cmd") && text.contains("/true"), "{text}");
+    for (own, why) in [
+        (format!("{home}\n{up}"), "`if_up_cmd` needs `if_down_cmd`"),
+        (format!("{home}\n{down}"), "`if_down_cmd` needs `if_up_cmd`"),
+        (format!("{home}\n{up}\nif_down_cmd = \"true $_LIFETIME_$\""), "no placeholder $_LIFETIME_$"),
+        (format!("{home}\n{down}\nif_up_cmd = \"true $_MAC_$\""), "no placeholder $_MAC_$"),
+        (format!("{home}\n{down}\nif_up_cmd = \"'true\""), "a quote does not end"),
+        (
+            "virtual_ip = \"192.0.2.10\"\nif_up_cmd = \"true\"\nif_down_cmd = \"true\"".to_owned(),
+            "vip_on = \"interface\"",
+        ),
+        ("arping_cmd = \"true\"".to_owned(), "which is not set"),
+        ("escalation_command = \"true $_IP_$\"".to_owned(), "no placeholder $_IP_$"),
+        ("escalation_command = \"nowhere/hook.sh\"".to_owned(), "nowhere/hook.sh is not there"),
+        ("de_escalation_command = \"no-such-program-at-all\"".to_owned(), "is not there"),
+    ] {
+        let (well, text) = said(&own);
+        assert!(!well && text.contains(why), "{own}: {why}: {text}");
+    }
+}
+
+#[test]
 fn h16_the_sample_files_of_proxies_that_watch_each_other_are_good() {
     use std::os::unix::fs::PermissionsExt;
     let folder = Folder::new("samples");

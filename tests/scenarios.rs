@@ -11,8 +11,12 @@ mod address;
 mod at_length;
 #[path = "scenarios/clients.rs"]
 mod clients;
+#[path = "scenarios/commands.rs"]
+mod commands;
 #[path = "scenarios/consent.rs"]
 mod consent;
+#[path = "scenarios/group.rs"]
+mod group;
 #[path = "scenarios/ledger.rs"]
 mod ledger;
 #[path = "scenarios/net.rs"]
@@ -27,6 +31,8 @@ mod proxies;
 mod standby;
 #[path = "scenarios/table.rs"]
 mod table;
+#[path = "scenarios/watch.rs"]
+mod watch;
 #[path = "scenarios/witness.rs"]
 mod witness;
 #[path = "scenarios/world.rs"]

@@ -12,10 +12,11 @@ use crate::config::Settings;
 use crate::failover::command::{self, Subject};
 use crate::failover::engine::Order;
 use crate::failover::runner::Asked;
-use crate::failover::runner::hook::{self, Program, Ran};
+use crate::failover::runner::hook;
 use crate::health::connection::{Account, Connection, Dialer};
 use crate::health::node::{Connector, ProbeClient};
 use crate::health::runner::Reader;
+use crate::net::program::{Program, Ran};
 use crate::recovery::runner::{self, Hands, Parts};
 
 use super::data::Common;

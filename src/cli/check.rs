@@ -10,6 +10,7 @@ use crate::app::watchdog::problems as watchdog_problems;
 use crate::auth::{Users, hba::Hba};
 use crate::config::Settings;
 use crate::net::ServerTls;
+use crate::net::program::find;
 use crate::watchdog::runner::settings::arbiter;
 use crate::watchdog::timings::guarantee;
 
@@ -81,6 +82,12 @@ fn files(settings: &Settings) -> Vec<Finding> {
         let guarantee = || guarantee(watchdog.peers.len() + 1, arbiter(settings, watchdog));
         let result = if problems.is_empty() { Ok(guarantee()) } else { Err(problems.join("; ")) };
         add("watchdog", &watchdog.state_directory, result);
+        let folder = &watchdog.commands.folder;
+        for (name, command) in watchdog.commands.all() {
+            let words = watchdog.words(name, command, 1);
+            let found = words.and_then(|words| find(&words[0], folder));
+            add(&format!("watchdog.{name}"), folder, found.map(|place| place.display().to_string()));
+        }
     }
     if let Some(tls) = &settings.tls {
         let made = ServerTls::new(&tls.cert, &tls.key, tls.client_ca.as_deref());

@@ -5,7 +5,9 @@ use super::problem::Problem;
 use super::raw::Table;
 use super::read::Reader;
 use super::secret::Secret;
-use super::settings::{Arbiter, Failover, FailoverCommands, Fence, OnQuorumLoss, Peer, Promote, VipOn, Watchdog};
+use super::settings::{
+    Arbiter, Failover, FailoverCommands, Fence, OnQuorumLoss, Peer, Promote, VipOn, Watchdog, WatchdogCommands,
+};
 use super::table::Section;
 
 pub(super) fn failover(build: &mut Build, reader: Reader<'_>) -> Failover {
@@ -58,6 +60,15 @@ pub(super) fn watchdog(build: &mut Build, table: &Table) -> Watchdog {
         priority: reader.int("priority"),
         virtual_ip: reader.opt_address("virtual_ip"),
         vip_on: vip_on(build, reader),
+        commands: WatchdogCommands {
+            if_up: reader.opt_text("if_up_cmd"),
+            if_down: reader.opt_text("if_down_cmd"),
+            arping: reader.opt_text("arping_cmd"),
+            escalation: reader.opt_text("escalation_command"),
+            de_escalation: reader.opt_text("de_escalation_command"),
+            timeout: reader.duration("command_timeout"),
+            folder: build.folder().to_owned(),
+        },
         lease: reader.duration("lease"),
         arbiter: reader.word("arbiter"),
         trusted_servers: reader.texts("trusted_servers"),
@@ -81,7 +92,37 @@ pub(super) fn watchdog(build: &mut Build, table: &Table) -> Watchdog {
         build.complain(Some(table.span.clone()), "a watchdog without [[watchdog.peer]] watches nobody", hint);
     }
     names(build, table);
+    commands(build, reader, &watchdog);
     watchdog
+}
+
+/// Programs can be run, and what they are for is there.
+fn commands(build: &mut Build, reader: Reader<'_>, watchdog: &Watchdog) {
+    for (name, command) in watchdog.commands.all() {
+        if let Err(why) = watchdog.words(name, command, 1) {
+            let hint =
+                "$_IP_$ is virtual_ip, $_IF_$ the interface of `vip_on = \"interface\"`, $_LIFETIME_$ if_up_cmd's";
+            build.complain(reader.span(name), format!("`{name}`: {why}"), hint);
+        }
+    }
+    let commands = &watchdog.commands;
+    for (one, other, name, missing) in [
+        (&commands.if_up, &commands.if_down, "if_up_cmd", "if_down_cmd"),
+        (&commands.if_down, &commands.if_up, "if_down_cmd", "if_up_cmd"),
+    ] {
+        if one.is_some() && other.is_none() {
+            build.complain(reader.span(name), format!("`{name}` needs `{missing}`"), "set both, or none");
+        }
+    }
+    for (name, set) in [("if_up_cmd", &commands.if_up), ("arping_cmd", &commands.arping)] {
+        if set.is_some() && watchdog.virtual_ip.is_none() {
+            build.complain(reader.span(name), format!("`{name}` is about `virtual_ip`, which is not set"), "set it");
+        }
+    }
+    if commands.if_up.is_some() && watchdog.vip_on == VipOn::Tun {
+        let message = "`if_up_cmd` works on an interface that both it and pgherd know: write `vip_on = \"interface\"`";
+        build.clash((reader, "if_up_cmd"), (reader, "vip_on"), message);
+    }
 }
 
 fn vip_on(build: &mut Build, reader: Reader<'_>) -> VipOn {

@@ -207,9 +207,21 @@ rows! {
         heartbeat_port: PORT, Default("9694"), Restart, "heartbeat_port wd_heartbeat_port", "UDP port for heartbeats.";
         priority: Int(-1_000_000, 1_000_000), Default("1"), Live, "wd_priority", "Of equals, the highest leads.";
         virtual_ip: Address, Unset(r#""192.0.2.10""#), Restart, "delegate_ip delegate_IP", "The address that follows the leader.";
-        vip_on: Choice(&["tun", "interface"]), Default(r#""tun""#), Restart, "if_up_cmd if_down_cmd",
+        vip_on: Choice(&["tun", "interface"]), Default(r#""tun""#), Restart, "",
             "Where the address lives: a TUN device that dies with the process, or the named interface.";
-        interface: Text, Unset(r#""eth0""#), Restart, "wd_monitoring_interfaces_list", "For vip_on = \"interface\".";
+        interface: Text, Unset(r#""eth0""#), Restart, "", "For vip_on = \"interface\".";
+        if_up_cmd: Text, Unset(r#""/sbin/ip addr replace $_IP_$/24 dev $_IF_$ valid_lft $_LIFETIME_$ preferred_lft $_LIFETIME_$""#), Live,
+            "if_up_cmd", "Puts the address on the interface, instead of pgherd's own way; with if_down_cmd. Run without a shell.";
+        if_down_cmd: Text, Unset(r#""/sbin/ip addr del $_IP_$/24 dev $_IF_$""#), Live, "if_down_cmd",
+            "Takes it from there. Whatever it does, pgherd looks behind it that the address is gone.";
+        arping_cmd: Text, Unset(r#""/usr/bin/arping -U $_IP_$ -w 1 -I $_IF_$""#), Live, "arping_cmd",
+            "Tells the neighbours where the address is, instead of pgherd's own way.";
+        escalation_command: Text, Unset(r#""hooks/leads.sh""#), Live, "wd_escalation_command",
+            "Run when this proxy begins to lead. Nothing depends on it.";
+        de_escalation_command: Text, Unset(r#""hooks/leads_no_more.sh""#), Live, "wd_de_escalation_command",
+            "Run when it leads no more, while it lives.";
+        command_timeout: Duration(100, HOUR), Default(r#""2s""#), Live, "",
+            "Longest run of each of these five; of the first three never beyond the lease.";
         lease: Duration(SECOND, HOUR), Default(r#""3s""#), Restart, "wd_heartbeat_deadtime wd_interval",
             "How long leadership lasts without renewal; the same on all proxies.";
         arbiter: Choice(&["nodes", "witness", "trusted"]), Default(r#""nodes""#), Restart, "",

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cluster::NodeId;
+use crate::support::command_line::named;
 
 use super::diff::Effective;
 use super::secret::Secret;
@@ -544,6 +545,8 @@ pub struct Watchdog {
     pub virtual_ip: Option<std::net::IpAddr>,
     /// See [`VipOn`].
     pub vip_on: VipOn,
+    /// Programs of the operator's.
+    pub commands: WatchdogCommands,
     /// How long leadership lasts without renewal.
     pub lease: Duration,
     /// See [`Arbiter`].
@@ -556,6 +559,58 @@ pub struct Watchdog {
     pub state_directory: PathBuf,
     /// The others.
     pub peers: Vec<Peer>,
+}
+
+/// Programs that work on the address, or hear of leadership. A program and its arguments with pgpool-II's placeholders: `$_IP_$`, `$_IF_$`,
+/// and `$_LIFETIME_$` (whole seconds) for the first one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WatchdogCommands {
+    /// Puts the address on the interface; together with `if_down`.
+    pub if_up: Option<String>,
+    /// Takes it from there.
+    pub if_down: Option<String>,
+    /// Tells the neighbours.
+    pub arping: Option<String>,
+    /// This proxy leads.
+    pub escalation: Option<String>,
+    /// It leads no more.
+    pub de_escalation: Option<String>,
+    /// The longest run of each.
+    pub timeout: Duration,
+    /// They run in the configuration's folder.
+    pub folder: PathBuf,
+}
+
+impl WatchdogCommands {
+    /// Those that are set, by their parameters' names.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let all = [
+            ("if_up_cmd", &self.if_up),
+            ("if_down_cmd", &self.if_down),
+            ("arping_cmd", &self.arping),
+            ("escalation_command", &self.escalation),
+            ("de_escalation_command", &self.de_escalation),
+        ];
+        all.into_iter().filter_map(|(name, command)| Some((name, command.as_deref()?)))
+    }
+}
+
+impl Watchdog {
+    /// The program of one of its commands, and its arguments.
+    ///
+    /// # Errors
+    /// For people: it cannot be divided into words, or has a placeholder that has no value here.
+    pub fn words(&self, name: &str, command: &str, lifetime: u64) -> Result<Vec<String>, String> {
+        let address = self.virtual_ip.map(|address| address.to_string());
+        let interface = match &self.vip_on {
+            VipOn::Interface(interface) => Some(interface.as_str()),
+            VipOn::Tun => None,
+        };
+        let lifetime = (name == "if_up_cmd").then(|| lifetime.to_string());
+        let values = [("IP", address.as_deref()), ("IF", interface), ("LIFETIME", lifetime.as_deref())];
+        let values: Vec<(&str, &str)> = values.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        named(command, &values)
+    }
 }
 
 /// `[[watchdog.peer]]`

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::support::command_line::divide;
+
 /// One node, as placeholders see it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Place {
@@ -55,7 +57,7 @@ impl Subject {
 /// For people: a quote that does not end, an unknown placeholder, nothing at all.
 pub fn arguments(command: &str, subject: &Subject) -> Result<Vec<String>, String> {
     let values = subject.values();
-    let words: Result<Vec<String>, String> = words(command)?.iter().map(|word| fill(word, &values)).collect();
+    let words: Result<Vec<String>, String> = divide(command)?.iter().map(|word| fill(word, &values)).collect();
     let words = words?;
     if words.first().is_none_or(String::is_empty) {
         return Err("there is no program in it".to_owned());
@@ -75,31 +77,6 @@ fn fill(word: &str, values: &BTreeMap<char, String>) -> Result<String, String> {
         filled.push_str(value);
     }
     Ok(filled)
-}
-
-/// Divides at spaces as a shell would, with both quotes and backslashes, and nothing else that a shell does.
-fn words(command: &str) -> Result<Vec<String>, String> {
-    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
-    let mut letters = command.chars();
-    while let Some(letter) = letters.next() {
-        match (letter, quote) {
-            ('\\', None | Some('"')) => {
-                word.get_or_insert_default().push(letters.next().ok_or("a lone backslash at the end")?);
-            }
-            (letter, Some(open)) if letter == open => quote = None,
-            ('"' | '\'', None) => {
-                quote = Some(letter);
-                word.get_or_insert_default();
-            }
-            (letter, None) if letter.is_whitespace() => words.extend(word.take()),
-            (letter, _) => word.get_or_insert_default().push(letter),
-        }
-    }
-    if quote.is_some() {
-        return Err("a quote does not end".to_owned());
-    }
-    words.extend(word);
-    Ok(words)
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
-//! The edges: TCP, Unix and TLS byte streams, dialing and listening. Knows no PostgreSQL beyond the SSLRequest that
+//! The edges: TCP, Unix and TLS byte streams, dialing and listening; programs of the operator's. Knows no PostgreSQL beyond the SSLRequest that
 //! stands before TLS; must not import sessions, pools or anything of the control plane.
 
 mod certificate;
 mod dial;
 mod inherited;
 mod listen;
+pub mod program;
 mod sever;
 mod stream;
 pub mod tls;

@@ -3,3 +3,4 @@
 pub mod backoff;
 pub mod buffer;
 pub mod clock;
+pub mod command_line;

@@ -6,6 +6,7 @@ mod interfaces;
 mod kernel;
 mod wire;
 
+use std::cell::Cell;
 use std::io;
 use std::net::IpAddr;
 
@@ -13,7 +14,7 @@ use crate::config::VipOn;
 use crate::support::clock::{Duration, Instant, boot as now};
 
 pub use frames::Mac;
-use kernel::Kernel;
+use kernel::{Kernel, alone};
 use wire::Complaint;
 
 /// How long a holder of the address has for an answer.
@@ -48,6 +49,9 @@ pub enum AddressError {
     /// There is no interface on which neighbours would look for it.
     #[error("no interface {0}")]
     NoInterface(String),
+    /// A program of the operator's has ended well, and the kernel does not know the address there.
+    #[error("the program has ended well, but {0} does not have the address: it would have no lifetime")]
+    NotThere(String),
     /// The evidence for holding it is over, or was by the time that the kernel had done it: the address was deleted.
     #[error("too late to hold the address")]
     Late,
@@ -81,6 +85,8 @@ pub struct VirtualAddress {
     index: u32,
     /// The interface whose neighbours are to know of it; none: all that face it.
     named: Option<String>,
+    /// Under which prefix it is held.
+    width: Cell<u8>,
     complaint: Complaint,
 }
 
@@ -100,14 +106,28 @@ impl VirtualAddress {
             }
             VipOn::Interface(name) => (Home::Interface, index_of(name)?, Some(name.clone())),
         };
-        let this = Self { address, kernel, home, index, named, complaint: Complaint::default() };
+        let width = Cell::new(alone(address));
+        let this = Self { address, kernel, home, index, named, width, complaint: Complaint::default() };
         this.give_up().await?;
         let others = this.kernel.holders(address).await.map_err(AddressError::of("listing addresses", ADMIN))?;
-        if let Some(other) = others.first() {
+        if let Some((other, _)) = others.first() {
             let source = io::Error::other(format!("{address} is an address of interface number {other} of this host"));
             return Err(AddressError::Refused { what: "taking the virtual address", source });
         }
         Ok(this)
+    }
+
+    /// A program has put it on the interface: from now on it has a lifetime, as with [`hold`](Self::hold).
+    ///
+    /// # Errors
+    /// It is not there, or on another interface, too; as [`hold`](Self::hold).
+    pub async fn adopt(&self, until: Instant) -> Result<(), AddressError> {
+        let found = self.kernel.holders(self.address).await.map_err(AddressError::of("listing addresses", ADMIN))?;
+        match found[..] {
+            [(index, width)] if index == self.index => self.width.set(width),
+            _ => return Err(AddressError::NotThere(self.named.clone().unwrap_or_default())),
+        }
+        self.hold(until).await
     }
 
     /// The address.
@@ -143,7 +163,7 @@ impl VirtualAddress {
             self.give_up().await?;
             return Err(AddressError::Late);
         };
-        let set = self.kernel.set(self.index, self.address, seconds).await;
+        let set = self.kernel.set(self.index, (self.address, self.width.get()), seconds).await;
         // A change that comes late creates anew what the kernel had deleted already.
         if now() + Duration::from_secs(u64::from(seconds)) > until {
             self.give_up().await?;
@@ -152,13 +172,33 @@ impl VirtualAddress {
         set.map_err(AddressError::of("setting the virtual address", ADMIN))
     }
 
-    /// Holds it no longer; nothing if it was not held.
+    /// Holds it no longer, under whatever prefix; nothing if it was not held.
     ///
     /// # Errors
     /// Rights are missing, or the kernel does not answer: what is held ends with its lifetime.
     pub async fn give_up(&self) -> Result<(), AddressError> {
-        let deleted = self.kernel.delete(self.index, self.address).await;
-        deleted.map_err(AddressError::of("deleting the virtual address", ADMIN))
+        let failed = AddressError::of("deleting the virtual address", ADMIN);
+        self.kernel.delete(self.index, (self.address, self.width.get())).await.map_err(failed)?;
+        self.width.set(alone(self.address));
+        self.remove(|index| index == self.index).await
+    }
+
+    /// Behind a program that was to put it here: deletes it wherever on this host that has put it.
+    ///
+    /// # Errors
+    /// As [`give_up`](Self::give_up).
+    pub async fn give_up_everywhere(&self) -> Result<(), AddressError> {
+        self.remove(|_| true).await
+    }
+
+    async fn remove(&self, from: impl Fn(u32) -> bool) -> Result<(), AddressError> {
+        let failed = AddressError::of("deleting the virtual address", ADMIN);
+        for (index, width) in self.kernel.holders(self.address).await.map_err(&failed)? {
+            if from(index) {
+                self.kernel.delete(index, (self.address, width)).await.map_err(&failed)?;
+            }
+        }
+        Ok(())
     }
 
     /// Tells the neighbours that it is here. Which interfaces face it is looked up each time: they come and go.

@@ -4,11 +4,13 @@
 //! If it fails (a bug), the address goes, the links end, writes stop, and it begins anew as a process that has just started; the partner takes
 //! over as if this process had died (SCENARIOS S18). Sessions stay.
 
+mod commands;
 mod disk;
 pub mod hands;
 mod heart;
 mod locks;
 mod partners;
+mod post;
 mod say;
 pub mod settings;
 mod status;
@@ -30,6 +32,7 @@ use crate::support::clock::Duration;
 pub use disk::Disk;
 pub use hands::Hands;
 use heart::Heart;
+use post::Post;
 
 /// Wishes that may wait.
 pub const MAX_WISHES: usize = 64;
@@ -104,6 +107,9 @@ struct Body<H> {
     strays: mpsc::Receiver<Stray>,
     accord: watch::Sender<Accord>,
     reloads: mpsc::Receiver<config::Settings>,
+    /// The section, for the operator's programs.
+    section: watch::Sender<config::Watchdog>,
+    post: Post,
 }
 
 /// What `failover` believes before anybody has spoken.
@@ -126,13 +132,17 @@ pub async fn run<H: Hands + 'static>(parts: Parts<H>) {
 async fn live<H: Hands + 'static>(parts: Parts<H>) {
     let Parts { config, duty, hands, disk, mut kept, shared, published, wishes, strays, accord, reloads } = parts;
     let hands = Rc::new(hands);
-    let mut body = Body { config, duty, hands, disk, shared, published, wishes, strays, accord, reloads };
+    let section = watch::Sender::new(config.watchdog.clone().expect("checked by app"));
+    let post = Post::start(shared.clone(), section.subscribe());
+    let mut body =
+        Body { config, duty, hands, disk, shared, published, wishes, strays, accord, reloads, section, post };
     loop {
         let beating = AssertUnwindSafe(beat(&mut body, kept)).catch_unwind().await;
         if beating.is_ok() {
             return;
         }
         body.shared.lease.set(Epoch(0), 0, 0);
+        body.post.tell(false);
         body.accord.send_modify(|accord| (accord.leads, accord.writes) = (None, false));
         let why = "the watchdog has failed and begins anew; the address is given up, sessions stay";
         body.shared.events.record(cluster::Event::error("watchdog_failed", "watchdog").why(why));

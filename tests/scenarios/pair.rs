@@ -2,11 +2,8 @@
 //! Owner: one test. Must not contain tests.
 #![allow(dead_code, unreachable_pub, reason = "shared by the modules of one test binary")]
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -16,7 +13,8 @@ use pgherd::app::demo::programs;
 use crate::common::proxy::Proxy;
 use crate::common::raw::RawClient;
 use crate::common::{SOON, eventually};
-use crate::net::{Net, Place};
+use crate::net::Place;
+use crate::watch::Watch;
 use crate::world::{self, HBA, PASSWORD, Setup, World, table};
 
 /// The address that moves.
@@ -63,7 +61,7 @@ impl Both {
         let key = cluster.folder().join("watchdog.key");
         std::fs::write(&key, "a key that only these two have\n").expect("written");
         std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("its own");
-        let watch = Watch::start(&net);
+        let watch = Watch::start(&net, &PROXIES.map(|proxy| proxy.0), VIP);
         let port = net.host(PROXIES[0].0).inside(|| PortLock::any().expect("a free port"));
         let common = world::configuration(&cluster, port.port(), &pair.setup);
         let text = text(&common, 0, pair, &key.display().to_string());
@@ -209,86 +207,6 @@ fn text(common: &str, of: usize, pair: &Pair<'_>, key: &str) -> String {
          virtual_ip = \"{VIP}\"\n{}\n[[watchdog.peer]]\nname = \"{}\"\nhost = \"{}\"\nheartbeat = [\"{}:9694\", \"{}:9694\"]\n",
         own.0, pair.watchdog, other.0, other.1, other.2, other.3
     )
-}
-
-/// One word of a kernel about the address.
-#[derive(Debug, Clone)]
-struct Word {
-    at: Instant,
-    host: &'static str,
-    here: bool,
-}
-
-/// Listens to the netlink events of both hosts: nothing is sampled.
-pub struct Watch {
-    monitors: Vec<Child>,
-    readers: Vec<JoinHandle<()>>,
-    words: Arc<Mutex<Vec<Word>>>,
-}
-
-impl Watch {
-    fn start(net: &Net) -> Self {
-        let words = Arc::new(Mutex::new(Vec::new()));
-        let (mut monitors, mut readers) = (Vec::new(), Vec::new());
-        for (host, ..) in PROXIES {
-            let mut command = Command::new("ip");
-            command.args(["-o", "monitor", "address"]).stdin(Stdio::null()).stdout(Stdio::piped());
-            let mut child = net.host(host).inside(|| command.spawn().expect("ip starts"));
-            let output = BufReader::new(child.stdout.take().expect("a pipe"));
-            let words = words.clone();
-            readers.push(std::thread::spawn(move || {
-                for line in output.lines().map_while(Result::ok).filter(|line| line.contains(&format!("{VIP}/"))) {
-                    let word = Word { at: Instant::now(), host, here: !line.contains("Deleted") };
-                    words.lock().expect("no panic inside").push(word);
-                }
-            }));
-            monitors.push(child);
-        }
-        Self { monitors, readers, words }
-    }
-
-    fn words(&self) -> Vec<Word> {
-        self.words.lock().expect("no panic inside").clone()
-    }
-
-    /// Who has it now.
-    pub fn holders(&self) -> Vec<&'static str> {
-        let mut now = Vec::new();
-        for word in self.words() {
-            now.retain(|host| *host != word.host);
-            if word.here {
-                now.push(word.host);
-            }
-        }
-        now
-    }
-
-    /// At no instant did two hosts have it; the longest time when nobody had, behind the first take.
-    pub fn judge(&self) -> Duration {
-        let (mut now, mut gone, mut longest): (Vec<&str>, Option<Instant>, Duration) =
-            (Vec::new(), None, Duration::ZERO);
-        for word in self.words() {
-            now.retain(|host| *host != word.host);
-            if word.here {
-                now.push(word.host);
-                longest = longest.max(gone.take().map_or(Duration::ZERO, |at| word.at - at));
-            } else if now.is_empty() {
-                gone = gone.or(Some(word.at));
-            }
-            assert!(now.len() <= 1, "two have the address: {:#?}", self.words());
-        }
-        longest
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        for child in &mut self.monitors {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        self.readers.drain(..).for_each(|reader| drop(reader.join()));
-    }
 }
 
 /// Runs a program on a host.

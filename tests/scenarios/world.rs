@@ -72,6 +72,11 @@ pub struct World {
     pub(crate) _turn: MutexGuard<'static, ()>,
 }
 
+/// Scenarios take turns, so that timings mean something.
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl World {
     /// With synchronous replication to any one standby, and promotion by pgherd; everything else as it comes.
     pub fn usual() -> Option<Self> {
@@ -101,7 +106,7 @@ impl World {
                 return None;
             }
         }
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = turn();
         let net = Net::new(&HOSTS);
         let cluster = servers(&net, setup)?;
         tools(&cluster);

@@ -35,13 +35,13 @@ impl Kernel {
         Ok(Self { handle, driver: tokio::spawn(connection) })
     }
 
-    /// Gives the interface `index` the address alone (/32 or /128) for so many seconds; an address that it has gets the new lifetime. The
+    /// Gives the interface `index` the address with that prefix for so many seconds; one that it has gets the new lifetime. The
     /// kernel rounds: it goes up to a second later (HA H19).
     ///
     /// # Errors
     /// No right to (CAP_NET_ADMIN), no such interface, or the kernel does not answer within a second.
-    pub(super) async fn set(&self, index: u32, address: IpAddr, seconds: u32) -> io::Result<()> {
-        let mut request = self.handle.address().add(index, address, width(address)).replace();
+    pub(super) async fn set(&self, index: u32, (address, width): (IpAddr, u8), seconds: u32) -> io::Result<()> {
+        let mut request = self.handle.address().add(index, address, width).replace();
         let message = request.message_mut();
         let mut lifetime = CacheInfo::default();
         lifetime.ifa_valid = seconds;
@@ -59,10 +59,10 @@ impl Kernel {
     ///
     /// # Errors
     /// As [`set`](Self::set).
-    pub(super) async fn delete(&self, index: u32, address: IpAddr) -> io::Result<()> {
+    pub(super) async fn delete(&self, index: u32, (address, width): (IpAddr, u8)) -> io::Result<()> {
         let mut message = AddressMessage::default();
         message.header.family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-        message.header.prefix_len = width(address);
+        message.header.prefix_len = width;
         message.header.index = index;
         message.attributes.push(AddressAttribute::Local(address));
         message.attributes.push(AddressAttribute::Address(address));
@@ -72,17 +72,19 @@ impl Kernel {
         }
     }
 
-    /// The interfaces that have the address.
+    /// The interfaces that have the address, each with the prefix under which it has it.
     ///
     /// # Errors
     /// As [`set`](Self::set).
-    pub(super) async fn holders(&self, address: IpAddr) -> io::Result<Vec<u32>> {
+    pub(super) async fn holders(&self, address: IpAddr) -> io::Result<Vec<(u32, u8)>> {
         let found = self.handle.address().get().set_address_filter(address).execute();
-        bounded(found.map(|message| message.map(|message| message.header.index)).try_collect()).await
+        let place = |message: AddressMessage| (message.header.index, message.header.prefix_len);
+        bounded(found.map(|message| message.map(place)).try_collect()).await
     }
 }
 
-fn width(address: IpAddr) -> u8 {
+/// The prefix of an address that is alone.
+pub(super) fn alone(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 

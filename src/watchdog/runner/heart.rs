@@ -15,7 +15,9 @@ use super::super::seal::{Opened, Refusals, Seal};
 use super::super::timings::Arbiter;
 use super::super::trusted;
 use super::super::word::Word;
+use super::commands::Commands;
 use super::partners::Desk;
+use super::post::Post;
 use super::{AGAIN, Body, Hands, Wish, locks, settings, vip};
 use crate::cluster::{self, Accord, Life, NodeId};
 use crate::config::{VipOn, Watchdog};
@@ -48,6 +50,7 @@ pub(super) struct Heart<H> {
     pub(super) hands: Rc<H>,
     pub(super) shared: std::sync::Arc<cluster::Shared>,
     pub(super) accord: watch::Sender<Accord>,
+    pub(super) post: Post,
     pub(super) locks: BTreeMap<NodeId, locks::Keeper>,
     /// Whose process is behind a connection.
     pub(super) connections: HashMap<u64, (MemberId, u64)>,
@@ -112,7 +115,9 @@ impl<H: Hands + 'static> Heart<H> {
         let (mut home, mut tasks) = (JoinSet::new(), JoinSet::new());
         let (hands, shared) = (body.hands.clone(), body.shared.clone());
         let vip = watchdog.virtual_ip.filter(|_| body.duty == Duty::Proxy).map(|address| {
-            let job = vip::Job { hands: hands.clone(), shared: shared.clone(), address, on: watchdog.vip_on.clone() };
+            let commands = Commands::new(shared.clone(), body.section.subscribe());
+            let (hands, shared, on) = (hands.clone(), shared.clone(), watchdog.vip_on.clone());
+            let job = vip::Job { hands, shared, address, on, commands };
             vip::Keeper::start(job, &mut home, tell.clone())
         });
         let (order, orders) = watch::channel((0, Kept::default()));
@@ -124,8 +129,7 @@ impl<H: Hands + 'static> Heart<H> {
         };
         tasks.spawn_local(body.disk.clone().serve(orders, done, fail));
         let incarnation = random();
-        let names: Vec<&str> = watchdog.peers.iter().map(|peer| peer.name.as_str()).collect();
-        let seal = Seal::new(watchdog.key.expose().trim_end().as_bytes(), &watchdog.name, incarnation, &names);
+        let seal = settings::seal(&watchdog, incarnation);
         let key = settings::lock_key(&words, &watchdog);
         let (session, limit) = (words.timings.session, words.timings.lease * 9 / 10);
         let nodes =
@@ -153,6 +157,7 @@ impl<H: Hands + 'static> Heart<H> {
             hands,
             shared,
             accord: body.accord.clone(),
+            post: body.post.clone(),
             locks,
             connections: HashMap::new(),
             order,
@@ -182,6 +187,10 @@ impl<H: Hands + 'static> Heart<H> {
         loop {
             let now = clock::boot();
             if self.step(event, now) {
+                self.post.farewell().await;
+                for left in self.leaving.drain(..) {
+                    let _ = left.send(());
+                }
                 return;
             }
             let wakeup = Sleep::from_std(clock::now() + self.engine.wakeup(now).saturating_duration_since(now));
@@ -202,6 +211,7 @@ impl<H: Hands + 'static> Heart<H> {
                     reloading = config.is_some();
                     config.map_or(Event::Tick, |config| {
                         body.config = config;
+                        body.section.send_modify(|section| settings::reload(section, &body.config));
                         self.configure(&body.config, body.duty)
                     })
                 }
@@ -257,12 +267,7 @@ impl<H: Hands + 'static> Heart<H> {
                 self.answers.remove(&ticket).map(|asked| asked.send(answer));
             }
             Action::Note(note) => self.note(&note, now),
-            Action::Left => {
-                for left in self.leaving.drain(..) {
-                    let _ = left.send(());
-                }
-                return true;
-            }
+            Action::Left => return true,
             Action::Standing(_) | Action::Share(_) | Action::Quarantine(_) => {}
         }
         false

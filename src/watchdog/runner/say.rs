@@ -131,6 +131,7 @@ impl<H: Hands + 'static> Heart<H> {
     /// Until when the data threads may write; they look at it themselves.
     pub(super) fn stand(&mut self, standing: Standing) {
         self.standing = standing;
+        self.post.tell(standing.leads.is_some());
         let until = match standing.writes {
             Writes::Until(until) => Some(until),
             Writes::Course | Writes::Stop => None,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::engine::{Duty, Member, MemberId, OnQuorumLoss, Settings, Third};
 use super::super::links::{Far, Place};
+use super::super::seal::Seal;
 use super::super::timings::{Arbiter, Timings};
 use crate::config::{self, VipOn, Watchdog};
 
@@ -84,6 +85,19 @@ fn agreed(config: &config::Settings, watchdog: &Watchdog) -> BTreeMap<String, St
         add(&format!("node.{id}.application_name"), node.application_name.clone());
     }
     all
+}
+
+/// Signs and opens what members say to each other; none: the key is too short.
+pub(super) fn seal(watchdog: &Watchdog, incarnation: u64) -> Option<Seal> {
+    let names: Vec<&str> = watchdog.peers.iter().map(|peer| peer.name.as_str()).collect();
+    Seal::new(watchdog.key.expose().trim_end().as_bytes(), &watchdog.name, incarnation, &names).ok()
+}
+
+/// What of the section may change while it runs, as far as programs are concerned.
+pub(super) fn reload(section: &mut Watchdog, config: &config::Settings) {
+    if let Some(new) = &config.watchdog {
+        section.commands.clone_from(&new.commands);
+    }
 }
 
 /// The number of the advisory lock, the same for the whole group, and of no other group on the same servers.

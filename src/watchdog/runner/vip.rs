@@ -8,6 +8,7 @@ use tokio::time::sleep;
 
 use super::super::address::VirtualAddress;
 use super::super::engine::{Address, AddressIs, Event};
+use super::commands::Commands;
 use super::hands::Hands;
 use crate::cluster;
 use crate::config::VipOn;
@@ -48,16 +49,24 @@ async fn gone(vip: &VirtualAddress, until: Instant) {
     }
 }
 
+/// The same behind a program: what that has put somewhere may have no end of its own.
+async fn gone_everywhere(vip: &VirtualAddress) {
+    while vip.give_up_everywhere().await.is_err() {
+        sleep(AGAIN).await;
+    }
+}
+
 /// What it works with.
 pub(super) struct Job<H> {
     pub(super) hands: Rc<H>,
     pub(super) shared: std::sync::Arc<cluster::Shared>,
     pub(super) address: IpAddr,
     pub(super) on: VipOn,
+    pub(super) commands: Commands,
 }
 
 impl<H: Hands> Job<H> {
-    async fn serve(self, mut orders: mpsc::Receiver<Address>, events: mpsc::Sender<Event>) {
+    async fn serve(mut self, mut orders: mpsc::Receiver<Address>, events: mpsc::Sender<Event>) {
         // What is missing is told at once, and a copy that a process before has left goes.
         let mut vip = match self.open().await {
             Ok(vip) => Some(vip),
@@ -66,16 +75,28 @@ impl<H: Hands> Job<H> {
                 None
             }
         };
-        while let Some(order) = orders.recv().await {
+        loop {
+            let order = tokio::select! {
+                order = orders.recv() => order,
+                () = sleep(AGAIN), if self.commands.is_astray() => {
+                    if let Some(vip) = &vip {
+                        let _ = vip.give_up_everywhere().await;
+                    }
+                    continue;
+                }
+            };
             let said = match order {
-                Address::Take { ask, until } => Some(self.take(&mut vip, ask, until).await),
-                Address::Renew { until } => match &vip {
+                None => return,
+                Some(Address::Take { ask, until }) => Some(self.take(&mut vip, ask, until).await),
+                Some(Address::Renew { until }) => match &vip {
                     Some(vip) => self.renew(vip, until).await,
                     None => None,
                 },
-                Address::Release => self.release(vip.as_ref()).await,
-                Address::Announce => {
-                    vip.iter().for_each(VirtualAddress::announce);
+                Some(Address::Release) => self.release(vip.as_ref()).await,
+                Some(Address::Announce) => {
+                    if !self.commands.announce() {
+                        vip.iter().for_each(VirtualAddress::announce);
+                    }
                     None
                 }
             };
@@ -92,7 +113,7 @@ impl<H: Hands> Job<H> {
         opened.map_err(|error| format!("virtual_ip {} cannot be held: {error}", self.address))
     }
 
-    async fn take(&self, vip: &mut Option<VirtualAddress>, ask: bool, until: Instant) -> AddressIs {
+    async fn take(&mut self, vip: &mut Option<VirtualAddress>, ask: bool, until: Instant) -> AddressIs {
         if vip.is_none() {
             match self.open().await {
                 Ok(opened) => *vip = Some(opened),
@@ -110,27 +131,48 @@ impl<H: Hands> Job<H> {
             }
             Err(error) => return AddressIs::Failed(error.to_string()),
         }
-        match vip.hold(until).await {
+        let held = match self.commands.up(until).await {
+            Ok(false) => vip.hold(until).await.map_err(|error| error.to_string()),
+            Ok(true) => vip.adopt(until).await.map_err(|error| format!("behind if_up_cmd: {error}")),
+            Err(why) => Err(why),
+        };
+        match held {
             Ok(()) => AddressIs::Taken,
-            Err(error) => {
-                gone(vip, until).await;
-                AddressIs::Failed(error.to_string())
+            Err(why) => {
+                self.lose(vip, until).await;
+                AddressIs::Failed(why)
             }
         }
     }
 
-    async fn renew(&self, vip: &VirtualAddress, until: Instant) -> Option<AddressIs> {
-        let error = vip.hold(until).await.err()?;
-        self.hands.end_sessions(self.address);
+    /// It must not be here: at once, then what the operator's program has to do besides, and once more for what that has done.
+    async fn lose(&mut self, vip: &VirtualAddress, until: Instant) {
         gone(vip, until).await;
         self.hands.end_sessions(self.address);
+        self.commands.hush().await;
+        if self.commands.were_begun() {
+            gone_everywhere(vip).await;
+            self.commands.down().await;
+            gone_everywhere(vip).await;
+        }
+    }
+
+    async fn renew(&mut self, vip: &VirtualAddress, until: Instant) -> Option<AddressIs> {
+        let error = vip.hold(until).await.err()?;
+        self.hands.end_sessions(self.address);
+        self.lose(vip, until).await;
         Some(AddressIs::Failed(error.to_string()))
     }
 
     /// Sessions first: their clients can be told only while the address is here. Nothing is said if it is not known to be gone.
-    async fn release(&self, vip: Option<&VirtualAddress>) -> Option<AddressIs> {
+    async fn release(&mut self, vip: Option<&VirtualAddress>) -> Option<AddressIs> {
         let ended = self.hands.end_sessions(self.address);
         if let Some(vip) = vip {
+            self.commands.hush().await;
+            if self.commands.were_begun() {
+                self.commands.down().await;
+                vip.give_up_everywhere().await.ok()?;
+            }
             vip.give_up().await.ok()?;
         }
         // Whoever came in between.

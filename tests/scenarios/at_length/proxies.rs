@@ -5,6 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::clients::Clients;
+use crate::commands;
 use crate::common::eventually;
 use crate::pair::{Both, Pair};
 use crate::proxies::{replaced, safe};
@@ -86,4 +87,9 @@ fn s29_an_active_proxy_whose_host_vanishes_is_replaced() {
     both.signal(0, Signal::SIGCONT);
     eventually("it is a standby", || both.state(0, 0) == "STANDBY");
     both.watch.judge();
+}
+
+#[test]
+fn h19_an_address_from_a_program_without_a_lifetime_gets_one() {
+    commands::h19_an_address_from_a_program_without_a_lifetime_gets_one();
 }
