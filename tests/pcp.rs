@@ -21,5 +21,7 @@ mod reload;
 mod stock;
 #[path = "pcp/strays.rs"]
 mod strays;
+#[path = "pcp/together.rs"]
+mod together;
 #[path = "pcp/world.rs"]
 mod world;

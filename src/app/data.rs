@@ -90,19 +90,21 @@ pub(super) struct Common {
     pub(super) max_clients: AtomicUsize,
     pub(super) clients: ClientCount,
     pub(super) secrets: Secrets,
-    pub(super) strays: Strays,
+    pub(super) partners: Partners,
     pub(super) mail: Vec<mpsc::Sender<ThreadMail>>,
     /// Sessions and logins of each thread.
     pub(super) load: Vec<AtomicUsize>,
     pub(super) stopping: std::sync::atomic::AtomicBool,
 }
 
-/// Cancel requests with the key of no session of this proxy.
+/// Ways to and from partner proxies.
 #[derive(Default)]
-pub(super) struct Strays {
-    /// Takes them to partners; unset: there are none.
-    pub(super) partners: OnceLock<mpsc::Sender<Stray>>,
-    /// When a refused one was told of, by `clock::boot_nanos`; 0: never.
+pub(super) struct Partners {
+    /// Takes cancel requests for their sessions to them; unset: there are none.
+    pub(super) strays: OnceLock<mpsc::Sender<Stray>>,
+    /// Takes what they ask to whoever does it for administrators.
+    pub(super) asked: OnceLock<mpsc::Sender<crate::pcp::Asked>>,
+    /// When a refused cancel request was told of, by `clock::boot_nanos`; 0: never.
     told: AtomicU64,
 }
 
@@ -134,13 +136,24 @@ impl Common {
         (secrets.owner(id)? == secrets.own).then(|| secrets.thread(id, self.mail.len()))?
     }
 
+    /// The partner that has a session of that number; none: it is no number of a partner's.
+    pub(super) fn other_of(&self, id: i32) -> Option<String> {
+        let owner = self.secrets.owner(id).filter(|owner| *owner != self.secrets.own)?;
+        let settings = self.global.settings.load();
+        let watchdog = settings.watchdog.as_ref()?;
+        let peers = watchdog.peers.iter().map(|peer| &peer.name);
+        let mut names: Vec<&String> = peers.chain([&watchdog.name]).collect();
+        names.sort();
+        names.get(owner).map(|name| (*name).clone())
+    }
+
     /// Takes a CancelRequest to the session that it names, if its secret is right; a partner's is passed on. False: it is refused.
     pub(super) fn cancel(&self, key: &CancelKey) -> bool {
         match self.secrets.owner(key.pid) {
             Some(own) if own == self.secrets.own => self.cancel_if(key.pid, &|secret| is_same(secret, &key.secret)),
             Some(owner) if SECRETS.contains(&key.secret.len()) => {
                 let stray = Stray { owner, session: key.pid, secret: key.secret.clone() };
-                self.strays.partners.get().is_some_and(|strays| strays.try_send(stray).is_ok())
+                self.partners.strays.get().is_some_and(|strays| strays.try_send(stray).is_ok())
             }
             _ => false,
         }
@@ -148,9 +161,9 @@ impl Common {
 
     /// Tells of refused cancel requests, once in a while: nobody has to log in to send one.
     pub(super) fn tell_refused_cancel(&self, peer: PeerAddr) {
-        let (now, last) = (clock::boot_nanos(), self.strays.told.load(Ordering::Relaxed));
+        let (now, last) = (clock::boot_nanos(), self.partners.told.load(Ordering::Relaxed));
         let due = last == 0 || now.saturating_sub(last) >= u64::try_from(REMINDER.as_nanos()).unwrap_or(u64::MAX);
-        let ours = || self.strays.told.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let ours = || self.partners.told.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if due && ours() {
             let count = self.global.sum(|one| one.cancels_refused.get());
             let why = format!("a cancel request of {peer} names no session, or not its secret; {count} so far");

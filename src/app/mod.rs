@@ -322,7 +322,7 @@ fn start_at(settings: Settings, mut passed: Passed) -> Result<Running, Error> {
         max_clients: AtomicUsize::new(settings.listen.max_clients as usize),
         clients: Arc::default(),
         secrets: Secrets::new(&settings),
-        strays: data::Strays::default(),
+        partners: data::Partners::default(),
         mail,
         load: (0..threads).map(|_| AtomicUsize::new(0)).collect(),
         stopping: AtomicBool::new(false),
@@ -335,7 +335,7 @@ fn start_at(settings: Settings, mut passed: Passed) -> Result<Running, Error> {
     let (parts, desk) = failover::parts((&settings, group), kept.1, &health, dialer(&servers), &common);
     drop(inside);
     let (recovery, bell) = recovery::parts(&common, &health, desk.orders.clone());
-    let (seed, office) = pcp::parts(&settings, &common, (desk.orders.clone(), bell), administrators)?;
+    let (seed, office) = pcp::parts(&settings, &common, (&desk, bell), administrators)?;
     let duties = Duties {
         pcp: seed,
         recovery,

@@ -1,13 +1,14 @@
 //! What the administration port needs of the process: its socket, its users, orders, and the main thread, which alone reloads and stops.
 //! Must not decide.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::cluster::NodeId;
+use crate::cluster::{Errand, NodeId, Sign};
 use crate::config::Settings;
 use crate::failover::engine::Order;
 use crate::failover::runner::Asked;
@@ -20,9 +21,12 @@ use crate::support::clock::{self, Duration};
 use super::Error;
 use super::data::{ANSWERING, Common, ThreadMail, ask_all};
 use super::recovery::Bell;
+use super::{failover, watchdog};
 
 /// Wishes that may wait for the main thread.
 const WISHES: usize = 4;
+/// What partners ask that may wait.
+const PARTNERS: usize = 16;
 /// How long the main thread may take to reload.
 const RELOADING: Duration = Duration::from_secs(60);
 
@@ -62,6 +66,9 @@ pub(super) struct Office {
     orders: mpsc::Sender<Asked>,
     bell: Bell,
     wishes: mpsc::Sender<Wish>,
+    group: watchdog::Ends,
+    /// How far a partner has come with what it was asked.
+    progress: RefCell<String>,
 }
 
 /// The file of users; nobody without one.
@@ -84,31 +91,45 @@ pub(super) fn admins(settings: &Settings) -> Result<Admins, Error> {
 pub(super) fn parts(
     settings: &Settings,
     common: &Arc<Common>,
-    (orders, bell): (mpsc::Sender<Asked>, Bell),
+    (desk, bell): (&failover::Desk, Bell),
     listeners: Vec<Listener>,
 ) -> Result<(Seed, Ends), Error> {
     let admins = Arc::new(ArcSwap::from_pointee(admins(settings)?));
     let (wish, wishes) = mpsc::channel(WISHES);
     let open = !listeners.is_empty();
-    let office = Office { common: common.clone(), admins: admins.clone(), orders, bell, wishes: wish.clone() };
-    Ok((Seed { office, listeners }, Ends { admins, wishes, wish, open }))
+    let (partner, partners) = mpsc::channel(PARTNERS);
+    common.partners.asked.set(partner).expect("set here alone");
+    let office = Office {
+        common: common.clone(),
+        admins: admins.clone(),
+        orders: desk.orders.clone(),
+        bell,
+        wishes: wish.clone(),
+        group: desk.group.clone(),
+        progress: RefCell::default(),
+    };
+    Ok((Seed { office, listeners, partners }, Ends { admins, wishes, wish, open }))
 }
 
 /// The same before it is on its thread.
 pub(super) struct Seed {
     office: Office,
     listeners: Vec<Listener>,
+    partners: mpsc::Receiver<crate::pcp::Asked>,
 }
 
 impl Seed {
     /// On the control thread.
     pub(super) fn grow(self) -> Parts<Office> {
-        Parts { house: Rc::new(self.office), listeners: self.listeners }
+        Parts { house: Rc::new(self.office), listeners: self.listeners, partners: self.partners }
     }
 }
 
 impl Office {
     async fn act(&self, session: i32, end: bool) -> Result<bool, String> {
+        if let Some(other) = self.common.other_of(session) {
+            return Err(format!("session {session} is one of {other}: ask there"));
+        }
         let Some(thread) = self.common.thread_of(session) else { return Ok(false) };
         let (sender, answer) = oneshot::channel();
         let mail = ThreadMail::Act(u64::from(session.unsigned_abs()), end, sender);
@@ -150,8 +171,21 @@ impl House for Office {
         answer.await.map_err(|_| ended())?
     }
 
+    fn leads(&self) -> bool {
+        self.group.leads()
+    }
+
+    fn ask(&self, partner: &str, errand: Errand, who: &str, signs: mpsc::Sender<Sign>) -> Result<(), String> {
+        self.group.ask(partner, errand, who, signs)
+    }
+
+    fn tell_progress(&self, how: String) {
+        self.progress.replace(how);
+    }
+
     fn recovery(&self) -> String {
-        self.bell.told.borrow().clone()
+        let own = self.bell.told.borrow().clone();
+        if own.is_empty() { self.progress.borrow().clone() } else { own }
     }
 
     async fn reload(&self, who: &str) -> Result<Reloaded, String> {

@@ -68,8 +68,10 @@ impl Hands for Grip {
         self.common.cancel_if(session, is_right)
     }
 
-    fn obey(&self, _errand: Errand, _who: String, _signs: mpsc::Sender<Sign>) -> Result<(), String> {
-        Err("orders of partners are not taken".to_owned())
+    fn obey(&self, errand: Errand, who: String, signs: mpsc::Sender<Sign>) -> Result<(), String> {
+        let partners = self.common.partners.asked.get().ok_or("it has just started")?;
+        let sent = partners.try_send(crate::pcp::Asked { errand, who, signs });
+        sent.map_err(|_| "it has too much under way for its partners: try again".to_owned())
     }
 }
 
@@ -126,6 +128,27 @@ impl Ends {
             Some(wishes) => Box::new(Partners(wishes.clone())),
             None => Box::new(Alone),
         }
+    }
+
+    /// This proxy leads its partners, or has none.
+    pub(super) fn leads(&self) -> bool {
+        self.wishes.is_none() || self.accord.borrow().leads.is_some()
+    }
+
+    /// Asks a partner for something, for `who`.
+    ///
+    /// # Errors
+    /// Nothing was asked; why, for people.
+    pub(super) fn ask(
+        &self,
+        partner: &str,
+        errand: Errand,
+        who: &str,
+        signs: mpsc::Sender<Sign>,
+    ) -> Result<(), String> {
+        let wish = Wish::Ask(partner.to_owned(), errand, who.to_owned(), signs);
+        let sent = self.wishes.as_ref().map(|wishes| wishes.try_send(wish).is_ok());
+        if sent == Some(true) { Ok(()) } else { Err("the watchdog takes no orders now: nothing was asked".to_owned()) }
     }
 
     /// What is agreed on.
@@ -195,7 +218,7 @@ pub(super) fn parts(
     health.shared.lease.keep();
     let (wish, wishes) = mpsc::channel(MAX_WISHES);
     let (stray, strays) = mpsc::channel(MAX_STRAYS);
-    common.strays.partners.set(stray).expect("set here alone");
+    common.partners.strays.set(stray).expect("set here alone");
     let (reload, reloads) = mpsc::channel(1);
     let (accord, agreed) = watch::channel(first_accord(&kept));
     let parts = Parts {

@@ -153,13 +153,20 @@ enum PcpCommand {
     RecoveryNode(OneNode),
     /// Read the configuration file again, and say what came of it.
     #[command(disable_help_flag = true)]
-    ReloadConfig,
+    ReloadConfig {
+        /// All partner proxies, too.
+        #[arg(long)]
+        group: bool,
+    },
     /// Stop pgherd.
     #[command(name = "stop_pgpool", visible_alias = "stop", disable_help_flag = true)]
     Stop {
         /// How: wait for clients to leave; end sessions once their transactions end; or at once.
         #[arg(long, short, default_value = "smart")]
         mode: StopMode,
+        /// All partner proxies, too.
+        #[arg(long)]
+        group: bool,
     },
     /// Let no new statement begin; transactions under way go on.
     #[command(disable_help_flag = true)]
@@ -230,8 +237,9 @@ fn wish(command: &PcpCommand) -> Own {
         C::PromoteNode { node, switchover: false } => Own::Promote { node: node.number() },
         C::SwitchOver(node) => Own::SwitchOver { node: either(node) },
         C::RecoveryNode(node) => Own::Recover { node: node.number() },
-        C::ReloadConfig => Own::Reload,
-        C::Stop { mode } => Own::Stop {
+        C::ReloadConfig { group } => Own::Reload { group: *group },
+        C::Stop { mode, group } => Own::Stop {
+            group: *group,
             mode: match mode {
                 StopMode::Smart => request::StopMode::Smart,
                 StopMode::Fast => request::StopMode::Fast,

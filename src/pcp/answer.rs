@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use super::group;
 use super::house::House;
 use super::nodes::{self, Told};
 use super::partners;
 use super::processes::{self, Moment};
 use super::reply::{self, Severity};
-use super::request::Request;
+use super::request::{Request, StopMode};
 use crate::cluster::{Event, NodeId};
 use crate::failover::engine::Order;
 use crate::session::Description;
@@ -37,8 +38,8 @@ pub(super) async fn answer<H: House>(house: &H, request: Request, who: &str) -> 
         }
         Request::Promote { node, switchover: false } => promote(house, node, who).await,
         Request::Recover(node) => told(b'c', recover(house, node, who).await),
-        Request::Stop(_) => told(b't', house.may_stop().map(|()| String::new())),
-        Request::Reload => told(b'z', house.reload(who).await.map(|reloaded| reloaded.in_words())),
+        Request::Stop { mode, group } => told(b't', stop(house, mode, group, who).await),
+        Request::Reload { group } => told(b'z', reload(house, group, who).await),
         Request::Watchdog(only) => match &*house.global().cluster.group.load() {
             Some(group) => reply::complete(b'w', &[&partners::pgpool(group, only, house.settings().listen.port)]),
             None => refuse("informing watchdog info failed", "watchdog is not enabled"),
@@ -62,23 +63,43 @@ fn told(kind: u8, result: Result<String, String>) -> Vec<u8> {
     }
 }
 
-/// Gives an order, with an event that says who gave it and what came of it.
-pub(super) async fn order<H: House>(house: &H, order: Order, who: &str) -> Result<String, String> {
-    let (name, node) = match order {
+async fn stop<H: House>(house: &H, mode: StopMode, group: bool, who: &str) -> Result<String, String> {
+    if group::is_whole(house, group)? {
+        group::stop(house, mode, who).await
+    } else {
+        house.may_stop().map(|()| String::new())
+    }
+}
+
+async fn reload<H: House>(house: &H, group: bool, who: &str) -> Result<String, String> {
+    if group::is_whole(house, group)? {
+        return group::reload(house, who).await;
+    }
+    house.reload(who).await.map(|reloaded| reloaded.in_words())
+}
+
+/// The event that an order begins with, and its node.
+pub(super) fn named(order: Order) -> (&'static str, Option<NodeId>) {
+    match order {
         Order::Attach(node) => ("order_attach", Some(node)),
         Order::Detach(node) => ("order_detach", Some(node)),
         Order::Promote(node) => ("order_promote", Some(node)),
         Order::SwitchOver(node) => ("order_switch_over", node),
-    };
-    given(house, (name, node), who, house.order(order)).await
+    }
+}
+
+/// Gives an order, here or to whoever leads, with an event that says who gave it and what came of it.
+pub(super) async fn order<H: House>(house: &H, order: Order, who: &str) -> Result<String, String> {
+    given(house, named(order), who, group::order(house, order, who)).await
 }
 
 /// Has a node rebuilt; the same two events.
 pub(super) async fn recover<H: House>(house: &H, node: NodeId, who: &str) -> Result<String, String> {
-    given(house, ("order_recover", Some(node)), who, house.recover(node)).await
+    given(house, ("order_recover", Some(node)), who, group::recover(house, node, who)).await
 }
 
-async fn given<H: House>(
+/// Waits for what an order brings, between two events.
+pub(super) async fn given<H: House>(
     house: &H,
     (name, node): (&'static str, Option<NodeId>),
     who: &str,
@@ -96,24 +117,28 @@ async fn given<H: House>(
     answer
 }
 
-/// Detaches a node; gracefully: waits until no server connection is open to it, at most `recovery.timeout`.
+/// Detaches a node; gracefully: waits until no session of any proxy uses it, at most `recovery.timeout`.
 pub(super) async fn detach<H: House>(house: &H, node: NodeId, gracefully: bool, who: &str) -> Result<String, String> {
     let answer = order(house, Order::Detach(node), who).await?;
     if !gracefully {
         return Ok(answer);
     }
+    let rest = group::all_at_rest(house, node, who).await;
+    rest.map_err(|why| format!("{answer}, but {why}")).map(|()| answer.clone())
+}
+
+/// Waits until no session uses the node, at most `recovery.timeout`.
+pub(super) async fn at_rest<H: House>(house: &H, node: NodeId) -> Result<(), String> {
     let patience = house.settings().recovery.timeout;
     let deadline = clock::now() + patience;
     loop {
         let used = in_use(house, Some(node));
         if used == 0 {
-            return Ok(answer);
+            return Ok(());
         }
         if clock::now() >= deadline {
             let seconds = patience.as_secs();
-            return Err(format!(
-                "{answer}, but {used} connections are still used after {seconds} s (recovery.timeout)"
-            ));
+            return Err(format!("{used} connections are still used after {seconds} s (recovery.timeout)"));
         }
         sleep(LOOK).await;
     }

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
+
 use super::admins::Admins;
 use super::own::Which;
 use super::reloaded::Reloaded;
 use super::request::StopMode;
-use crate::cluster::NodeId;
+use crate::cluster::{Errand, NodeId, Sign};
 use crate::config::Settings;
 use crate::failover::engine::Order;
 use crate::session::Global;
@@ -36,6 +38,18 @@ pub trait House {
     /// # Errors
     /// Why it is refused, or failed, for people.
     fn recover(&self, node: NodeId) -> impl Future<Output = Result<String, String>>;
+
+    /// Takes this proxy orders about nodes? True where it leads its partners, and where there are none.
+    fn leads(&self) -> bool;
+
+    /// Asks a partner for something, for `who`; what comes of it goes to `signs`, and their end says that nobody knows.
+    ///
+    /// # Errors
+    /// Nothing was asked; why, for people.
+    fn ask(&self, partner: &str, errand: Errand, who: &str, signs: mpsc::Sender<Sign>) -> Result<(), String>;
+
+    /// How far a partner has come with what it was asked, for [`recovery`](Self::recovery) to tell; empty: it is over.
+    fn tell_progress(&self, how: String);
 
     /// The recovery under way, for people; empty: there is none.
     fn recovery(&self) -> String;

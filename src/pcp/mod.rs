@@ -12,6 +12,7 @@ pub mod admins;
 mod answer;
 pub mod engine;
 pub mod frame;
+mod group;
 mod guests;
 mod house;
 pub mod lockout;
@@ -26,6 +27,7 @@ pub mod request;
 mod server;
 
 pub use admins::Admins;
+pub use group::Asked;
 pub use house::House;
 pub use own::{MOST_EVENTS, OWN, Own, PROGRESS, Which};
 pub use reloaded::Reloaded;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::answer;
+use super::group;
 use super::house::House;
 use super::nodes::{self, Told};
 use super::own::{MOST_EVENTS, Own, Which};
@@ -46,7 +47,9 @@ pub(super) async fn answer<H: House>(house: &H, own: Own, who: &str) -> Result<V
         Own::Promote { node } => text(answer::order(house, Order::Promote(NodeId(node)), who).await),
         Own::SwitchOver { node } => text(answer::order(house, Order::SwitchOver(node.map(NodeId)), who).await),
         Own::Recover { node } => text(answer::recover(house, NodeId(node), who).await),
-        Own::Reload => house.reload(who).await.map(|reloaded| reloaded.json()),
+        Own::Reload { group } if group::is_whole(house, group)? => text(group::reload(house, who).await),
+        Own::Reload { .. } => house.reload(who).await.map(|reloaded| reloaded.json()),
+        Own::Stop { mode, group } if group::is_whole(house, group)? => text(group::stop(house, mode, who).await),
         Own::Stop { .. } => house.may_stop().map(|()| json!({ "text": "stopping" })),
         Own::Cancel { session } => {
             let found = house.cancel(session).await?;

@@ -72,11 +72,18 @@ pub enum Own {
         node: u16,
     },
     /// Read the configuration file again.
-    Reload,
+    Reload {
+        /// All partner proxies, too.
+        #[serde(default)]
+        group: bool,
+    },
     /// End.
     Stop {
         /// How.
         mode: StopMode,
+        /// All partner proxies, too.
+        #[serde(default)]
+        group: bool,
     },
     /// Let no new statement begin.
     Pause {
@@ -130,7 +137,7 @@ impl Own {
         use Own as O;
         match self {
             O::Detach { .. } | O::Attach { .. } | O::Promote { .. } | O::SwitchOver { .. } | O::Recover { .. } => true,
-            O::Pause { .. } | O::Reload => true,
+            O::Pause { .. } | O::Reload { .. } => true,
             O::Overview | O::Nodes { .. } | O::HealthChecks { .. } | O::Sessions { .. } | O::Pools | O::Settings => {
                 false
             }
@@ -160,7 +167,8 @@ mod tests {
             Own::Sessions { session: Some(i32::MAX) },
             Own::Detach { node: 1, gracefully: true },
             Own::SwitchOver { node: Some(2) },
-            Own::Stop { mode: StopMode::Fast },
+            Own::Stop { mode: StopMode::Fast, group: true },
+            Own::Reload { group: true },
             Own::Pause { seconds: 30, wait: true },
             Own::ResetPool(which),
             Own::ResetPool(Which::default()),

@@ -44,15 +44,23 @@ pub enum Request {
     Recover(NodeId),
     /// `P`; none: all.
     ProcessInfo(Option<i32>),
-    /// `T`, `t`
-    Stop(StopMode),
+    /// `T`; `t`: the whole group of partner proxies.
+    Stop {
+        /// How.
+        mode: StopMode,
+        /// All of them.
+        group: bool,
+    },
     /// `V`
     RotateLog,
     /// `W`
     /// −1: all members, 0: this one, n: the nth of the others.
     Watchdog(i64),
     /// `Z`
-    Reload,
+    Reload {
+        /// All partner proxies, too.
+        group: bool,
+    },
     /// `X`
     Disconnect,
     /// What only pgherd's own client asks.
@@ -89,10 +97,10 @@ impl Request {
             b'N' => Self::ProcessCount,
             b'O' => Self::Recover(node(body)?),
             b'P' => Self::ProcessInfo(process(body)?),
-            b'T' | b't' => Self::Stop(stop_mode(body)?),
+            b'T' | b't' => Self::Stop { mode: stop_mode(body)?, group: frame.kind == b't' },
             b'V' => Self::RotateLog,
             b'W' => Self::Watchdog(number(body)?),
-            b'Z' => Self::Reload,
+            b'Z' => Self::Reload { group: body.trim_ascii_end().starts_with(b"c") },
             b'X' => Self::Disconnect,
             OWN => Self::Own(Own::read(body).map_err(BadRequest::Body)?),
             kind => return Err(BadRequest::Kind(kind)),
@@ -161,10 +169,11 @@ mod tests {
             (b'd', b"1\0", Request::Detach { node: one, gracefully: true }),
             (b'D', b"1\0", Request::Detach { node: one, gracefully: false }),
             (b'C', b"3\0", Request::Attach(NodeId(3))),
-            (b'T', b"f", Request::Stop(StopMode::Fast)),
-            (b't', b"i", Request::Stop(StopMode::Immediate)),
-            (b'T', b"s", Request::Stop(StopMode::Smart)),
-            (b'Z', b"l", Request::Reload),
+            (b'T', b"f", Request::Stop { mode: StopMode::Fast, group: false }),
+            (b't', b"i", Request::Stop { mode: StopMode::Immediate, group: true }),
+            (b'T', b"s", Request::Stop { mode: StopMode::Smart, group: false }),
+            (b'Z', b"l", Request::Reload { group: false }),
+            (b'Z', b"c", Request::Reload { group: true }),
             (b'P', b"0\0", Request::ProcessInfo(None)),
             (b'P', b"4194305\0", Request::ProcessInfo(Some(4_194_305))),
             (b'I', b"-1\0", Request::NodeInfo(None)),

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::engine::{State, Step};
@@ -17,7 +17,7 @@ use super::lockout::{Lockout, Origin};
 use super::own::{OWN, Own, PROGRESS};
 use super::reply::{self, Severity};
 use super::request::Request;
-use super::{answer, ours};
+use super::{answer, group, ours};
 use crate::cluster::Event;
 use crate::net::{Listener, PeerAddr, Stream};
 use crate::support::clock;
@@ -43,6 +43,8 @@ pub struct Parts<H> {
     pub house: Rc<H>,
     /// Where administrators come in.
     pub listeners: Vec<Listener>,
+    /// What partner proxies ask.
+    pub partners: mpsc::Receiver<group::Asked>,
 }
 
 /// What the connections share.
@@ -116,6 +118,7 @@ pub async fn serve<H: House + 'static>(parts: Parts<H>) {
         random: ring::rand::SystemRandom::new(),
     });
     tokio::task::spawn_local(end_pauses(desk.clone()));
+    tokio::task::spawn_local(group::serve(desk.house.clone(), parts.partners));
     let accepting: Vec<_> =
         parts.listeners.into_iter().map(|listener| tokio::task::spawn_local(accept(listener, desk.clone()))).collect();
     for task in accepting {
@@ -283,7 +286,9 @@ async fn talk<H: House>(desk: &Desk<H>, line: &mut Line, mut state: State) {
         let step;
         (state, step) = state.step(&frame, &desk.house.admins(), [0; 4]);
         let stops = match &step {
-            Step::Serve(Request::Stop(mode) | Request::Own(Own::Stop { mode })) => Some(*mode),
+            Step::Serve(Request::Stop { mode, group } | Request::Own(Own::Stop { mode, group })) => {
+                group::is_whole(&*desk.house, *group).is_ok().then_some(*mode)
+            }
             _ => None,
         };
         let went_on = match step {

@@ -176,7 +176,7 @@ fn h12_a_switch_over_is_ordered_and_its_progress_is_seen() {
 }
 
 /// A script that stops the server of a data directory.
-fn demote(cluster: &Cluster) -> String {
+pub(crate) fn demote(cluster: &Cluster) -> String {
     let script = cluster.folder().join("demote.sh");
     let data = cluster.primary().data().display();
     let text = format!(

@@ -102,7 +102,7 @@ pub(super) fn answer(own: &Own, told: &Value) -> String {
         Own::Watchdog => group(told),
         Own::Settings => list(&told["settings"], SETTINGS),
         Own::Events { .. } => list(&told["events"], EVENTS),
-        Own::Reload => report::reloaded(told),
+        Own::Reload { group: false } => report::reloaded(told),
         _ => format!("{}\n", text(&told["text"])),
     }
 }

@@ -24,9 +24,6 @@ const MOST_OBEYED: usize = 16;
 const SAID: usize = 64;
 /// Signs of one of them that may wait.
 const SIGNS: usize = 4;
-/// The answer of whoever was asked too much.
-const BUSY: &str = "it has too much under way for its partners: try again";
-
 /// What is under way. See the head of the file.
 pub(super) struct Desk {
     /// The number of the next question. Begins with a random one, so that no answer to the process before counts.
@@ -134,7 +131,12 @@ impl<H: Hands + 'static> Heart<H> {
                     self.refuse_cancel(&format!("a cancel request that {name} passed on is for no session here"), now);
                 }
             }
-            Ok(Word::Ask { number, errand, who }) => self.obey(from, number, errand, &format!("{who} by {name}")),
+            Ok(Word::Ask { number, errand, who }) => {
+                let answer = self.obey(from, number, errand, format!("{who} at {name}"), now);
+                if let Err(why) = answer {
+                    self.say(from, Word::Told { number, answer: Err(why) });
+                }
+            }
             Ok(Word::Still { number, how }) => self.answered(from, number, Sign::Still(how)),
             Ok(Word::Told { number, answer }) => self.answered(from, number, Sign::Done(answer)),
         }
@@ -162,20 +164,20 @@ impl<H: Hands + 'static> Heart<H> {
     }
 
     /// Does what a partner asks for, beside everything else; it is never passed on, so that no two wait for each other.
-    fn obey(&mut self, from: MemberId, number: u64, errand: Errand, who: &str) {
+    fn obey(&mut self, from: MemberId, number: u64, errand: Errand, who: String, now: Instant) -> Result<(), String> {
         while self.tasks.try_join_next().is_some() {}
-        let told = |answer| (from, Word::Told { number, answer });
         if self.desk.say.strong_count() > MOST_OBEYED {
-            let (to, word) = told(Err(BUSY.to_owned()));
-            self.say(to, word);
-            return;
+            return Err("it has too much under way for its partners: try again".to_owned());
+        }
+        let name = self.far(from).map_or(String::new(), |(name, _)| name);
+        let differs = self.engine.members(now).into_iter().find(|member| member.name == name);
+        let differs = differs.map_or_else(Vec::new, |member| member.differs);
+        let other = differs.iter().find(|name| name.starts_with("node.") || *name == "watchdog.nodes");
+        if let Some(other) = other.filter(|_| errand.names_nodes()) {
+            return Err(format!("{other} is not the same there as at {name}: a node's number may mean another one"));
         }
         let (signs, mut coming) = mpsc::channel(SIGNS);
-        if let Err(why) = self.hands.obey(errand, who.to_owned(), signs) {
-            let (to, word) = told(Err(why));
-            self.say(to, word);
-            return;
-        }
+        self.hands.obey(errand, who, signs)?;
         let say = self.desk.say.clone();
         self.tasks.spawn_local(async move {
             while let Some(sign) = coming.recv().await {
@@ -188,6 +190,7 @@ impl<H: Hands + 'static> Heart<H> {
                 }
             }
         });
+        Ok(())
     }
 }
 

@@ -1,0 +1,202 @@
+//! Orders to any proxy of a group: those about nodes go to whoever leads, and hold everywhere, also after a restart (HA H25); reloading and
+//! stopping all by one command.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use pgherd::app::demo::cluster::{Cluster, Options};
+
+use crate::common::raw::{RawClient, query};
+use crate::common::{self, eventually};
+use crate::group::{Group, NAMES};
+use crate::world::has_pgpool;
+
+fn signal(group: &Group, of: usize, signal: Signal) {
+    kill(Pid::from_raw(i32::try_from(group.members[of].proxy.pid()).expect("a pid")), signal).expect("it runs");
+}
+
+/// A follower, and another one.
+fn followers(leader: usize) -> [usize; 2] {
+    [(leader + 1) % 3, (leader + 2) % 3]
+}
+
+#[test]
+fn h25_an_order_given_to_any_proxy_holds_on_all_of_them_and_after_a_restart() {
+    let Some(cluster) = common::cluster() else { return };
+    let mut group = Group::start(cluster, "");
+    let leader = group.leader();
+    let [one, other] = followers(leader);
+    let said = group.own(one, &["detach_node", "2"]).expect("it is passed on");
+    assert_eq!(said["text"], format!("node 2 is detached (by {}, which leads)", NAMES[leader]));
+    assert_eq!(group.status(one, 2), "detached", "at once where it was ordered");
+    for of in 0..3 {
+        eventually("all obey", || group.status(of, 2) == "detached");
+    }
+    let log = group.log(leader);
+    let asked = log.lines().find(|line| line.contains("order_detach")).unwrap_or_else(|| panic!("{log}"));
+    assert!(asked.contains("pcp user pcpu at") && asked.contains(&format!("at {}", NAMES[one])), "{asked}");
+    // Whoever leads refuses in its own words.
+    for (order, why) in [
+        (&["detach_node", "0"][..], "--switchover"),
+        (&["promote_node", "1"], "--switchover"),
+        (&["switch_over"], "failover.demote_command"),
+        (&["attach_node", "9"], "there is no node 9"),
+        (&["recovery_node", "1"], "set recovery.command"),
+    ] {
+        let refused = group.own(one, order).expect_err("refused");
+        assert!(refused.code == Some(1) && refused.err.contains(why), "{order:?}: {refused:?}");
+    }
+    for of in [one, other] {
+        let proxy = &mut group.members[of].proxy;
+        proxy.kill9();
+        proxy.begin(std::process::Command::new(env!("CARGO_BIN_EXE_pgherd")));
+        proxy.wait_ready();
+        eventually("it remembers", || group.status(of, 2) == "detached");
+        eventually("it is there again", || group.leader_of(of).is_some());
+    }
+    // The other one of the followers takes the next order, by pgpool-II's program.
+    if has_pgpool("an order by the real program to a proxy that does not lead") {
+        let done = group.stock(other, "pcp_attach_node -n 2");
+        assert_eq!((done.out.as_str(), done.err.as_str()), ("pcp_attach_node -- Command Successful", ""));
+    } else {
+        group.own(other, &["attach_node", "2"]).expect("it is passed on");
+    }
+    for of in 0..3 {
+        eventually("all use it again", || group.status(of, 2) == "up");
+    }
+    gracefully(&group, one, other);
+    unreachable(&mut group);
+}
+
+/// `--gracefully` waits for the sessions of all proxies.
+fn gracefully(group: &Group, one: usize, other: usize) {
+    let busy = || {
+        let told = group.own(other, &["proc_info"]).expect("told");
+        told["sessions"].as_array().expect("sessions").iter().any(|session| session["node"] == 2)
+    };
+    // Each session draws its server: sooner or later one draws node 2.
+    let mut clients = Vec::new();
+    while !busy() {
+        let mut client = RawClient::login(group.port(other), "postgres");
+        client.send(&query("SELECT pg_sleep(4)")).expect("sent");
+        clients.push(client);
+        assert!(clients.len() < 40, "none draws node 2");
+    }
+    group.own(one, &["detach_node", "2", "--gracefully"]).expect("detached");
+    assert!(!busy(), "nobody has a connection to it, at the other proxy neither");
+    group.own(one, &["attach_node", "2"]).expect("attached");
+    for mut client in clients {
+        let frames = client.until_ready().expect("an answer");
+        assert!(frames.iter().all(|frame| frame.tag != b'E'), "{frames:?}");
+    }
+}
+
+/// Nobody leads, or whoever does hangs: a clear refusal in a bounded time.
+fn unreachable(group: &mut Group) {
+    let leader = group.leader();
+    let [one, other] = followers(leader);
+    signal(group, leader, Signal::SIGSTOP);
+    let begun = Instant::now();
+    let said = group.own(one, &["attach_node", "2"]);
+    let took = begun.elapsed();
+    signal(group, leader, Signal::SIGCONT);
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    // Asked before it was missed, or behind the election of another one.
+    let silent = |ran: &crate::world::Ran| ran.err.contains("does not answer") || ran.err.contains("does not lead");
+    assert!(said.as_ref().is_ok() || said.as_ref().is_err_and(silent), "{said:?}");
+    eventually("all agree again", || (0..3).all(|of| group.leader_of(of).is_some()));
+    let leader = group.leader();
+    let one = if leader == one { other } else { one };
+    for of in 0..3 {
+        if of != one {
+            group.cut(one, of, true);
+            group.cut(of, one, true);
+        }
+    }
+    eventually("it is alone", || {
+        let told = group.watchdog(one).expect("told");
+        told["members"].as_array().is_some_and(|all| all.iter().filter(|member| member["state"] == "LOST").count() == 2)
+    });
+    let refused = group.own(one, &["detach_node", "2"]).expect_err("nobody leads it");
+    assert!(refused.err.contains("nobody leads") && refused.err.contains("watchdog_info"), "{refused:?}");
+}
+
+#[test]
+fn h25_a_switch_over_ordered_at_a_proxy_that_does_not_lead_is_done_by_the_one_that_does() {
+    let cluster = match Cluster::start(&Options::default()) {
+        Ok(cluster) => cluster,
+        Err(pgherd::app::demo::Error::NoPostgres) => return common::skip("a switch-over by a group", "no PostgreSQL"),
+        Err(error) => panic!("{error}"),
+    };
+    let demote = crate::orders::demote(&cluster);
+    let group = Group::start(&cluster, &format!("[failover]\npromote = \"builtin\"\ndemote_command = \"{demote}\""));
+    let leader = group.leader();
+    let [one, other] = followers(leader);
+    let ran = group.own_text(one, &["promote_node", "--switchover", "1"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    for of in [leader, one, other] {
+        let primary =
+            || group.own(of, &["node_info", "-n", "1"]).is_ok_and(|told| told["nodes"][0]["role"] == "primary");
+        eventually("all know the new primary", primary);
+        let mut client = RawClient::login(group.port(of), "postgres");
+        client.query(&format!("CREATE TABLE by_{of} ()"));
+    }
+    let promoted = |of: usize| group.log(of).matches("event=\"promoted\"").count();
+    assert_eq!((promoted(leader), promoted(one), promoted(other)), (1, 0, 0), "by one of them");
+}
+
+#[test]
+fn h25_all_are_reloaded_and_stopped_by_one_command_each() {
+    let Some(cluster) = common::cluster() else { return };
+    let mut group = Group::start(cluster, "");
+    let leader = group.leader();
+    let [one, other] = followers(leader);
+    let real = has_pgpool("pcp_reload_config -s cluster and pcp_stop_pgpool -s cluster");
+    let resize = |group: &Group, of: usize, size: &str| {
+        let member = &group.members[of];
+        let file = member.proxy.folder().join("pgherd.toml");
+        let text = std::fs::read_to_string(&file).expect("read");
+        let from = text.split("max_clients = ").nth(1).and_then(|rest| rest.lines().next());
+        let line = from.map(|old| format!("max_clients = {old}"));
+        let text = match line {
+            Some(line) => text.replace(&line, &format!("max_clients = {size}")),
+            None => text.replacen("[listen]\n", &format!("[listen]\nmax_clients = {size}\n"), 1),
+        };
+        std::fs::write(&file, text).expect("written");
+    };
+    let clients = |of: usize| group.own(of, &["overview"]).expect("told")["max_clients"].clone();
+    (0..3).for_each(|of| resize(&group, of, "77"));
+    let told = group.own(one, &["reload_config", "--group"]).expect("all do");
+    let text = told["text"].as_str().expect("a text");
+    for name in NAMES {
+        assert!(text.contains(&format!("{name}: reloaded: 1 changed (listen.max_clients)")), "{text}");
+    }
+    assert_eq!([0, 1, 2].map(clients), [77, 77, 77]);
+    if real {
+        (0..3).for_each(|of| resize(&group, of, "78"));
+        assert_eq!(group.stock(other, "pcp_reload_config -s l").out, "pcp_reload_config -- Command Successful");
+        assert_eq!((clients(one), clients(other)), (77.into(), 78.into()), "itself alone");
+        assert_eq!(group.stock(other, "pcp_reload_config -s c").out, "pcp_reload_config -- Command Successful");
+        assert_eq!([0, 1, 2].map(clients), [78, 78, 78]);
+    }
+    // One that cannot read its file is named, the others have read theirs.
+    (0..3).for_each(|of| resize(&group, of, "79"));
+    std::fs::write(group.members[leader].proxy.folder().join("pgherd.toml"), "nonsense = 1\n").expect("written");
+    let refused = group.own(one, &["reload_config", "--group"]).expect_err("one cannot");
+    assert!(refused.err.contains(&format!("{}: FAILED", NAMES[leader])), "{refused:?}");
+    assert_eq!([leader, one, other].map(clients)[1..], [79, 79]);
+    stop_all(&mut group, one, real);
+}
+
+fn stop_all(group: &mut Group, one: usize, real: bool) {
+    let said = if real {
+        group.stock(one, "pcp_stop_pgpool -m f -s c").out
+    } else {
+        group.own_text(one, &["stop", "--mode", "fast", "--group"]).out
+    };
+    assert!(said.contains("Command Successful") || said.contains("stopping"), "{said}");
+    for member in &mut group.members {
+        assert_eq!(member.proxy.ended(), Some(0), "{}", member.proxy.log());
+    }
+}
