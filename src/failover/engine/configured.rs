@@ -43,6 +43,7 @@ impl Engine {
             &mut journal.hooked,
         ];
         let mut changed = journal.promised.take_if(|promised| !known(&promised.0)).is_some();
+        changed |= journal.fenced.take_if(|fenced| !known(&fenced.0)).is_some();
         for list in lists {
             let before = list.len();
             list.retain(known);

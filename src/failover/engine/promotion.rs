@@ -28,6 +28,7 @@ impl Engine {
             return self.abandon("the chosen standby does not answer any more", now);
         }
         self.journal.intent = Some(intent);
+        self.journal.fenced = None;
         self.journal.promised = promised.or(self.journal.promised);
         let journal = Box::new(self.journal.clone());
         self.give_step(Step::Committing, Job::Record(journal), now);
@@ -156,8 +157,10 @@ impl Engine {
 
     pub(super) fn candidate_fenced(&mut self, outcome: Outcome, now: Instant) {
         if outcome == Outcome::Ok {
-            if let Some(candidate) = self.run.as_ref().and_then(|run| run.candidate) {
+            let fenced = self.run.as_ref().and_then(|run| Some((run.candidate?, run.timeline)));
+            if let Some((candidate, timeline)) = fenced {
                 self.journal.condemned.push(candidate.0);
+                self.journal.fenced = Some((candidate.0, timeline.0));
             }
             return self.abandon("the candidate has died behind its promotion and was fenced", now);
         }

@@ -11,6 +11,7 @@ impl Engine {
     pub(super) fn see(&mut self, view: Arc<ClusterView>, now: Instant) {
         self.view = view.clone();
         if self.acts() {
+            self.look_after_fenced(now);
             self.judge_rivals(now);
             if self.accord.is_some() {
                 self.see_together(now);
@@ -52,6 +53,26 @@ impl Engine {
             ((self.view.epoch.0 + 1).max(self.journal.epoch), Some(primary.id.0), timeline.0);
         self.journal.synchronous = self.view.synchronous.as_ref().to_owned();
         self.record(now);
+    }
+
+    /// A candidate that was fenced behind its promotion and says now that it is primary was let back by whoever fenced it. As long as nobody
+    /// else has been primary since, it has all that was acknowledged, and is the primary that was wanted.
+    fn look_after_fenced(&mut self, now: Instant) {
+        let Some((node, timeline)) = self.journal.fenced else { return };
+        let fenced = NodeId(node);
+        let replaced = self.believed().is_some_and(|primary| primary != fenced && self.leads(primary));
+        if replaced || !self.is_condemned(fenced) {
+            self.journal.fenced = None;
+            self.record(now);
+        } else if self.leads_beyond(fenced, Timeline(timeline))
+            && !self.run.as_ref().is_some_and(|run| run.irrevocable())
+        {
+            self.journal.fenced = None;
+            self.journal.condemned.retain(|id| *id != node);
+            self.record(now);
+            let why = "it was fenced behind its promotion, and is primary now: nobody was in the meantime";
+            self.note("fence_lifted", Some(fenced), why.to_owned(), Duration::ZERO);
+        }
     }
 
     /// Who was promoted while the primary lived lacks what that one has written since, and must not take its place later, not even for the

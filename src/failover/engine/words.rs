@@ -123,6 +123,8 @@ pub struct Journal {
     pub detached: Vec<u16>,
     /// Fenced behind a promotion that may have happened: never primary, until they answer as standbys and are attached.
     pub condemned: Vec<u16>,
+    /// The candidate that was fenced last, and the timeline that it was to leave; nobody has been primary instead since.
+    pub fenced: Option<(u16, u32)>,
     /// Standbys that may bear our marker instead of their own `primary_conninfo`.
     pub recruited: Vec<u16>,
     /// Standbys that must follow the present primary and have not been told yet.
