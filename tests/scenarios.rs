@@ -27,6 +27,8 @@ mod pair;
 mod primary;
 #[path = "scenarios/proxies.rs"]
 mod proxies;
+#[path = "scenarios/samples.rs"]
+mod samples;
 #[path = "scenarios/standby.rs"]
 mod standby;
 #[path = "scenarios/table.rs"]

@@ -68,6 +68,7 @@ impl AddressError {
 
 const ADMIN: &str = "CAP_NET_ADMIN";
 const RAW: &str = "CAP_NET_RAW";
+const TUN: &str = "CAP_NET_ADMIN, and to read and write /dev/net/tun";
 
 /// Where the address lives.
 enum Home {
@@ -100,7 +101,7 @@ impl VirtualAddress {
         let (home, index, named) = match on {
             VipOn::Tun if address.is_ipv6() => return Err(AddressError::NotOnDevice),
             VipOn::Tun => {
-                let tun = tun().map_err(AddressError::of("making a TUN device", ADMIN))?;
+                let tun = tun().map_err(AddressError::of("making a TUN device", TUN))?;
                 let index = index_of(tun.name())?;
                 (Home::Tun(tun), index, None)
             }

@@ -43,8 +43,11 @@ impl Group {
                 return None;
             }
         }
-        let turn = world::turn();
-        let net = Net::new(hosts);
+        Some(Self::on((Net::new(hosts), world::turn()), members, vip))
+    }
+
+    /// The same on hosts that are there.
+    pub fn on((net, turn): (Net, MutexGuard<'static, ()>), members: &[&'static str], vip: &str) -> Self {
         let watch = Watch::start(&net, members, vip);
         let folder = Folder::new(Owner::unprivileged().expect("an owner")).expect("a folder");
         let members = members.iter().map(|name| (*name, None)).collect();
@@ -52,7 +55,7 @@ impl Group {
         group.write("watchdog.key", "a key that all of these have\n", 0o600);
         group.write("pcp.conf", "operator:5ebe2294ecd0e0f08eab7690d2a6ee69\n", 0o600);
         group.write("pcppass", "*:*:*:secret\n", 0o600);
-        Some(group)
+        group
     }
 
     /// A pair and a witness, on which nobody runs yet.
@@ -100,9 +103,38 @@ impl Group {
 
     /// Starts it with its file; what it says is added to its log.
     pub fn start(&mut self, name: &'static str, duty: &str) {
+        self.start_by(name, duty, Command::new(env!("CARGO_BIN_EXE_pgherd")));
+    }
+
+    /// As an unprivileged user with these of root's rights at the most, in the words of systemd.
+    pub fn start_with_rights(&mut self, name: &'static str, duty: &str, rights: &str) {
+        let list =
+            rights.split_whitespace().map(|right| format!(",+{}", right.trim_start_matches("CAP_").to_lowercase()));
+        let list = list.fold("-all".to_owned(), |list, right| list + &right);
+        let owner = Owner::unprivileged().expect("an owner");
+        owner.take(self.folder()).expect("its own");
+        for entry in std::fs::read_dir(self.folder()).expect("listed") {
+            owner.take(&entry.expect("listed").path()).expect("its own");
+        }
+        let (user, group) = self.owner();
+        // Everybody may open the device, as udev has it; what it is good for is a matter of rights.
+        let device = "[ -c tun ] || mknod -m 666 tun c 10 200 && mount --bind tun /dev/net/tun; exec setpriv \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", device, "sh"]).current_dir(self.folder());
+        command.args([format!("--reuid={user}"), format!("--regid={group}"), "--clear-groups".to_owned()]);
+        command.args(["inh-caps", "ambient-caps", "bounding-set"].map(|set| format!("--{set}={list}")));
+        command.arg(env!("CARGO_BIN_EXE_pgherd"));
+        self.start_by(name, duty, command);
+    }
+
+    fn owner(&self) -> (u32, u32) {
+        let found = std::fs::metadata(self.folder()).expect("it is there");
+        (std::os::unix::fs::MetadataExt::uid(&found), std::os::unix::fs::MetadataExt::gid(&found))
+    }
+
+    fn start_by(&mut self, name: &'static str, duty: &str, mut command: Command) {
         let (config, log) = (self.file(name, "toml"), self.file(name, "log"));
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log).expect("a log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pgherd"));
         command.arg(duty).arg("--config").arg(config).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let child = self.place(name).inside(|| command.spawn().expect("it starts"));

@@ -21,7 +21,7 @@ use crate::common::{self, eventually};
 use crate::net::{self, Net, Place};
 
 /// Name and address of each host; first the servers in the order of their nodes.
-pub(crate) const HOSTS: [(&str, &str); 7] = [
+pub(crate) const HOSTS: [(&str, &str); 8] = [
     ("db1", "10.77.0.11"),
     ("db2", "10.77.0.12"),
     ("db3", "10.77.0.13"),
@@ -29,6 +29,7 @@ pub(crate) const HOSTS: [(&str, &str); 7] = [
     ("proxy1", "10.77.0.1"),
     ("upstream", "10.77.0.100"),
     ("proxy2", "10.77.0.2"),
+    ("proxy3", "10.77.0.3"),
 ];
 const PROXY: (&str, &str) = HOSTS[4];
 pub(crate) const HBA: &str = "local all all trust\nhost all all 127.0.0.1/32 trust\nhost all all 10.77.0.0/24 trust\n";
