@@ -50,6 +50,8 @@ impl Engine {
         if self.run.as_ref().is_some_and(|run| !run.irrevocable()) {
             self.abandon("an operator takes a node out", now);
         }
+        // Who takes it out answers for what it still becomes.
+        self.journal.promised = self.journal.promised.filter(|(promised, _)| *promised != node.0);
         self.journal.detached.push(node.0);
         self.journal.detached.sort_unstable();
         self.record(now);
@@ -68,6 +70,11 @@ impl Engine {
         let beside = self.leads(node) && self.believed().is_some_and(|primary| primary != node);
         if beside || self.is_condemned(node) && !self.stands_by(node) {
             return Err(format!("node {node} does not answer as a standby: rebuild it first"));
+        }
+        if self.is_condemned(node) && self.journal.promised.is_some_and(|(promised, _)| promised == node.0) {
+            return Err(format!(
+                "failover_command may still promote node {node}: restart it as a standby, detach it, then attach it"
+            ));
         }
         self.journal.condemned.retain(|id| *id != node.0);
         self.journal.detached.retain(|id| *id != node.0);

@@ -12,6 +12,7 @@ impl Engine {
         self.view = view.clone();
         if self.acts() {
             self.look_after_fenced(now);
+            self.look_after_promised(now);
             self.judge_rivals(now);
             if self.accord.is_some() {
                 self.see_together(now);
@@ -69,9 +70,25 @@ impl Engine {
         {
             self.journal.fenced = None;
             self.journal.condemned.retain(|id| *id != node);
+            // Where it was primary already, before it was fenced, nobody adopts it anew.
+            let others = self.settings.members.iter().map(|member| member.id.0).filter(|id| *id != node);
+            self.journal.following = others.filter(|_| self.settings.mode == Mode::Builtin).collect();
             self.record(now);
             let why = "it was fenced behind its promotion, and is primary now: nobody was in the meantime";
             self.note("fence_lifted", Some(fenced), why.to_owned(), Duration::ZERO);
+        }
+    }
+
+    /// The old primary is back while `failover_command` may still promote somebody: whoever is promoted then lacks what is written from now on.
+    fn look_after_promised(&mut self, now: Instant) {
+        let Some((node, _)) = self.journal.promised else { return };
+        let promised = NodeId(node);
+        let back = self.view.primary.is_some_and(|primary| primary != promised && self.leads(primary));
+        if back && self.run.is_none() && !self.is_condemned(promised) {
+            self.journal.condemned.push(node);
+            self.record(now);
+            let why = "failover_command may still promote it, and the primary is back: restart it as a standby, detach it, then attach it";
+            self.note("late_promotion_feared", Some(promised), why.to_owned(), Duration::ZERO);
         }
     }
 
