@@ -117,7 +117,7 @@ impl Consensus for Partners {
 #[derive(Clone)]
 pub(super) struct Ends {
     wishes: Option<mpsc::Sender<Wish>>,
-    reloads: Option<mpsc::Sender<Settings>>,
+    reloads: Option<Arc<watch::Sender<Settings>>>,
     accord: watch::Receiver<Accord>,
 }
 
@@ -156,10 +156,10 @@ impl Ends {
         self.accord.clone()
     }
 
-    /// Other settings hold. Blocks.
+    /// Other settings hold.
     pub(super) fn reload(&self, settings: &Settings) {
         if let Some(reloads) = &self.reloads {
-            let _ = reloads.blocking_send(settings.clone());
+            reloads.send_replace(settings.clone());
         }
     }
 
@@ -167,7 +167,8 @@ impl Ends {
     pub(super) fn leave(&mut self) {
         let Some(wishes) = self.wishes.take() else { return };
         let (left, mut gone) = oneshot::channel();
-        if wishes.blocking_send(Wish::Leave(left)).is_err() {
+        // A full queue: the watchdog hangs, and its lease runs out.
+        if wishes.try_send(Wish::Leave(left)).is_err() {
             return;
         }
         let deadline = clock::now() + LEAVING;
@@ -219,7 +220,7 @@ pub(super) fn parts(
     let (wish, wishes) = mpsc::channel(MAX_WISHES);
     let (stray, strays) = mpsc::channel(MAX_STRAYS);
     common.partners.strays.set(stray).expect("set here alone");
-    let (reload, reloads) = mpsc::channel(1);
+    let (reload, reloads) = watch::channel(settings.clone());
     let (accord, agreed) = watch::channel(first_accord(&kept));
     let parts = Parts {
         config: settings.clone(),
@@ -234,5 +235,5 @@ pub(super) fn parts(
         accord,
         reloads,
     };
-    (Some(parts), Ends { wishes: Some(wish), reloads: Some(reload), accord: agreed })
+    (Some(parts), Ends { wishes: Some(wish), reloads: Some(Arc::new(reload)), accord: agreed })
 }

@@ -62,7 +62,7 @@ pub fn run(config: &Path) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Start)?;
     let (wish, wishes) = mpsc::channel(MAX_WISHES);
     // Nobody sends: the ends are kept for as long as it runs.
-    let ((_view, published), (_reload, reloads)) = (watch::channel(()), mpsc::channel(1));
+    let ((_view, published), (_reload, reloads)) = (watch::channel(()), watch::channel(settings.clone()));
     let (_stray, strays) = mpsc::channel(1);
     let parts = Parts {
         accord: watch::channel(first_accord(&kept)).0,

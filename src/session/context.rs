@@ -156,13 +156,16 @@ impl std::fmt::Debug for Who {
     }
 }
 
+/// Database, user and startup options.
+pub(super) type GreetingKey = (Arc<str>, Arc<str>, u64);
+
 /// What a real login of a database, user and set of startup options reported.
 #[derive(Debug, Clone)]
 pub(super) struct Greeting {
     pub(super) reported: Rc<Reported>,
     pub(super) isolation: Isolation,
-    /// When it was asked for.
-    pub(super) asked: Instant,
+    /// Then it is asked for again: defaults may be changed behind our back.
+    pub(super) good_until: Instant,
 }
 
 /// One data thread.
@@ -179,7 +182,7 @@ pub struct Context {
     pub(super) opaque: Rc<Facts>,
     memory: RefCell<Memory>,
     who: RefCell<HashMap<(Arc<str>, Arc<str>), Rc<Who>>>,
-    pub(super) greetings: RefCell<HashMap<(Arc<str>, Arc<str>, u64), Greeting>>,
+    pub(super) greetings: RefCell<HashMap<GreetingKey, Greeting>>,
     pub(super) sessions: RefCell<HashMap<u64, Rc<Control>>>,
     pub(super) fences: Fences,
     /// Requests until the next one that is timed.

@@ -9,17 +9,19 @@ use crate::sql::Isolation;
 use crate::support::clock::{Duration, now};
 use crate::wire::{TxStatus, write};
 
-use super::context::{Greeting, Who};
+use super::context::{Greeting, GreetingKey, Who};
 use super::lease::{ASK, NoLease};
 use super::local::Refusal;
 use super::shown::Doing;
 use super::survey::Survey;
 use super::{Context, End, Session};
 
-/// How long a greeting is good: defaults may be changed behind our back.
+/// How long a greeting is good.
 const FRESH: Duration = Duration::from_secs(60);
 /// A login waits no longer for a new greeting where it has an old one: a primary that has just frozen answers to nobody, and nobody knows yet.
 const REFRESH: Duration = Duration::from_millis(250);
+/// Before a new greeting is asked for again where one is under way, or did not come.
+const REST: Duration = Duration::from_secs(5);
 /// Greetings that a thread keeps.
 const MOST: usize = 1_000;
 
@@ -42,8 +44,8 @@ impl Session {
         let writes = self.context.global.cluster.view().writes;
         let greeting = match known {
             // Without a primary nobody can be asked, and an old answer is better than none.
-            Some(greeting) if greeting.asked.elapsed() < FRESH || writes != Writes::Open => greeting,
-            known => match (self.renew(known.is_some()).await, known) {
+            Some(greeting) if now() < greeting.good_until || writes != Writes::Open => greeting,
+            known => match (self.renew(&key, known.is_some()).await, known) {
                 (Ok(greeting), _) => {
                     let mut all = self.context.greetings.borrow_mut();
                     if all.len() >= MOST {
@@ -76,10 +78,13 @@ impl Session {
         Ok(())
     }
 
-    /// Asks a primary how it greets; `soon`: it has a moment for that.
-    async fn renew(&mut self, soon: bool) -> Result<Greeting, Unasked> {
+    /// Asks a primary how it greets; `soon`: it has a moment for that, and others do with the old greeting meanwhile.
+    async fn renew(&mut self, key: &GreetingKey, soon: bool) -> Result<Greeting, Unasked> {
         if !soon {
             return self.ask_again().await;
+        }
+        if let Some(old) = self.context.greetings.borrow_mut().get_mut(key) {
+            old.good_until = now() + REST;
         }
         let renewed = tokio::time::timeout(REFRESH, self.ask_again()).await;
         self.held_since = None;
@@ -120,7 +125,7 @@ impl Session {
             b"repeatable read" => Isolation::RepeatableRead,
             _ => Isolation::ReadCommitted,
         };
-        let greeting = Greeting { reported: lease.server.reported.clone(), isolation, asked: now() };
+        let greeting = Greeting { reported: lease.server.reported.clone(), isolation, good_until: now() + FRESH };
         self.give_back(lease.server);
         Ok(greeting)
     }

@@ -91,8 +91,8 @@ pub struct Parts<H> {
     pub strays: mpsc::Receiver<Stray>,
     /// For `failover`.
     pub accord: watch::Sender<Accord>,
-    /// Other settings.
-    pub reloads: mpsc::Receiver<config::Settings>,
+    /// The newest settings; those without a `[watchdog]` take a restart.
+    pub reloads: watch::Receiver<config::Settings>,
 }
 
 /// What outlives a failure of the loop.
@@ -106,7 +106,7 @@ struct Body<H> {
     wishes: mpsc::Receiver<Wish>,
     strays: mpsc::Receiver<Stray>,
     accord: watch::Sender<Accord>,
-    reloads: mpsc::Receiver<config::Settings>,
+    reloads: watch::Receiver<config::Settings>,
     /// The section, for the operator's programs.
     section: watch::Sender<config::Watchdog>,
     post: Post,

@@ -207,13 +207,9 @@ impl<H: Hands + 'static> Heart<H> {
                     seeing = changed.is_ok();
                     self.sights()
                 }
-                config = body.reloads.recv(), if reloading => {
-                    reloading = config.is_some();
-                    config.map_or(Event::Tick, |config| {
-                        body.config = config;
-                        body.section.send_modify(|section| settings::reload(section, &body.config));
-                        self.configure(&body.config, body.duty)
-                    })
+                changed = body.reloads.changed(), if reloading => {
+                    reloading = changed.is_ok();
+                    self.reload(body)
                 }
                 Some((to, word)) = self.desk.said.recv() => {
                     self.say(to, word);
@@ -453,9 +449,11 @@ impl<H: Hands + 'static> Heart<H> {
         }
     }
 
-    fn configure(&mut self, config: &crate::config::Settings, duty: Duty) -> Event {
+    fn reload(&mut self, body: &mut Body<H>) -> Event {
+        let config = body.reloads.borrow_and_update().clone();
         let Some(watchdog) = &config.watchdog else { return Event::Tick };
-        let new = settings::settings(config, watchdog, duty);
+        body.section.send_modify(|section| settings::reload(section, &config));
+        let new = settings::settings(&config, watchdog, body.duty);
         self.watchdog.trusted_servers.clone_from(&watchdog.trusted_servers);
         self.settings.priority = new.priority;
         // Members, lease and address take a restart: what holds is what was compared.
@@ -464,6 +462,7 @@ impl<H: Hands + 'static> Heart<H> {
         agreed.retain(|name, _| !keep(name));
         agreed.extend(self.settings.agreed.iter().filter(|(name, _)| keep(name)).map(|(a, b)| (a.clone(), b.clone())));
         self.settings.agreed.clone_from(&agreed);
+        body.config = config;
         Event::Configure(Box::new(Settings { agreed, ..new }))
     }
 
