@@ -245,6 +245,7 @@ async fn follow<S: Servers + 'static, T: Threads + 'static>(parts: Parts<S, T>) 
         requests,
         places: std::cell::RefCell::default(),
     });
+    tokio::task::spawn_local(world.clone().stay_fresh());
     let (sender, mut answers) = mpsc::channel(MAX_ANSWERS);
     let mut asked: HashMap<Ticket, oneshot::Sender<Result<String, String>>> = HashMap::new();
     let (mut next_order, mut ordering, mut reloading) = (1_u64 << 60, true, true);

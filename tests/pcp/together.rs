@@ -200,3 +200,45 @@ fn stop_all(group: &mut Group, one: usize, real: bool) {
         assert_eq!(member.proxy.ended(), Some(0), "{}", member.proxy.log());
     }
 }
+
+/// HA H5: whoever recruits standbys and then freezes lets go of their locks without running a line, and gets none of them back unnoticed.
+#[test]
+fn h05_a_leader_that_freezes_with_recruits_is_replaced_and_promotes_nobody_when_it_wakes() {
+    let cluster = match Cluster::start(&Options::default()) {
+        Ok(cluster) => cluster,
+        Err(pgherd::app::demo::Error::NoPostgres) => return common::skip("a frozen recruiter", "no PostgreSQL"),
+        Err(error) => panic!("{error}"),
+    };
+    let folder = cluster.folder();
+    // It recruits before it fences; the first one that fences is at it for a minute.
+    let script = folder.join("fence.sh");
+    let text = format!("#!/bin/sh\nmkdir '{}/fenced' 2>/dev/null && exec sleep 60\nexit 0\n", folder.display());
+    std::fs::write(&script, text).expect("written");
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&script, executable).expect("executable");
+    let more = format!("[failover]\npromote = \"builtin\"\nfence_command = \"{}\"", script.display());
+    let group = Group::start(&cluster, &more);
+    let leader = group.leader();
+    let [one, other] = followers(leader);
+    RawClient::login(group.port(one), "postgres").query("CREATE TABLE kept ()");
+    cluster.wait_replayed(common::SOON).expect("standbys follow");
+    cluster.primary().kill9().expect("killed");
+    eventually("it fences", || folder.join("fenced").exists());
+    signal(&group, leader, Signal::SIGSTOP);
+    let begun = Instant::now();
+    let primary = |of: usize| {
+        let told = group.own(of, &["node_info"]).unwrap_or_default();
+        let nodes = told["nodes"].as_array().cloned().unwrap_or_default();
+        nodes.iter().position(|node| node["role"] == "primary" && node["status"] == "up").filter(|node| *node != 0)
+    };
+    eventually("another one promotes", || primary(one).is_some() && primary(one) == primary(other));
+    println!("promoted {:?} after the freeze", begun.elapsed());
+    let new = primary(one).expect("looked at");
+    signal(&group, leader, Signal::SIGCONT);
+    eventually("it obeys", || primary(leader) == Some(new));
+    let promoted = |of: usize| group.log(of).matches("event=\"promoted\"").count();
+    assert_eq!((promoted(leader), promoted(one) + promoted(other)), (0, 1), "by one of the others");
+    let standby = cluster.servers()[3 - new].psql("postgres", "SELECT pg_is_in_recovery()").expect("it answers");
+    assert_eq!(standby.trim(), "t");
+    assert_eq!(RawClient::login(group.port(leader), "postgres").values("SELECT count(*) FROM kept"), ["0"]);
+}

@@ -208,7 +208,7 @@ impl<S: Servers, T: Threads> World<S, T> {
 }
 
 /// Runs all at the same time and waits for the last.
-async fn together<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
+pub(super) async fn together<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut waiting: Vec<_> = all.map(|one| (Box::pin(one), None)).collect();
     std::future::poll_fn(|cx| {
         let mut pending = false;

@@ -1,16 +1,26 @@
 //! Recruiting a standby and taking it back (HA H5): an advisory lock in a session that stays open, our marker in `primary_conninfo`, the
 //! original in the state directory. Must not promote.
 
-use tokio::time::sleep;
+use std::rc::Rc;
+use std::time::Duration;
 
-use super::jobs::{LOOK, field, literal};
-use super::{Servers, Sql, Threads, World};
+use tokio::sync::Mutex;
+use tokio::time::{sleep, timeout};
+
+use super::jobs::{LOOK, field, literal, together};
+use super::{Place, Servers, Sql, Threads, World};
 use crate::cluster::{Epoch, Lsn, NodeId, Timeline};
 use crate::failover::conninfo;
 use crate::failover::engine::{Outcome, Standing};
 
 /// "pgherd" as a number: the lock that one recruiter at a time has on each standby.
 const LOCK: u64 = 0x7067_6865_7264;
+
+/// The session that holds a lock ends by itself when nothing was said in it for so long: whoever leads next does not wait for a process that is
+/// frozen or cut off. From PostgreSQL 14 on; before, it ends with the connection. Milliseconds.
+const IDLE: u32 = 5_000;
+/// How often something is said in it meanwhile; a hung server may take as long to answer.
+const REFRESH: Duration = Duration::from_secs(1);
 
 /// Rounds of looking at a WAL receiver that is to end, or a position that is to be stable.
 const ROUNDS: u32 = 100;
@@ -84,8 +94,23 @@ impl<S: Servers, T: Threads> World<S, T> {
             return Ok(kept);
         }
         let mut sql = self.servers.connect(node).await?;
+        // Before the lock: no session may keep it for ever.
+        let limit = format!(
+            "SELECT pg_catalog.set_config(name, '{IDLE}', false) FROM pg_catalog.pg_settings WHERE name = 'idle_session_timeout'"
+        );
+        sql.query(&limit).await?;
         lock(&mut sql).await?;
         Ok(sql)
+    }
+
+    /// Says something in each session that holds a lock and has nothing to do, until it is dropped. One that does not answer is lost, and its
+    /// lock with it.
+    pub(super) async fn stay_fresh(self: Rc<Self>) {
+        loop {
+            sleep(REFRESH).await;
+            let places: Vec<_> = self.places.borrow().values().cloned().collect();
+            together(places.iter().map(|place| refresh(place))).await;
+        }
     }
 
     pub(super) async fn recruit(&self, node: NodeId, epoch: Epoch, lock_only: bool) -> Outcome {
@@ -165,6 +190,16 @@ impl<S: Servers, T: Threads> World<S, T> {
         self.on_disk(move |store| store.forget(node)).await?;
         // The lock goes with the session.
         Ok(())
+    }
+}
+
+async fn refresh<Q: Sql>(place: &Mutex<Place<Q>>) {
+    // A job is at it, and says enough.
+    let Ok(mut place) = place.try_lock() else { return };
+    let Some(mut sql) = place.session.take() else { return };
+    // Whose answer has not come is never asked again: that session is dropped.
+    if matches!(timeout(REFRESH, sql.query("SELECT 1")).await, Ok(Ok(_))) {
+        place.session = Some(sql);
     }
 }
 
