@@ -23,5 +23,7 @@ mod stock;
 mod strays;
 #[path = "pcp/together.rs"]
 mod together;
+#[path = "pcp/told.rs"]
+mod told;
 #[path = "pcp/world.rs"]
 mod world;

@@ -20,7 +20,7 @@ pub use errands::{Errand, Sign, StopMode};
 pub use events::{Event, EventCount, Events, KEPT, Severity};
 pub use history::{History, may_continue};
 pub use knowledge::{Knowledge, Known, Reading};
-pub use partners::{Accord, Group, Lease, Partner};
+pub use partners::{Accord, Clock, Group, Lease, Link, Partner, Says, Vote};
 pub use records::{Checks, NodeRecord, Records};
 pub use ruling::{Mandate, Ruling, Succession};
 pub use samples::{MAX_SAMPLED_NODES, Sample, Samples, WANTED_FOR};

@@ -122,6 +122,14 @@ pub struct Group {
     pub troubles: Vec<String>,
     /// Frames that were refused: malformed, forged, of strangers, replayed, stale.
     pub refused: [u64; 5],
+    /// Who leads, confirmed by a majority, as far as this proxy knows; none: nobody, or it does not know.
+    pub confirmed: Option<String>,
+    /// What may begin on the primary here: `lease` until the end of it, `course` held without a majority, `stop` nothing.
+    pub writes: &'static str,
+    /// What is left of the lease.
+    pub lease: Option<Duration>,
+    /// What others than members have a say.
+    pub votes: Vec<Vote>,
     /// Cancel requests for sessions of other proxies: passed on to them; passed on by them and obeyed; refused.
     pub cancels: [u64; 3],
 }
@@ -151,6 +159,58 @@ pub struct Partner {
     pub primary: bool,
     /// It reaches so many nodes.
     pub nodes: u16,
+    /// How long ago the newest message of ours left that it has confirmed; none: that is not known.
+    pub heard_by: Option<Duration>,
+    /// What it says of the group; none: it has not said so a moment ago.
+    pub says: Option<Says>,
+    /// How its wall clock goes, if that is known.
+    pub clock: Option<Clock>,
+    /// The ways to and from it.
+    pub links: Vec<Link>,
+}
+
+/// What a member says of the group itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Says {
+    /// Who leads, confirmed by a majority.
+    pub leader: Option<String>,
+    /// The number of its term.
+    pub term: u64,
+    /// The epoch under which it writes.
+    pub epoch: u64,
+    /// It has the virtual address.
+    pub holds_ip: bool,
+}
+
+/// Another host's wall clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clock {
+    /// Milliseconds ahead of ours.
+    pub ahead: i64,
+    /// That may be wrong by so many.
+    pub within: i64,
+}
+
+/// One way to and from a member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// `tcp host:port`, `udp address:port`; `udp from address`: it is not configured.
+    pub name: String,
+    /// Our connection to it is there; none: there is no connection by UDP, so that nobody knows.
+    pub connected: Option<bool>,
+    /// How long ago something came by it; none: never.
+    pub heard: Option<Duration>,
+}
+
+/// Whoever has a say beside the members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vote {
+    /// The lock of a server, or the trusted servers.
+    pub name: String,
+    /// What it said last; none: it was not asked.
+    pub state: Option<&'static str>,
+    /// How long ago it was asked.
+    pub age: Option<Duration>,
 }
 
 impl Group {
@@ -166,6 +226,11 @@ impl Group {
 }
 
 impl Partner {
+    /// It has said something of itself a moment ago, so that what is told of it is of now.
+    pub fn is_heard(&self) -> bool {
+        matches!(self.state, "LEADER" | "STANDBY" | "JOINING" | "LEAVING" | "REFUSED")
+    }
+
     /// The number that pgpool-II has for such a state.
     pub fn pgpool_state(&self) -> u8 {
         match self.state {

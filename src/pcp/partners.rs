@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Group, Partner};
+use crate::cluster::{Group, Link, Partner, Vote};
 
 /// What `pcp_watchdog_info` reads; `only`: −1 for all, 0 for this one, n for the nth of the others.
 pub(super) fn pgpool(group: &Group, only: i64, port: u16) -> String {
@@ -60,7 +60,11 @@ pub(super) fn ours(group: &Group) -> Value {
         "epoch": group.epoch.0,
         "arbiter": group.arbiter,
         "votes_needed": group.needed,
+        "votes": group.votes.iter().map(vote).collect::<Vec<_>>(),
         "quorum": group.quorum,
+        "leader": group.confirmed,
+        "writes": group.writes,
+        "lease_seconds": group.lease.map(|left| left.as_secs_f64()),
         "virtual_ip": group.virtual_ip.map(|address| address.to_string()),
         "holds_virtual_ip": group.holds_ip,
         "quarantined": group.blind.iter().map(|node| node.0).collect::<Vec<_>>(),
@@ -74,20 +78,43 @@ pub(super) fn ours(group: &Group) -> Value {
     })
 }
 
+fn vote(vote: &Vote) -> Value {
+    json!({ "vote": vote.name, "says": vote.state, "seconds": vote.age.map(|age| age.as_secs_f64()) })
+}
+
+/// What is not known is null.
 fn one(group: &Group, at: usize, member: &Partner) -> Value {
     let own = at == group.own;
+    let known = own || member.is_heard();
+    let says = member.says.as_ref();
+    let holds = if own { group.holds_ip } else { says.is_some_and(|says| says.holds_ip) };
+    let link = |link: &Link| {
+        json!({
+            "member": member.name,
+            "link": link.name,
+            "connected": link.connected,
+            "heard_seconds": link.heard.map(|age| age.as_secs_f64()),
+        })
+    };
     json!({
         "name": member.name,
         "host": format!("{}:{}", member.host, member.port),
         "duty": member.duty,
         "state": member.state,
         "this": if own { "*" } else { "" },
-        "virtual_ip": if own && group.holds_ip { group.virtual_ip.map(|ip| ip.to_string()) } else { None },
+        "virtual_ip": group.virtual_ip.filter(|_| holds).map(|ip| ip.to_string()),
         "heard_seconds": member.age.map(|age| age.as_secs_f64()),
-        "priority": member.priority,
-        "reaches_trusted": member.trusted,
-        "reaches_primary": member.primary,
-        "reaches_nodes": member.nodes,
+        "heard_by_seconds": member.heard_by.map(|age| age.as_secs_f64()),
+        "priority": known.then_some(member.priority),
+        "reaches_trusted": known.then_some(member.trusted),
+        "reaches_primary": known.then_some(member.primary),
+        "reaches_nodes": known.then_some(member.nodes),
         "differs": member.differs.join(", "),
+        "says_leader": if own { group.confirmed.clone() } else { says.and_then(|says| says.leader.clone()) },
+        "says_term": if own { Some(group.term) } else { says.map(|says| says.term) },
+        "says_epoch": if own { Some(group.epoch.0) } else { says.map(|says| says.epoch) },
+        "clock_ahead_ms": member.clock.map(|clock| clock.ahead),
+        "clock_within_ms": member.clock.map(|clock| clock.within),
+        "links": member.links.iter().map(link).collect::<Vec<_>>(),
     })
 }

@@ -13,6 +13,7 @@ mod partners;
 mod post;
 mod say;
 pub mod settings;
+mod sight;
 mod status;
 mod vip;
 

@@ -40,6 +40,8 @@ pub enum Word {
         /// How far, for people.
         how: String,
     },
+    /// How the sender sees the group, for people.
+    Report(Report),
     /// It is over.
     Told {
         /// As in the question.
@@ -47,6 +49,23 @@ pub enum Word {
         /// What came of it.
         answer: Result<String, String>,
     },
+}
+
+/// How a member sees the group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The sender's wall clock, in milliseconds since 1970.
+    pub wall: i64,
+    /// The same of the receiver's newest report, and how many milliseconds ago it came.
+    pub echo: Option<(i64, u32)>,
+    /// Who leads, confirmed by a majority, as far as the sender knows.
+    pub leader: Option<String>,
+    /// The number of its term.
+    pub term: u64,
+    /// The epoch under which the sender writes.
+    pub epoch: u64,
+    /// The virtual address is with the sender.
+    pub holds_ip: bool,
 }
 
 impl Word {
@@ -58,9 +77,10 @@ impl Word {
     /// Its form on the wire; texts are cut to what fits.
     pub fn encode(mut self) -> Vec<u8> {
         match &mut self {
-            Self::Cancel { .. } => {}
+            Self::Cancel { .. } | Self::Report(Report { leader: None, .. }) => {}
             Self::Ask { who: text, .. }
             | Self::Still { how: text, .. }
+            | Self::Report(Report { leader: Some(text), .. })
             | Self::Told { answer: Ok(text) | Err(text), .. } => cut(text),
         }
         let mut bytes = vec![MARK];
@@ -100,6 +120,14 @@ mod tests {
             Word::Cancel { session: i32::MAX, proof: [255; TAG] },
             Word::Ask { number: u64::MAX, errand: Errand::SwitchOver(None), who: "pcp user ü".into() },
             Word::Still { number: 1, how: String::new() },
+            Word::Report(Report {
+                wall: i64::MIN,
+                echo: None,
+                leader: Some("a".into()),
+                term: 1,
+                epoch: 2,
+                holds_ip: true,
+            }),
             Word::Told { number: 7, answer: Err("no".into()) },
         ] {
             let bytes = word.clone().encode();

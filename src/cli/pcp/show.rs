@@ -31,12 +31,20 @@ const MEMBERS: Columns = &[
     ("STATE", "state"),
     ("ADDRESS", "virtual_ip"),
     ("HEARD S AGO", "heard_seconds"),
+    ("HEARS US S AGO", "heard_by_seconds"),
+    ("SAYS LEADER", "says_leader"),
+    ("TERM", "says_term"),
+    ("EPOCH", "says_epoch"),
+    ("CLOCK MS", "clock_ahead_ms"),
     ("PRIORITY", "priority"),
     ("TRUSTED", "reaches_trusted"),
     ("PRIMARY", "reaches_primary"),
     ("NODES", "reaches_nodes"),
     ("DIFFERS", "differs"),
 ];
+const LINKS: Columns =
+    &[("MEMBER", "member"), ("LINK", "link"), ("CONNECTED", "connected"), ("HEARD S AGO", "heard_seconds")];
+const VOTES: Columns = &[("VOTE", "vote"), ("SAYS", "says"), ("ASKED S AGO", "seconds")];
 const CHECKS: Columns = &[
     ("NODE", "node"),
     ("NAME", "name"),
@@ -107,18 +115,38 @@ pub(super) fn answer(own: &Own, told: &Value) -> String {
     }
 }
 
-/// The partner proxies: what all agree on, then one line each.
+/// The partner proxies: what all agree on, then one line each, then the ways to them. What is not known is empty.
 fn group(told: &Value) -> String {
-    let quorum = if told["quorum"] == true { "a majority has confirmed the leader" } else { "nobody leads" };
+    let quorum = match told["leader"].as_str() {
+        Some(leader) => format!("a majority has confirmed {leader} as leader"),
+        None => "nobody leads".to_owned(),
+    };
+    let writes = match told["writes"].as_str() {
+        Some("lease") => {
+            format!("writes may begin for another {:.1} s", told["lease_seconds"].as_f64().unwrap_or_default())
+        }
+        Some("course") => "writes go on without a majority".to_owned(),
+        _ => "no writes may begin".to_owned(),
+    };
     let head = format!(
-        "term {}, epoch {}, arbiter {}, {} votes needed: {quorum}\n",
+        "term {}, epoch {}, arbiter {}, {} votes needed: {quorum}; {writes}\n",
         text(&told["term"]),
         text(&told["epoch"]),
         text(&told["arbiter"]),
         text(&told["votes_needed"])
     );
-    let troubles = told["troubles"].as_array().into_iter().flatten().map(|one| format!("{}\n", text(one)));
-    head + &troubles.collect::<String>() + &list(&told["members"], MEMBERS)
+    let counts = |of: &str| {
+        let all = told[of].as_object().into_iter().flatten().map(|(name, count)| format!("{} {name}", text(count)));
+        all.collect::<Vec<_>>().join(", ")
+    };
+    let refused = format!("frames refused: {}; cancel requests: {}\n", counts("refused"), counts("cancels"));
+    let troubles: String =
+        told["troubles"].as_array().into_iter().flatten().map(|one| format!("{}\n", text(one))).collect();
+    let members = told["members"].as_array().cloned().unwrap_or_default();
+    let links = members.iter().flat_map(|member| member["links"].as_array().cloned().unwrap_or_default()).collect();
+    let votes =
+        if told["votes"].as_array().is_none_or(Vec::is_empty) { String::new() } else { list(&told["votes"], VOTES) };
+    [head, refused, troubles, list(&told["members"], MEMBERS), votes, list(&Value::Array(links), LINKS)].concat()
 }
 
 /// One line of progress.

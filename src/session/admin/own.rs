@@ -57,6 +57,12 @@ pub(super) const WATCHDOG: &[&str] = &[
     "reaches_nodes",
     "differs",
     "troubles",
+    "heard_by_seconds",
+    "says_leader",
+    "says_term",
+    "says_epoch",
+    "clock_ahead_ms",
+    "links",
 ];
 pub(super) const STATEMENTS: &[&str] =
     &["database", "username", "calls", "total_ms", "mean_ms", "waiting_ms", "slowest_ms", "statement"];
@@ -243,6 +249,10 @@ pub(super) fn watchdog(global: &Global) -> Rows {
     let row = |(at, member): (usize, &crate::cluster::Partner)| {
         let own = at == group.own;
         let flag = |flag: bool| Some(if flag { "t" } else { "f" }.to_owned());
+        // What is not known is NULL.
+        let known = own || member.is_heard();
+        let says = member.says.as_ref();
+        let holds = if own { group.holds_ip } else { says.is_some_and(|says| says.holds_ip) };
         vec![
             Some(member.name.clone()),
             Some(member.host.clone()),
@@ -250,19 +260,36 @@ pub(super) fn watchdog(global: &Global) -> Rows {
             Some(member.duty.to_owned()),
             Some(member.state.to_owned()),
             flag(own),
-            group.virtual_ip.filter(|_| own && group.holds_ip).map(|address| address.to_string()),
+            group.virtual_ip.filter(|_| holds).map(|address| address.to_string()),
             Some(group.term.to_string()),
             Some(group.epoch.0.to_string()),
             member.age.map(|age| format!("{:.1}", age.as_secs_f64())),
-            Some(member.priority.to_string()),
-            flag(member.trusted),
-            flag(member.primary),
-            Some(member.nodes.to_string()),
+            known.then(|| member.priority.to_string()),
+            flag(member.trusted).filter(|_| known),
+            flag(member.primary).filter(|_| known),
+            known.then(|| member.nodes.to_string()),
             Some(member.differs.join(", ")),
             Some(if own { group.troubles.join("; ") } else { String::new() }),
+            member.heard_by.map(|age| format!("{:.1}", age.as_secs_f64())),
+            if own { group.confirmed.clone() } else { says.and_then(|says| says.leader.clone()) },
+            if own { Some(group.term.to_string()) } else { says.map(|says| says.term.to_string()) },
+            if own { Some(group.epoch.0.to_string()) } else { says.map(|says| says.epoch.to_string()) },
+            member.clock.map(|clock| clock.ahead.to_string()),
+            Some(member.links.iter().map(link).collect::<Vec<_>>().join("; ")),
         ]
     };
     group.members.iter().enumerate().map(row).collect()
+}
+
+/// A way to a member, in words.
+fn link(link: &crate::cluster::Link) -> String {
+    let out = match link.connected {
+        Some(true) => ", connected",
+        Some(false) => ", not connected",
+        None => "",
+    };
+    let heard = link.heard.map_or("nothing heard".to_owned(), |age| format!("heard {:.1} s ago", age.as_secs_f64()));
+    format!("{}: {heard}{out}", link.name)
 }
 
 /// The statements that take most time, all together.

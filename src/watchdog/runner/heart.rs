@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant as Sleep, sleep, sleep_until};
 
 use super::super::engine::{
-    Action, Address, AddressIs, Duty, Engine, Event, Kept, MemberId, Message, Settings, Shared, Sight, Standing, Ticket,
+    Action, Address, Duty, Engine, Event, Kept, MemberId, Message, Settings, Shared, Standing, Ticket,
 };
 use super::super::links::{Came, Links, Via};
 use super::super::seal::{Opened, Refusals, Seal};
@@ -18,8 +18,9 @@ use super::super::word::Word;
 use super::commands::Commands;
 use super::partners::Desk;
 use super::post::Post;
+use super::sight::Sights;
 use super::{AGAIN, Body, Hands, Wish, locks, settings, vip};
-use crate::cluster::{self, Accord, Life, NodeId};
+use crate::cluster::{self, Accord, NodeId};
 use crate::config::{VipOn, Watchdog};
 use crate::support::clock::{self, Duration, Instant};
 
@@ -76,6 +77,8 @@ pub(super) struct Heart<H> {
     pub(super) pictured: Instant,
     /// What is asked of partners, and by them.
     pub(super) desk: Desk,
+    /// What is known of partners, for people.
+    pub(super) sights: Sights,
 }
 
 impl<H: Hands + 'static> Heart<H> {
@@ -139,8 +142,7 @@ impl<H: Hands + 'static> Heart<H> {
             (node, locks::Keeper::start(job, tell.clone()))
         };
         let locks = nodes.into_iter().map(keeper).collect();
-        let share = kept.shared.clone();
-        let now = clock::boot();
+        let (share, now) = (kept.shared.clone(), clock::boot());
         let engine = Engine::new(words.clone(), kept, incarnation, now);
         Self {
             home,
@@ -177,6 +179,7 @@ impl<H: Hands + 'static> Heart<H> {
             refusals: Refusals::default(),
             pictured: now,
             desk: Desk::new(incarnation),
+            sights: Sights::default(),
         }
     }
 
@@ -254,7 +257,10 @@ impl<H: Hands + 'static> Heart<H> {
             Action::Send(to, message) => self.send(to, Some(&message)),
             Action::Persist(number, kept) => drop(self.order.send_replace((number, *kept))),
             Action::Lock(node) => self.locks.get(&node).into_iter().for_each(|lock| lock.lock(now)),
-            Action::Unlock(node) => self.locks.get(&node).into_iter().for_each(locks::Keeper::unlock),
+            Action::Unlock(node) => {
+                self.sights.unlocked(node, now);
+                self.locks.get(&node).into_iter().for_each(locks::Keeper::unlock);
+            }
             Action::Ping => self.ping(now),
             Action::Address(order) => self.order_address(order),
             Action::Stop(epoch) => self.stop_writing(epoch),
@@ -276,7 +282,11 @@ impl<H: Hands + 'static> Heart<H> {
             Err(error) => return self.complain("message_too_large", error.to_string(), clock::boot()),
         };
         let Some((name, at)) = self.far(to) else { return };
-        let since = clock::boot().saturating_duration_since(self.begun);
+        let now = clock::boot();
+        if let Some(message) = message {
+            self.sights.sent(to, message.number, now);
+        }
+        let since = now.saturating_duration_since(self.begun);
         self.links.send(at, || self.seal.seal(&name, &text, since));
     }
 
@@ -303,6 +313,7 @@ impl<H: Hands + 'static> Heart<H> {
         match self.seal.open(bytes, now.saturating_duration_since(self.begun)) {
             Ok(Opened::Text { from, session, text }) => {
                 let from = self.member(from)?;
+                self.sights.came(from, via, now);
                 if let Via::Connection(connection) = via {
                     self.connections.insert(connection, (from, session));
                 }
@@ -316,7 +327,10 @@ impl<H: Hands + 'static> Heart<H> {
                     return None;
                 }
                 match Message::decode(text) {
-                    Ok(message) => Some(Event::Heard(from, Box::new(message))),
+                    Ok(message) => {
+                        self.sights.confirmed(from, message.heard);
+                        Some(Event::Heard(from, Box::new(message)))
+                    }
                     Err(error) => {
                         self.unreadable(from, &error.to_string(), now);
                         None
@@ -394,24 +408,6 @@ impl<H: Hands + 'static> Heart<H> {
         });
     }
 
-    /// What a task says.
-    fn heed(&mut self, event: Event) -> Event {
-        match &event {
-            Event::Address(is) => {
-                self.holds_ip = match is {
-                    AddressIs::Taken => true,
-                    AddressIs::Released | AddressIs::Failed(_) | AddressIs::Occupied(_) => false,
-                };
-                if self.holds_ip {
-                    self.troubles.remove("address");
-                }
-            }
-            Event::Trusted { answered, .. } => self.trusted(*answered),
-            _ => {}
-        }
-        event
-    }
-
     fn wish(&mut self, wish: Wish) -> Event {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
@@ -464,19 +460,6 @@ impl<H: Hands + 'static> Heart<H> {
         self.settings.agreed.clone_from(&agreed);
         body.config = config;
         Event::Configure(Box::new(Settings { agreed, ..new }))
-    }
-
-    /// What this proxy sees of the nodes.
-    fn sights(&self) -> Event {
-        let view = self.shared.view();
-        let sight = |life| match life {
-            Life::Unknown => Sight::Unknown,
-            // It says something, be it that it takes nobody.
-            Life::Well | Life::Busy(_) => Sight::Alive,
-            Life::Suspect(_) => Sight::Suspect,
-            Life::Dead(_) => Sight::Dead,
-        };
-        Event::Sights(view.nodes.iter().map(|node| (node.id, sight(node.life))).collect(), view.primary)
     }
 }
 

@@ -121,6 +121,7 @@ impl<H: Hands + 'static> Heart<H> {
         let name = self.far(from).map_or(String::new(), |(name, _)| name);
         match word {
             Err(why) => self.unreadable(from, &why, now),
+            Ok(Word::Report(report)) => self.sights.report(from, report, now),
             // Whoever votes only has the key, but no clients and no operators.
             Ok(_) if !self.serves(from) => self.unreadable(from, "a witness asks nothing and answers nothing", now),
             Ok(Word::Cancel { session, proof }) => {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::super::engine::{Note, Standing, Writes};
+use super::super::engine::{MemberId, Note, Standing, Writes};
 use super::hands::Hands;
 use super::heart::Heart;
 use super::status::{self, Beside};
@@ -93,7 +93,10 @@ impl<H: Hands + 'static> Heart<H> {
 
     pub(super) fn picture(&mut self, now: Instant) {
         self.pictured = now;
+        self.report(now);
+        let pings = !self.watchdog.trusted_servers.is_empty();
         let beside = Beside {
+            votes: self.sights.votes(&mut self.locks.keys().copied(), pings, now),
             arbiter: self.arbiter,
             holds_ip: self.holds_ip,
             refusals: self.refusals,
@@ -102,7 +105,17 @@ impl<H: Hands + 'static> Heart<H> {
             blind: self.blind.clone(),
         };
         let parts = (&self.engine, &self.settings, &self.watchdog);
-        let group = status::group(parts, &self.standing, beside, now);
+        let mut group = status::group(parts, &self.standing, beside, now);
+        for (at, member) in group.members.iter_mut().enumerate().filter(|(at, _)| *at != group.own) {
+            let id = MemberId(u8::try_from(at).unwrap_or(u8::MAX));
+            member.links = self.links_of(id, now);
+            // Of one that is not heard nobody knows what it hears and thinks.
+            if member.is_heard() {
+                member.heard_by = self.sights.heard_by(id, now);
+                member.says = self.sights.says(id, now);
+                member.clock = self.sights.clock(id, now);
+            }
+        }
         self.shared.group.store(Some(Arc::new(group)));
     }
 

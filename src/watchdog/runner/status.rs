@@ -1,9 +1,9 @@
 //! The group as people see it. Values only.
 
-use super::super::engine::{Duty, Engine, MemberStatus, Settings, Standing, State};
+use super::super::engine::{Duty, Engine, MemberStatus, Settings, Standing, State, Writes};
 use super::super::seal::Refusals;
 use super::super::timings::Arbiter;
-use crate::cluster::{Epoch, Group, Partner};
+use crate::cluster::{Epoch, Group, Partner, Vote};
 use crate::config::Watchdog;
 use crate::support::clock::{Duration, Instant};
 
@@ -13,6 +13,7 @@ pub(super) struct Beside {
     pub(super) holds_ip: bool,
     pub(super) refusals: Refusals,
     pub(super) cancels: [u64; 3],
+    pub(super) votes: Vec<Vote>,
     pub(super) troubles: Vec<String>,
     pub(super) blind: std::collections::BTreeSet<crate::cluster::NodeId>,
 }
@@ -41,6 +42,10 @@ pub(super) fn group(
             trusted: fitness.trusted,
             primary: fitness.primary,
             nodes: fitness.nodes,
+            heard_by: None,
+            says: None,
+            clock: None,
+            links: Vec::new(),
         },
     );
     let Refusals { malformed, forged, strangers, replayed, stale } = beside.refusals;
@@ -61,6 +66,17 @@ pub(super) fn group(
         blind: beside.blind,
         troubles: beside.troubles,
         refused: [malformed, forged, strangers, replayed, stale],
+        confirmed: standing.leader.and_then(|id| Some(settings.members.get(usize::from(id.0))?.name.clone())),
+        writes: match standing.writes {
+            Writes::Until(_) => "lease",
+            Writes::Course => "course",
+            Writes::Stop => "stop",
+        },
+        lease: match standing.writes {
+            Writes::Until(until) => Some(until.saturating_duration_since(now)),
+            Writes::Course | Writes::Stop => None,
+        },
+        votes: beside.votes,
         cancels: beside.cancels,
     }
 }
@@ -82,6 +98,10 @@ fn partner(member: &MemberStatus, watchdog: &Watchdog) -> Partner {
         trusted: member.fitness.trusted,
         primary: member.fitness.primary,
         nodes: member.fitness.nodes,
+        heard_by: None,
+        says: None,
+        clock: None,
+        links: Vec::new(),
     }
 }
 
