@@ -331,7 +331,7 @@ fn start_at(settings: Settings, mut passed: Passed) -> Result<Running, Error> {
     let runtime = control::runtime()?;
     let ((listeners, port), administrators) = (passed.clients(&settings, threads)?, passed.pcp(&settings)?);
     let inside = runtime.enter();
-    let (watchdog, group) = watchdog::parts((&settings, kept.0), &health, dialer(&servers), &common);
+    let (watchdog, group) = watchdog::parts((&settings, kept.0), &kept.1.0, &health, dialer(&servers), &common);
     let (parts, desk) = failover::parts((&settings, group), kept.1, &health, dialer(&servers), &common);
     drop(inside);
     let (recovery, bell) = recovery::parts(&common, &health, desk.orders.clone());

@@ -8,6 +8,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cluster::{Accord, Alone, Answer, Consensus, Epoch, Errand, FailoverRequest, Life, NodeId, Sign, Verdict};
 use crate::config::Settings;
+use crate::failover::conninfo;
+use crate::failover::journal::Store;
 use crate::failover::runner::Threads;
 use crate::health::connection::{Connection, Dialer};
 use crate::health::node::{Connector, ProbeClient};
@@ -25,6 +27,10 @@ use super::failover::DataThreads;
 
 /// Between two looks at what is still under way on the primary.
 const LOOK: Duration = Duration::from_millis(20);
+/// How long a failover waits until partners have copies of what it changes: the disks of those that are there take less.
+const COPYING: Duration = Duration::from_millis(300);
+/// The longest original that is kept for a partner, with the name of its file, in bytes.
+const MOST_ORIGINAL: usize = 4 * 1024;
 /// How long the group may take over an orderly end: an address that does not go is given up after 5 s.
 const LEAVING: Duration = Duration::from_secs(7);
 
@@ -32,6 +38,34 @@ const LEAVING: Duration = Duration::from_secs(7);
 pub(super) struct Grip {
     dialer: Dialer,
     common: Arc<Common>,
+    /// For the originals that partners have changed.
+    store: Store,
+}
+
+impl Grip {
+    /// Keeps an original for a partner, or forgets it.
+    fn keep(&self, node: u16, original: Option<(String, String)>, signs: mpsc::Sender<Sign>) -> Result<(), String> {
+        let (node, store) = (NodeId(node), self.store.clone());
+        if self.common.global.settings.load().node(node).is_none() {
+            return Err(format!("there is no node {node}"));
+        }
+        if let Some((conninfo, source)) = &original
+            && (conninfo.len() + source.len() > MOST_ORIGINAL || conninfo::has_password(conninfo))
+        {
+            return Err("this is no original to be kept".to_owned());
+        }
+        tokio::task::spawn_blocking(move || {
+            let done = match original {
+                Some((conninfo, source)) => store.keep(node, &conninfo, &source).map_err(|error| error.to_string()),
+                None => {
+                    store.forget(node);
+                    Ok(())
+                }
+            };
+            let _ = signs.try_send(Sign::Done(done.map(|()| String::new())));
+        });
+        Ok(())
+    }
 }
 
 impl Hands for Grip {
@@ -69,14 +103,19 @@ impl Hands for Grip {
     }
 
     fn obey(&self, errand: Errand, who: String, signs: mpsc::Sender<Sign>) -> Result<(), String> {
+        match errand {
+            Errand::Keep { node, conninfo, source } => return self.keep(node, Some((conninfo, source)), signs),
+            Errand::Forget(node) => return self.keep(node, None, signs),
+            _ => {}
+        }
         let partners = self.common.partners.asked.get().ok_or("it has just started")?;
         let sent = partners.try_send(crate::pcp::Asked { errand, who, signs });
         sent.map_err(|_| "it has too much under way for its partners: try again".to_owned())
     }
 }
 
-/// Consent of the partners.
-struct Partners(mpsc::Sender<Wish>);
+/// Consent of the partners. The second are the names of those that may lead.
+struct Partners(mpsc::Sender<Wish>, Arc<[String]>);
 
 impl Partners {
     fn ask(&self, wish: impl FnOnce(oneshot::Sender<Result<u64, String>>) -> Wish) -> Answer<Result<u64, String>> {
@@ -111,6 +150,24 @@ impl Consensus for Partners {
         let asked = self.ask(|answer| Wish::Record(epoch.0, journal, answer));
         Box::pin(async move { asked.await.map(drop) })
     }
+
+    fn keep(&self, node: NodeId, original: Option<(String, String)>) -> Answer<()> {
+        let errand = match original {
+            Some((conninfo, source)) => Errand::Keep { node: node.0, conninfo, source },
+            None => Errand::Forget(node.0),
+        };
+        let (signs, mut told) = mpsc::channel(self.1.len().max(1));
+        for partner in &*self.1 {
+            // A full queue: that one has no copy.
+            let _ = self.0.try_send(Wish::Ask(partner.clone(), errand.clone(), "failover".to_owned(), signs.clone()));
+        }
+        drop(signs);
+        Box::pin(async move {
+            // The last end goes with the last answer.
+            let all = async { while told.recv().await.is_some() {} };
+            let _ = tokio::time::timeout(COPYING, all).await;
+        })
+    }
 }
 
 /// The ends of the channels that the runner is reached by; nobody behind them without partners.
@@ -119,13 +176,15 @@ pub(super) struct Ends {
     wishes: Option<mpsc::Sender<Wish>>,
     reloads: Option<Arc<watch::Sender<Settings>>>,
     accord: watch::Receiver<Accord>,
+    /// The names of the other proxies.
+    partners: Arc<[String]>,
 }
 
 impl Ends {
     /// Who must agree before `failover` acts.
     pub(super) fn consensus(&self) -> Box<dyn Consensus + Send> {
         match &self.wishes {
-            Some(wishes) => Box::new(Partners(wishes.clone())),
+            Some(wishes) => Box::new(Partners(wishes.clone(), self.partners.clone())),
             None => Box::new(Alone),
         }
     }
@@ -208,13 +267,16 @@ pub(super) fn kept(settings: &Settings) -> Result<Kept, Error> {
 /// All that the runner needs, and the other ends. From here on nothing is written before the partners agree.
 pub(super) fn parts(
     (settings, kept): (&Settings, Kept),
+    store: &Store,
     health: &Reader,
     dialer: Dialer,
     common: &Arc<Common>,
 ) -> (Option<Parts<Grip>>, Ends) {
+    let peers = settings.watchdog.iter().flat_map(|watchdog| &watchdog.peers);
+    let partners: Arc<[String]> = peers.filter(|peer| !peer.witness).map(|peer| peer.name.clone()).collect();
     let Some((disk, kept)) = kept else {
         let accord = watch::channel(Accord::default()).1;
-        return (None, Ends { wishes: None, reloads: None, accord });
+        return (None, Ends { wishes: None, reloads: None, accord, partners });
     };
     health.shared.lease.keep();
     let (wish, wishes) = mpsc::channel(MAX_WISHES);
@@ -225,7 +287,7 @@ pub(super) fn parts(
     let parts = Parts {
         config: settings.clone(),
         duty: Duty::Proxy,
-        hands: Grip { dialer, common: common.clone() },
+        hands: Grip { dialer, common: common.clone(), store: store.clone() },
         disk,
         kept,
         shared: health.shared.clone(),
@@ -235,5 +297,5 @@ pub(super) fn parts(
         accord,
         reloads,
     };
-    (Some(parts), Ends { wishes: Some(wish), reloads: Some(Arc::new(reload)), accord: agreed })
+    (Some(parts), Ends { wishes: Some(wish), reloads: Some(Arc::new(reload)), accord: agreed, partners })
 }

@@ -15,7 +15,7 @@ pub enum StopMode {
 }
 
 /// What another proxy shall do, itself: nobody passes it on once more. Nodes by their numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Errand {
     /// Whoever leads: use this node no more.
     Detach(u16),
@@ -29,6 +29,17 @@ pub enum Errand {
     Recover(u16),
     /// Wait until no server connection to this node is in the hands of a session.
     Rest(u16),
+    /// Keep this original of a node's `primary_conninfo`, and the file that it came from: the sender is about to change it (HA H5).
+    Keep {
+        /// Which node.
+        node: u16,
+        /// The value.
+        conninfo: String,
+        /// The file.
+        source: String,
+    },
+    /// It is restored: the original is of no use any more.
+    Forget(u16),
     /// Read the configuration file again.
     Reload,
     /// Stop, once the answer has left.
@@ -36,19 +47,8 @@ pub enum Errand {
 }
 
 impl Errand {
-    /// The node that it is about.
-    pub fn node(self) -> Option<u16> {
-        match self {
-            Self::Detach(node) | Self::Attach(node) | Self::Promote(node) | Self::Recover(node) | Self::Rest(node) => {
-                Some(node)
-            }
-            Self::SwitchOver(node) => node,
-            Self::Reload | Self::Stop(_) => None,
-        }
-    }
-
     /// Does it mean the same only where nodes are numbered alike?
-    pub fn names_nodes(self) -> bool {
+    pub fn names_nodes(&self) -> bool {
         !matches!(self, Self::Reload | Self::Stop(_))
     }
 }

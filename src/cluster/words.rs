@@ -154,6 +154,10 @@ pub trait Consensus {
     /// # Errors
     /// It is not known that a majority has it on disk.
     fn record(&self, epoch: Epoch, journal: String) -> Answer<Result<(), String>>;
+
+    /// Gives everybody else a copy of a node's original `primary_conninfo` and of the name of the file that it came from, or takes it back
+    /// (HA H5). Begins at once, and waits no longer than a failover can: who is not there has none.
+    fn keep(&self, node: NodeId, original: Option<(String, String)>) -> Answer<()>;
 }
 
 /// One proxy alone agrees with itself.
@@ -169,6 +173,10 @@ impl Consensus for Alone {
 
     fn record(&self, _epoch: Epoch, _journal: String) -> Answer<Result<(), String>> {
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn keep(&self, _node: NodeId, _original: Option<(String, String)>) -> Answer<()> {
+        Box::pin(std::future::ready(()))
     }
 }
 

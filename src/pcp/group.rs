@@ -51,7 +51,7 @@ fn errand(order: Order) -> Errand {
 }
 
 /// The same for people, as they would give it.
-fn command(errand: Errand) -> String {
+fn command(errand: &Errand) -> String {
     match errand {
         Errand::Detach(node) => format!("detach_node {node}"),
         Errand::Attach(node) => format!("attach_node {node}"),
@@ -60,6 +60,7 @@ fn command(errand: Errand) -> String {
         Errand::SwitchOver(Some(node)) => format!("switch_over {node}"),
         Errand::Recover(node) => format!("recovery_node {node}"),
         Errand::Rest(_) => "pools".to_owned(),
+        Errand::Keep { .. } | Errand::Forget(_) => "node_info".to_owned(),
         Errand::Reload => "reload_config".to_owned(),
         Errand::Stop(_) => "stop".to_owned(),
     }
@@ -141,13 +142,13 @@ pub(super) async fn recover<H: House>(house: &H, node: NodeId, who: &str) -> Res
 }
 
 async fn ask_leader<H: House>(house: &H, leader: &Partner, errand: Errand, who: &str) -> Result<String, String> {
-    let there = || format!("give it at {} itself: `pgherd pcp -h {} {}`", leader.name, leader.host, command(errand));
+    let there = format!("give it at {} itself: `pgherd pcp -h {} {}`", leader.name, leader.host, command(&errand));
     if let Some(differs) = leader.differs.iter().find(|name| numbers_nodes(name)) {
         let why = format!("{differs} is not the same here and at {}, which leads", leader.name);
-        return Err(format!("{why}, so that a node's number may mean another one there: {}", there()));
+        return Err(format!("{why}, so that a node's number may mean another one there: {there}"));
     }
     match ask(house, &leader.name, errand, who).await {
-        Err(why) if why.contains("nothing was asked") => Err(format!("{why}, although it leads: {}", there())),
+        Err(why) if why.contains("nothing was asked") => Err(format!("{why}, although it leads: {there}")),
         other => other,
     }
 }
@@ -188,12 +189,15 @@ pub(super) async fn all_at_rest<H: House>(house: &H, node: NodeId, who: &str) ->
 
 /// Asks all other proxies at once; one that has stopped in order needs not to be asked.
 async fn everywhere<H: House>(house: &H, errand: Errand, who: &str) -> Vec<(String, Result<String, String>)> {
-    let one = |partner: Partner| async move {
-        let answer = match partner.state {
-            "SHUTDOWN" => Ok("it has stopped".to_owned()),
-            _ => ask(house, &partner.name, errand, who).await,
-        };
-        (partner.name, answer)
+    let one = |partner: Partner| {
+        let errand = errand.clone();
+        async move {
+            let answer = match partner.state {
+                "SHUTDOWN" => Ok("it has stopped".to_owned()),
+                _ => ask(house, &partner.name, errand, who).await,
+            };
+            (partner.name, answer)
+        }
     };
     futures_util::future::join_all(partners(house).into_iter().map(one)).await
 }
@@ -253,7 +257,7 @@ pub(super) async fn serve<H: House + 'static>(house: Rc<H>, mut asked: mpsc::Rec
 
 async fn obey<H: House>(house: &H, asked: Asked) {
     let Asked { errand, who, signs } = asked;
-    let mut done = std::pin::pin!(act(house, errand, &who));
+    let mut done = std::pin::pin!(act(house, errand.clone(), &who));
     let mut ticks = interval(SIGN);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let answer = loop {
@@ -291,6 +295,7 @@ async fn act<H: House>(house: &H, errand: Errand, who: &str) -> Result<String, S
             answer::given(house, ("order_recover", Some(node)), who, house.recover(node)).await
         }
         Errand::Rest(node) => at_rest(house, NodeId(node)).await.map(|()| "nobody uses it".to_owned()),
+        Errand::Keep { .. } | Errand::Forget(_) => Err("this is for whoever keeps originals".to_owned()),
         Errand::Reload => house.reload(who).await.map(|reloaded| reloaded.in_words()),
         Errand::Stop(_) => {
             house.may_stop()?;

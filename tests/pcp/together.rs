@@ -201,6 +201,17 @@ fn stop_all(group: &mut Group, one: usize, real: bool) {
     }
 }
 
+/// A group whose first leader that recruits standbys is at fencing for longer than anybody waits.
+fn fencing(cluster: &Cluster) -> Group {
+    let folder = cluster.folder();
+    let script = folder.join("fence.sh");
+    let text = format!("#!/bin/sh\nmkdir '{}/fenced' 2>/dev/null && exec sleep 25\nexit 0\n", folder.display());
+    std::fs::write(&script, text).expect("written");
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&script, executable).expect("executable");
+    Group::start(cluster, &format!("[failover]\npromote = \"builtin\"\nfence_command = \"{}\"", script.display()))
+}
+
 /// HA H5: whoever recruits standbys and then freezes lets go of their locks without running a line, and gets none of them back unnoticed.
 #[test]
 fn h05_a_leader_that_freezes_with_recruits_is_replaced_and_promotes_nobody_when_it_wakes() {
@@ -209,15 +220,7 @@ fn h05_a_leader_that_freezes_with_recruits_is_replaced_and_promotes_nobody_when_
         Err(pgherd::app::demo::Error::NoPostgres) => return common::skip("a frozen recruiter", "no PostgreSQL"),
         Err(error) => panic!("{error}"),
     };
-    let folder = cluster.folder();
-    // It recruits before it fences; the first one that fences is at it for a minute.
-    let script = folder.join("fence.sh");
-    let text = format!("#!/bin/sh\nmkdir '{}/fenced' 2>/dev/null && exec sleep 60\nexit 0\n", folder.display());
-    std::fs::write(&script, text).expect("written");
-    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&script, executable).expect("executable");
-    let more = format!("[failover]\npromote = \"builtin\"\nfence_command = \"{}\"", script.display());
-    let group = Group::start(&cluster, &more);
+    let (group, folder) = (fencing(&cluster), cluster.folder());
     let leader = group.leader();
     let [one, other] = followers(leader);
     RawClient::login(group.port(one), "postgres").query("CREATE TABLE kept ()");
@@ -241,4 +244,43 @@ fn h05_a_leader_that_freezes_with_recruits_is_replaced_and_promotes_nobody_when_
     let standby = cluster.servers()[3 - new].psql("postgres", "SELECT pg_is_in_recovery()").expect("it answers");
     assert_eq!(standby.trim(), "t");
     assert_eq!(RawClient::login(group.port(leader), "postgres").values("SELECT count(*) FROM kept"), ["0"]);
+}
+
+/// HA H5: what a leader has changed is put back as it was by whoever leads next, the file that it came from included.
+#[test]
+fn h05_originals_are_put_back_by_whoever_leads_next() {
+    let cluster = match Cluster::start(&Options::default()) {
+        Ok(cluster) => cluster,
+        Err(pgherd::app::demo::Error::NoPostgres) => return common::skip("originals at partners", "no PostgreSQL"),
+        Err(error) => panic!("{error}"),
+    };
+    let standby = &cluster.servers()[1];
+    let (own, auto) = (standby.data().join("server.conf"), standby.data().join("postgresql.auto.conf"));
+    let setting = std::fs::read_to_string(&auto).expect("read");
+    assert!(setting.contains("primary_conninfo"), "{setting}");
+    std::fs::write(&own, std::fs::read_to_string(&own).expect("read") + "\n" + &setting).expect("written");
+    std::fs::write(&auto, "").expect("written");
+    let ask = |sql: &str| standby.psql("postgres", sql).expect("it answers").trim().to_owned();
+    ask("SELECT pg_reload_conf()");
+    let source = || ask("SELECT sourcefile FROM pg_settings WHERE name = 'primary_conninfo'");
+    eventually("it comes from the other file", || source().ends_with("server.conf"));
+    let before = ask("SHOW primary_conninfo");
+    let mut group = fencing(&cluster);
+    let leader = group.leader();
+    let [one, other] = followers(leader);
+    cluster.primary().freeze().expect("frozen");
+    eventually("it fences", || cluster.folder().join("fenced").exists());
+    assert!(ask("SHOW primary_conninfo").contains("pgherd_recruited") && source().ends_with("auto.conf"));
+    for of in [one, other] {
+        let copy = group.members[of].folder.path().join("state/recruited-1.json");
+        let text = std::fs::read_to_string(&copy).unwrap_or_else(|error| panic!("{}: {error}", copy.display()));
+        assert!(text.contains("server.conf"), "{text}");
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&copy).expect("there").permissions());
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    group.members[leader].proxy.kill9();
+    cluster.primary().thaw().expect("it goes on");
+    eventually("it is as it was", || ask("SHOW primary_conninfo") == before);
+    eventually("and from where it was", || source().ends_with("server.conf"));
+    assert_eq!(ask("SELECT pg_is_in_recovery()"), "t");
 }

@@ -152,10 +152,12 @@ impl<S: Servers, T: Threads> World<S, T> {
         if !lock_only {
             let Setting { value, source } = setting(sql).await?;
             if !conninfo::is_marked(&value) {
+                let copies = self.consensus.keep(node, Some((value.clone(), source.clone())));
                 let original = value.clone();
                 self.on_disk(move |store| store.keep(node, &original, &source))
                     .await?
                     .map_err(|error| error.to_string())?;
+                copies.await;
                 change(sql, &conninfo::mark(&value, epoch.0), false).await?;
             }
             stopped(sql).await?;
@@ -174,6 +176,20 @@ impl<S: Servers, T: Threads> World<S, T> {
         Ok(Standing { timeline, lsn, replayed, started, slow })
     }
 
+    /// The original of that node is of no use any more, here and elsewhere.
+    pub(super) async fn forget(&self, node: NodeId) -> Result<(), String> {
+        let forget = move |store: &crate::failover::journal::Store| {
+            let kept = store.kept(node).is_some();
+            store.forget(node);
+            kept
+        };
+        if self.on_disk(forget).await? {
+            // It has begun; nobody waits for it: left behind a copy does no harm.
+            drop(self.consensus.keep(node, None));
+        }
+        Ok(())
+    }
+
     /// Takes our marker away and gives the lock back. Nothing is changed where there is no marker.
     pub(super) async fn restore(&self, node: NodeId) -> Result<(), String> {
         let place = self.place(node);
@@ -187,7 +203,7 @@ impl<S: Servers, T: Threads> World<S, T> {
             let reset = kept.is_some_and(|(_, source)| !source.is_empty() && !source.ends_with("postgresql.auto.conf"));
             change(&mut sql, &original, reset).await?;
         }
-        self.on_disk(move |store| store.forget(node)).await?;
+        self.forget(node).await?;
         // The lock goes with the session.
         Ok(())
     }

@@ -135,7 +135,7 @@ impl<S: Servers, T: Threads> World<S, T> {
             // One that takes longer is seen by a later look.
             let _ = timeout(ARRIVAL, self.arrived(&mut sql, primary)).await;
         }
-        self.on_disk(move |store| store.forget(node)).await?;
+        self.forget(node).await?;
         self.hurry(node);
         Ok(())
     }

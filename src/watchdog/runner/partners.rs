@@ -17,9 +17,9 @@ use crate::support::clock::{self, Duration, Instant};
 const BURST: f64 = 32.0;
 const PER_SECOND: f64 = 100.0;
 /// What this proxy waits for at a time.
-const MOST_ASKED: usize = 32;
+const MOST_ASKED: usize = 256;
 /// What it does for partners at a time.
-const MOST_OBEYED: usize = 16;
+const MOST_OBEYED: usize = 64;
 /// What those who do it may have said.
 const SAID: usize = 64;
 /// Signs of one of them that may wait.
