@@ -162,6 +162,17 @@ impl Links {
         self.far.get(to).map_or_else(Vec::new, |far| far.heartbeat.borrow().clone())
     }
 
+    /// Whether nobody listens there soon: a kernel that ends a process closes its sockets one by one.
+    pub async fn ends(&self, to: usize, (looks, pause): (u32, Duration)) -> bool {
+        for _ in 0..looks {
+            if self.refuses(to).await {
+                return true;
+            }
+            tokio::time::sleep(pause).await;
+        }
+        false
+    }
+
     /// Does the member's host answer, and say that nobody listens there? Silence, a cut and a host that is gone are no such answer.
     pub async fn refuses(&self, to: usize) -> bool {
         let Some(far) = self.far.get(to) else { return false };

@@ -36,7 +36,7 @@ fn s33_a_primary_that_dies_for_both_is_replaced_once() {
     let hook = "promote = \"builtin\"\nfailover_command = \"/bin/sh -c 'echo $0 >> %D/../hooks' %d\"\ncommand_timeout = \"20s\"";
     let settings = &[("synchronous_standby_names", "ANY 1 (*)")];
     let setup = Setup { failover: hook, settings, ..Setup::default() };
-    let Some(both) = Both::start(&Pair { setup, watchdog: "" }) else { return };
+    let Some(both) = Both::start(&Pair { setup, ..Pair::default() }) else { return };
     assert_eq!(primary(&both, 0), primary(&both, 1), "both agree from the start");
     let mut clients = Clients::start(&both.world);
     clients.fault();

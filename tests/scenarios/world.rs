@@ -32,7 +32,7 @@ pub(crate) const HOSTS: [(&str, &str); 8] = [
     ("proxy3", "10.77.0.3"),
 ];
 const PROXY: (&str, &str) = HOSTS[4];
-pub(crate) const HBA: &str = "local all all trust\nhost all all 127.0.0.1/32 trust\nhost all all 10.77.0.0/24 trust\n";
+pub(crate) const HBA: &str = "local all all trust\nhost all all 127.0.0.1/32 trust\nhost all all 10.77.0.0/24 trust\nhost all all fd00:77::/64 trust\n";
 /// Of the role `herder`, which is like `postgres` but has to say it; pgherd finds it in a file `users`.
 pub(crate) const PASSWORD: &str = "secret";
 /// Reading data folders, and copying one.
@@ -116,7 +116,7 @@ impl World {
 
     /// Where clients find the proxy.
     pub fn address(&self) -> SocketAddr {
-        format!("{}:{}", self.vip.unwrap_or(PROXY.1), self.proxy.port()).parse().expect("an address")
+        SocketAddr::new(self.vip.unwrap_or(PROXY.1).parse().expect("an address"), self.proxy.port())
     }
 
     /// The client's host.

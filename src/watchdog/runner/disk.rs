@@ -38,6 +38,12 @@ impl Disk {
         Ok((disk, kept))
     }
 
+    /// Fails as a bug would, if a test asks for it by a file here (SCENARIOS S18). Not in a released program.
+    #[cfg(debug_assertions)]
+    pub(super) fn fail_if_asked(&self) {
+        assert!(fs::remove_file(self.0.join("fail")).is_err(), "a test has asked for a failure");
+    }
+
     fn write(&self, kept: &Kept) -> io::Result<()> {
         let temporary = self.0.join(format!("{NAME}.new"));
         let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&temporary)?;

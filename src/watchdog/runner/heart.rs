@@ -188,6 +188,8 @@ impl<H: Hands + 'static> Heart<H> {
         let (mut wishing, mut reloading, mut seeing, mut straying) = (true, true, true, true);
         let mut event = self.sights();
         loop {
+            #[cfg(debug_assertions)]
+            body.disk.fail_if_asked();
             let now = clock::boot();
             if self.step(event, now) {
                 self.post.farewell().await;
@@ -351,21 +353,21 @@ impl<H: Hands + 'static> Heart<H> {
         }
     }
 
-    /// Its connection was closed in order: has its process ended? On an interface its address would still be there.
+    /// Its connection was closed in order: has its process ended? On an interface its address is there until the kernel has ended it.
     fn look_for_end(&mut self, member: MemberId, incarnation: u64) {
         let dies_along = self.watchdog.virtual_ip.is_none() || self.watchdog.vip_on == VipOn::Tun;
-        let Some((_, at)) = self.far(member).filter(|_| dies_along) else { return };
+        let rest = if dies_along { Duration::ZERO } else { self.settings.timings.clear() };
+        let Some((_, at)) = self.far(member) else { return };
         let (links, tell) = (self.links.clone(), self.tell.clone());
         while self.tasks.try_join_next().is_some() {}
         self.tasks.spawn_local(async move {
-            // A kernel that ends a process closes its sockets one by one.
-            for _ in 0..ENDING {
+            if links.ends(at, (ENDING, LOOK)).await {
+                sleep(rest).await;
                 let asked = clock::boot();
+                // Who has begun anew meanwhile says so itself.
                 if links.refuses(at).await {
                     let _ = tell.send(Event::Gone { member, incarnation, asked }).await;
-                    return;
                 }
-                sleep(LOOK).await;
             }
         });
     }

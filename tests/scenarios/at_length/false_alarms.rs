@@ -40,7 +40,7 @@ fn endured<T>(world: &World, what: &str, trouble: impl FnOnce(&World) -> T, over
     report
 }
 
-struct Hog(Child);
+pub(super) struct Hog(Child);
 
 impl Drop for Hog {
     fn drop(&mut self) {
@@ -48,7 +48,7 @@ impl Drop for Hog {
     }
 }
 
-fn hog() -> Hog {
+pub(super) fn hog() -> Hog {
     use std::os::unix::process::CommandExt;
     let mut command = Command::new("sh");
     command.args(["-c", "while :; do :; done"]).process_group(0).stdin(Stdio::null());

@@ -2,6 +2,7 @@
 
 mod consent;
 mod false_alarms;
+mod joining;
 mod links;
 mod nodes;
 mod operator;
@@ -10,3 +11,4 @@ mod primary;
 mod promotion;
 mod proxies;
 mod proxy;
+mod three;
