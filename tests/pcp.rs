@@ -7,6 +7,8 @@ mod common;
 mod group;
 #[path = "pcp/hostile.rs"]
 mod hostile;
+#[path = "pcp/impostor.rs"]
+mod impostor;
 #[path = "pcp/orders.rs"]
 mod orders;
 #[path = "pcp/own.rs"]

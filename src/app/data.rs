@@ -35,6 +35,8 @@ pub(super) const MAILBOX: usize = 4096;
 const FIRST_ID: u32 = 4_194_305;
 /// Bytes of a secret: up to protocol 3.1, and from 3.2 on.
 const SECRETS: [usize; 2] = [4, 32];
+/// Cancel requests that go to partners in a second.
+const MOST_PASSED: u64 = 100;
 /// Refused cancel requests are told of this often.
 const REMINDER: Duration = Duration::from_secs(60);
 /// How often idle connections are looked through.
@@ -106,6 +108,20 @@ pub(super) struct Partners {
     pub(super) asked: OnceLock<mpsc::Sender<crate::pcp::Asked>>,
     /// When a refused cancel request was told of, by `clock::boot_nanos`; 0: never.
     told: AtomicU64,
+    /// The present second in the upper half, and how many cancel requests went to partners in it.
+    passed: AtomicU64,
+}
+
+impl Partners {
+    /// May one more cancel request go to partners in this second? A flood must not reach the control thread.
+    fn takes(&self, second: u64) -> bool {
+        let next = |old: u64| match (old >> 32 == second, old & u64::from(u32::MAX)) {
+            (true, count) if count >= MOST_PASSED => None,
+            (true, _) => Some(old + 1),
+            (false, _) => Some(second << 32 | 1),
+        };
+        self.passed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
+    }
 }
 
 impl Common {
@@ -153,7 +169,8 @@ impl Common {
             Some(own) if own == self.secrets.own => self.cancel_if(key.pid, &|secret| is_same(secret, &key.secret)),
             Some(owner) if SECRETS.contains(&key.secret.len()) => {
                 let stray = Stray { owner, session: key.pid, secret: key.secret.clone() };
-                self.partners.strays.get().is_some_and(|strays| strays.try_send(stray).is_ok())
+                let takes = self.partners.takes(clock::boot_nanos() / 1_000_000_000);
+                self.partners.strays.get().is_some_and(|strays| takes && strays.try_send(stray).is_ok())
             }
             _ => false,
         }
@@ -458,6 +475,13 @@ mod tests {
         for no in [0, -1, i32::MIN, 4_194_304] {
             assert_eq!(secrets(0, 3).owner(no), None, "{no}");
         }
+    }
+
+    #[test]
+    fn a_flood_of_cancels_ends_at_the_door() {
+        let partners = Partners::default();
+        let passed = |second| (0..1_000).filter(|_| partners.takes(second)).count() as u64;
+        assert_eq!([passed(7), passed(7), passed(8), passed(1_000)], [MOST_PASSED, 0, MOST_PASSED, MOST_PASSED]);
     }
 
     #[test]

@@ -74,15 +74,25 @@ impl Word {
         text.first() == Some(&MARK)
     }
 
-    /// Its form on the wire; texts are cut to what fits.
-    pub fn encode(mut self) -> Vec<u8> {
-        match &mut self {
+    /// Texts for people are short, and hold nothing that a terminal or a log takes for more than text.
+    fn tame(&mut self) {
+        match self {
             Self::Cancel { .. } | Self::Report(Report { leader: None, .. }) => {}
             Self::Ask { who: text, .. }
             | Self::Still { how: text, .. }
             | Self::Report(Report { leader: Some(text), .. })
-            | Self::Told { answer: Ok(text) | Err(text), .. } => cut(text),
+            | Self::Told { answer: Ok(text) | Err(text), .. } => {
+                cut(text);
+                if text.contains(char::is_control) {
+                    *text = text.replace(char::is_control, " ");
+                }
+            }
         }
+    }
+
+    /// Its form on the wire; texts are cut to what fits.
+    pub fn encode(mut self) -> Vec<u8> {
+        self.tame();
         let mut bytes = vec![MARK];
         serde_json::to_writer(&mut bytes, &self).expect("it has no maps with strange keys, and memory does not fail");
         bytes
@@ -97,7 +107,9 @@ impl Word {
             return Err(format!("{} bytes are too many", text.len()));
         }
         let body = text.strip_prefix(&[MARK]).ok_or("not a word")?;
-        serde_json::from_slice(body).map_err(|error| error.to_string())
+        let mut word: Self = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        word.tame();
+        Ok(word)
     }
 }
 
@@ -144,6 +156,29 @@ mod tests {
             assert!(bytes.len() <= MAX_WORD, "{}", bytes.len());
             assert!(Word::decode(&bytes).is_ok());
         }
+    }
+
+    #[test]
+    fn no_cut_and_no_changed_byte_makes_a_panic() {
+        let word = Word::Ask { number: 77, errand: Errand::SwitchOver(Some(2)), who: "pcp user x".into() };
+        let bytes = word.encode();
+        for at in 0..bytes.len() {
+            let _ = Word::decode(&bytes[..at]);
+            for byte in [0, b'{', b'"', b'\\', 0x80, 0xFF] {
+                let mut changed = bytes.clone();
+                changed[at] = byte;
+                if let Ok(word) = Word::decode(&changed) {
+                    assert!(Word::decode(&word.encode()).is_ok());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_people_read_is_text_whoever_wrote_it() {
+        let evil = b"!{\"Ask\":{\"number\":1,\"errand\":\"Reload\",\"who\":\"a\\n\\u001b[2Jb\"}}";
+        let tame = Word::Ask { number: 1, errand: Errand::Reload, who: "a  [2Jb".into() };
+        assert_eq!(Word::decode(evil), Ok(tame));
     }
 
     #[test]

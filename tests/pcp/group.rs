@@ -20,6 +20,8 @@ use crate::common::{SOON, eventually};
 use crate::world::{Ran, USER, configuration, files, ran, stock, write};
 
 pub const NAMES: [&str; 3] = ["a", "b", "c"];
+/// What they have in common.
+pub const KEY: &str = "a key that these three have\n";
 const HBA: &str = "host all all 127.0.0.1/32 trust\n";
 
 /// One proxy; its fields end in this order.
@@ -33,7 +35,7 @@ pub struct Member {
 pub struct Group {
     pub members: Vec<Member>,
     relays: Vec<((usize, usize), Relay)>,
-    _ports: Vec<[PortLock; 2]>,
+    ports: Vec<[PortLock; 2]>,
 }
 
 impl Group {
@@ -46,7 +48,7 @@ impl Group {
         let start = |of: usize| {
             let folder = files();
             let (port, pcp) = (PortLock::any().expect("a free port"), PortLock::any().expect("a free port"));
-            write(&folder, "watchdog.key", "a key that these three have\n");
+            write(&folder, "watchdog.key", KEY);
             let mut text = configuration(cluster, &folder, (port.port(), pcp.port()), more);
             text += &watchdog(of, &folder, &ports, &relays);
             (Proxy::start_by(Command::new(env!("CARGO_BIN_EXE_pgherd")), port, &text, (HBA, "")), folder, pcp)
@@ -57,7 +59,7 @@ impl Group {
             threads.into_iter().map(|thread| thread.join().expect("it starts")).collect()
         });
         let members = started.into_iter().map(|(proxy, folder, pcp)| Member { proxy, folder, pcp }).collect();
-        let group = Self { members, relays, _ports: ports };
+        let group = Self { members, relays, ports };
         eventually("one leads, and all say so", || {
             let told: Vec<Option<usize>> = (0..3).map(|of| group.leader_of(of)).collect();
             told[0].is_some() && told.iter().all(|leader| *leader == told[0])
@@ -128,6 +130,11 @@ impl Group {
     pub fn cut(&self, from: usize, to: usize, cut: bool) {
         let relay = self.relays.iter().find(|(way, _)| *way == (from, to)).expect("two of them");
         relay.1.cut.store(cut, Ordering::Relaxed);
+    }
+
+    /// Where one of them listens for the others.
+    pub fn place(&self, of: usize) -> ([u8; 4], u16) {
+        ([127, 0, 0, 1], self.ports[of][0].port())
     }
 
     pub fn log(&self, of: usize) -> String {
