@@ -394,7 +394,9 @@ impl Engine {
             (None, Some(node)) => Mandate::Only(node, Epoch(0)),
             (None, None) => Mandate::Free,
         };
-        let out: BTreeSet<u16> = self.journal.detached.iter().chain(&self.journal.condemned).copied().collect();
+        let late = self.late().filter(|late| !self.is_promoting(*late)).map(|late| late.0);
+        let out = self.journal.detached.iter().chain(&self.journal.condemned).copied();
+        let out: BTreeSet<u16> = out.chain(late).collect();
         Ruling {
             writes,
             detached: out.into_iter().map(NodeId).collect(),

@@ -202,6 +202,7 @@ impl Engine {
             self.leads_beyond(*id, timeline)
                 && (self.obeyed == Some(*id) || !self.is_condemned(*id))
                 && !self.is_detached(*id)
+                && self.late() != Some(*id)
                 && self.member(*id).is_some_and(|member| member.duty != Duty::Standby)
         };
         let mut found = self.settings.members.iter().map(|member| member.id).filter(may);

@@ -64,17 +64,17 @@ impl Engine {
 
     fn attach(&mut self, node: NodeId, now: Instant) -> Result<String, String> {
         self.known(node)?;
+        if self.late() == Some(node) {
+            return Err(format!(
+                "failover_command may still promote node {node}: restart it as a standby, detach it, then attach it"
+            ));
+        }
         if !self.is_detached(node) && !self.is_condemned(node) && !self.absent.is_fallen(node) {
             return Ok(format!("node {node} is attached already"));
         }
         let beside = self.leads(node) && self.believed().is_some_and(|primary| primary != node);
         if beside || self.is_condemned(node) && !self.stands_by(node) {
             return Err(format!("node {node} does not answer as a standby: rebuild it first"));
-        }
-        if self.is_condemned(node) && self.journal.promised.is_some_and(|(promised, _)| promised == node.0) {
-            return Err(format!(
-                "failover_command may still promote node {node}: restart it as a standby, detach it, then attach it"
-            ));
         }
         self.journal.condemned.retain(|id| *id != node.0);
         self.journal.detached.retain(|id| *id != node.0);

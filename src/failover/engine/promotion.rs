@@ -29,7 +29,9 @@ impl Engine {
         }
         self.journal.intent = Some(intent);
         self.journal.fenced = None;
-        self.journal.promised = promised.or(self.journal.promised);
+        if promised.is_some() {
+            (self.journal.promised, self.journal.late) = (promised, false);
+        }
         let journal = Box::new(self.journal.clone());
         self.give_step(Step::Committing, Job::Record(journal), now);
     }

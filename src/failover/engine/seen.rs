@@ -79,13 +79,18 @@ impl Engine {
         }
     }
 
+    /// Whom `failover_command` may still promote over what the returned primary has written.
+    pub(super) fn late(&self) -> Option<NodeId> {
+        self.journal.promised.filter(|_| self.journal.late).map(|(node, _)| NodeId(node))
+    }
+
     /// The old primary is back while `failover_command` may still promote somebody: whoever is promoted then lacks what is written from now on.
     fn look_after_promised(&mut self, now: Instant) {
         let Some((node, _)) = self.journal.promised else { return };
         let promised = NodeId(node);
         let back = self.view.primary.is_some_and(|primary| primary != promised && self.leads(primary));
-        if back && self.run.is_none() && !self.is_condemned(promised) {
-            self.journal.condemned.push(node);
+        if back && self.run.is_none() && !self.journal.late {
+            self.journal.late = true;
             self.record(now);
             let why = "failover_command may still promote it, and the primary is back: restart it as a standby, detach it, then attach it";
             self.note("late_promotion_feared", Some(promised), why.to_owned(), Duration::ZERO);

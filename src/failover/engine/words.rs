@@ -137,6 +137,8 @@ pub struct Journal {
     pub demoted: Option<u16>,
     /// `failover_command` was told to promote this node, whose postmaster had been started then, and it may still happen (HA H7).
     pub promised: Option<(u16, i64)>,
+    /// The old primary was back since: who was promised lacks what it has written, and is not believed to be primary.
+    pub late: bool,
     /// The primary for whose replacement `failover_command` was started: it is not started again by itself.
     pub spent: Option<u16>,
     /// What is under way.
