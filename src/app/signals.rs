@@ -6,7 +6,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::cluster::Event;
+use crate::cluster::{Event, Partner};
 use crate::config::Settings;
 use crate::pcp::Reloaded;
 use crate::pcp::request::StopMode;
@@ -77,6 +77,12 @@ pub(super) fn serve(mut running: Running, config: &Path, dial: &Dial) -> std::io
                 // Who asked may have given up.
                 asked.map(|asked| asked.send(outcome));
             }
+            // Newcomers ask for the address: it goes to the partner, and sessions cannot stay on it.
+            Some(Wish::Stop(StopMode::Smart, who)) if hands_over(&running) => {
+                stopping(&running, &who, "transactions may end, for the virtual address goes to a partner");
+                running.stop(Stop::AtRest, limit);
+                return Ok(());
+            }
             Some(Wish::Stop(StopMode::Smart, who)) => {
                 stopping(&running, &who, "when the last client has left");
                 running.stop_listening();
@@ -117,6 +123,12 @@ fn next(runtime: &Runtime, signals: &mut Signals, leaving: bool) -> Option<Wish>
     runtime.block_on(async {
         if leaving { tokio::time::timeout(LOOK, signals.next()).await.ok() } else { Some(signals.next().await) }
     })
+}
+
+/// Clients come by the address that this proxy has, and a partner is ready to take it.
+fn hands_over(running: &Running) -> bool {
+    let ready = |member: &Partner| member.duty == "proxy" && member.state == "STANDBY";
+    running.cluster().group.load().as_ref().is_some_and(|group| group.holds_ip && group.members.iter().any(ready))
 }
 
 /// For those who ask the service manager.

@@ -4,21 +4,29 @@
 mod frames;
 mod interfaces;
 mod kernel;
+mod relay;
 mod wire;
 
 use std::cell::Cell;
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::config::VipOn;
 use crate::support::clock::{Duration, Instant, boot as now};
 
 pub use frames::Mac;
 use kernel::{Kernel, alone};
+use relay::{Course, Relay};
 use wire::Complaint;
 
 /// How long a holder of the address has for an answer.
 const PROBE: Duration = Duration::from_millis(200);
+/// How long what clients begin is passed on behind the address.
+const PASSING: Duration = Duration::from_secs(2);
+/// Between two looks at whether its new holder has spoken.
+const LOOK: Duration = Duration::from_millis(5);
 /// The kernel chooses the number.
 const DEVICE: &str = "pgherd%d";
 
@@ -214,6 +222,54 @@ impl VirtualAddress {
             }
             Err(error) => self.complaint.about("", &error),
         }
+    }
+}
+
+/// What clients begin at an address that has just been given up goes to its next holder, for two seconds, or until this is dropped.
+#[derive(Debug)]
+pub struct Passing(Arc<Course>);
+
+impl Passing {
+    /// Gets ready while the address is still here. Without the right to, or without neighbours, clients ask again by themselves.
+    pub fn prepare(vip: &VirtualAddress) -> Ready {
+        let facing = interfaces::facing(vip.address, vip.named.as_deref()).unwrap_or_default();
+        Ready(facing.iter().filter_map(|interface| Relay::open(interface, vip.address).ok()).collect())
+    }
+
+    /// Returns once the next holder has spoken and has been told of what was held, after `limit` at the latest.
+    pub async fn heard(&self, limit: Duration) {
+        let until = now() + limit;
+        while !self.0.heard.load(Ordering::Acquire) && now() < until {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        self.0.over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Prepared; see [`Passing::prepare`].
+#[derive(Debug)]
+pub struct Ready(Vec<Relay>);
+
+impl Ready {
+    /// The address is gone from here.
+    pub fn begin(self) -> Passing {
+        let course = Arc::<Course>::default();
+        // Nobody could be heard.
+        course.heard.store(self.0.is_empty(), Ordering::Release);
+        for relay in self.0 {
+            let course = course.clone();
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = relay.run(PASSING, &course) {
+                    tracing::debug!(%error, "what clients begin is not passed on");
+                }
+            });
+        }
+        Passing(course)
     }
 }
 

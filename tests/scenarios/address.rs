@@ -1,13 +1,13 @@
 //! The virtual address on hosts of its own: who answers for it, when it goes, what neighbours believe (HA H19 to H21).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use pgherd::app::demo::programs;
 use pgherd::config::VipOn;
-use pgherd::watchdog::address::{AddressError, VirtualAddress};
+use pgherd::watchdog::address::{AddressError, Passing, VirtualAddress};
 
 use crate::common;
 use crate::net::{self, Net, Place};
@@ -199,4 +199,56 @@ fn h19_an_ipv6_address_needs_an_interface_since_neighbours_are_not_answered_for_
         let refused = VirtualAddress::open(VIP6.parse::<IpAddr>().expect("an address"), &VipOn::Tun).await;
         assert!(matches!(refused, Err(AddressError::NotOnDevice)), "{refused:?}");
     });
+}
+
+#[test]
+fn h24_what_a_client_begins_while_the_address_is_nowhere_comes_to_its_next_holder() {
+    const NOWHERE: Duration = Duration::from_millis(300);
+    let Some(net) = hosts() else { return };
+    for (vip, home) in homes() {
+        let ((held, holds), (go, goes), (gave, gone)) = (mpsc::channel(), mpsc::channel::<()>(), mpsc::channel());
+        let there = SocketAddr::new(vip.parse().expect("an address"), 4_711);
+        std::thread::scope(|scope| {
+            let (one, first) = (net.host("one"), &home);
+            scope.spawn(move || {
+                on(&one, async move || {
+                    let address = open(vip, first).await;
+                    address.hold(Instant::now() + Duration::from_secs(60)).await.expect("held");
+                    held.send(()).expect("the test waits");
+                    goes.recv_timeout(STEP).expect("the test goes on");
+                    let ready = Passing::prepare(&address);
+                    address.give_up().await.expect("given up");
+                    let passing = ready.begin();
+                    gave.send(()).expect("the test waits");
+                    let begun = Instant::now();
+                    passing.heard(STEP).await;
+                    assert!(begun.elapsed() >= NOWHERE / 2 && begun.elapsed() < STEP, "{vip}: {:?}", begun.elapsed());
+                });
+            });
+            holds.recv_timeout(STEP).expect("it is held");
+            // The client's host knows where the address was.
+            assert!(answers(&net, vip));
+            go.send(()).expect("it waits");
+            gone.recv_timeout(STEP).expect("it is given up");
+            let client = net.host("client");
+            let connects = scope.spawn(move || {
+                client.inside(|| {
+                    let begun = Instant::now();
+                    TcpStream::connect_timeout(&there, STEP).map(|_| begun.elapsed())
+                })
+            });
+            std::thread::sleep(NOWHERE);
+            on(&net.host("two"), async || {
+                let any: IpAddr = if there.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
+                let listener = TcpListener::bind((any, there.port())).expect("bound");
+                let address = open(vip, &home).await;
+                address.hold(Instant::now() + Duration::from_secs(60)).await.expect("held");
+                address.announce();
+                let took = connects.join().expect("no panic").expect("connected");
+                // By itself it would have asked again behind a second.
+                assert!(took >= NOWHERE / 2 && took < Duration::from_millis(950), "{address:?}: {took:?}");
+                drop(listener);
+            });
+        });
+    }
 }

@@ -17,7 +17,8 @@ impl std::fmt::Display for Mac {
 const BROADCAST: Mac = Mac([0xFF; 6]);
 const NOBODY: Mac = Mac([0; 6]);
 const ETHERTYPE_ARP: u16 = 0x0806;
-const ETHERTYPE_IPV6: u16 = 0x86DD;
+pub(super) const ETHERTYPE_IPV4: u16 = 0x0800;
+pub(super) const ETHERTYPE_IPV6: u16 = 0x86DD;
 const ARP_REQUEST: u16 = 1;
 const ARP_REPLY: u16 = 2;
 const ICMPV6: u8 = 58;
@@ -130,7 +131,7 @@ fn icmp(kind: u8, flags: u32, target: Ipv6Addr) -> Vec<u8> {
 
 fn packet(mac: Mac, from: Ipv6Addr, to: Ipv6Addr, mut icmp: Vec<u8>) -> Vec<u8> {
     let length = u16::try_from(icmp.len()).expect("made here, and short");
-    let sum = checksum(from, to, &icmp);
+    let sum = checksum(&[from.octets(), to.octets()].concat(), ICMPV6, &icmp);
     icmp[2..4].copy_from_slice(&sum.to_be_bytes());
     let mut frame = ethernet(group_mac(to), mac, ETHERTYPE_IPV6);
     frame.extend_from_slice(&[0x60, 0, 0, 0]);
@@ -143,11 +144,12 @@ fn packet(mac: Mac, from: Ipv6Addr, to: Ipv6Addr, mut icmp: Vec<u8>) -> Vec<u8> 
     frame
 }
 
-/// RFC 4443, 2.3: over a pseudo header and the message, whose own sum is zero meanwhile.
-fn checksum(from: Ipv6Addr, to: Ipv6Addr, icmp: &[u8]) -> u16 {
-    let length = u32::try_from(icmp.len()).expect("a frame's length");
-    let mut sum = (length >> 16) + (length & 0xFFFF) + u32::from(ICMPV6);
-    for bytes in [&from.octets()[..], &to.octets(), icmp] {
+/// RFC 4443, 2.3, and RFC 9293, 3.1: over a pseudo header (both addresses, one behind the other, of either family) and the message, whose own
+/// sum is zero meanwhile.
+pub(super) fn checksum(addresses: &[u8], protocol: u8, message: &[u8]) -> u16 {
+    let length = u32::try_from(message.len()).expect("a frame's length");
+    let mut sum = (length >> 16) + (length & 0xFFFF) + u32::from(protocol);
+    for bytes in [addresses, message] {
         for pair in bytes.chunks(2) {
             sum += u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
         }
@@ -215,9 +217,8 @@ mod tests {
     fn the_checksum_of_icmpv6_adds_up() {
         for frame in [question(addresses()[1], MAC), announcements(addresses()[1], MAC).remove(0)] {
             let packet = &frame[ETHERNET..];
-            let part = |at: usize| Ipv6Addr::from(<[u8; 16]>::try_from(&packet[at..at + 16]).expect("sixteen bytes"));
             // With the sum in its place the whole is all ones, whose complement is zero.
-            assert_eq!(checksum(part(8), part(24), &packet[IPV6..]), 0);
+            assert_eq!(checksum(&packet[8..40], ICMPV6, &packet[IPV6..]), 0);
         }
     }
 

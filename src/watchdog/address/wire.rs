@@ -54,7 +54,8 @@ pub(super) fn who_has(interface: &Interface, address: IpAddr, within: Duration) 
     }
 }
 
-fn open(interface: &Interface, ethertype: u16) -> io::Result<Socket> {
+/// A socket for frames of one type on that interface; 0: for sending alone.
+pub(super) fn open(interface: &Interface, ethertype: u16) -> io::Result<Socket> {
     let socket = Socket::new(Domain::PACKET, Type::RAW.cloexec(), Some(Protocol::from(i32::from(ethertype.to_be()))))?;
     bind(socket.as_raw_fd(), &interface.link)?;
     Ok(socket)

@@ -120,7 +120,7 @@ impl<H: Hands + 'static> Heart<H> {
         let vip = watchdog.virtual_ip.filter(|_| body.duty == Duty::Proxy).map(|address| {
             let commands = Commands::new(shared.clone(), body.section.subscribe());
             let (hands, shared, on) = (hands.clone(), shared.clone(), watchdog.vip_on.clone());
-            let job = vip::Job { hands, shared, address, on, commands };
+            let job = vip::Job { hands, shared, address, on, commands, passing: Rc::default() };
             vip::Keeper::start(job, &mut home, tell.clone())
         });
         let (order, orders) = watch::channel((0, Kept::default()));
@@ -192,7 +192,7 @@ impl<H: Hands + 'static> Heart<H> {
             body.disk.fail_if_asked();
             let now = clock::boot();
             if self.step(event, now) {
-                self.post.farewell().await;
+                self.farewell().await;
                 for left in self.leaving.drain(..) {
                     let _ = left.send(());
                 }
@@ -228,6 +228,15 @@ impl<H: Hands + 'static> Heart<H> {
                 () = sleep_until(wakeup) => Event::Tick,
             };
         }
+    }
+
+    /// Nothing is held any more; who takes over and the operator's programs are told.
+    async fn farewell(&mut self) {
+        let taken = self.engine.members(clock::boot()).iter().any(|member| member.state.is_some() && !member.left);
+        if let Some(vip) = self.vip.as_ref().filter(|_| taken) {
+            vip.farewell().await;
+        }
+        self.post.farewell().await;
     }
 
     /// One step; true: it has left.

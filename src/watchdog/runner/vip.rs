@@ -1,12 +1,13 @@
 //! The virtual address, as the engine orders it, one order after the other (HA H19 to H22). Must not decide.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use super::super::address::VirtualAddress;
+use super::super::address::{Passing, VirtualAddress};
 use super::super::engine::{Address, AddressIs, Event};
 use super::commands::Commands;
 use super::hands::Hands;
@@ -21,9 +22,18 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// The kernel has ended it so long behind its time at the latest.
 const LATEST: Duration = Duration::from_millis(1_300);
 
+/// How long the end of the process waits for the next holder's first word.
+const HEARD: Duration = Duration::from_millis(500);
+
+/// What clients begin at an address that was given up, on its way to the next holder.
+type Passed = Rc<RefCell<Option<Passing>>>;
+
 /// The task that has it.
 #[derive(Debug)]
-pub(super) struct Keeper(mpsc::Sender<Address>);
+pub(super) struct Keeper {
+    order: mpsc::Sender<Address>,
+    passing: Passed,
+}
 
 impl Keeper {
     pub(super) fn start<H: Hands + 'static>(
@@ -32,13 +42,22 @@ impl Keeper {
         events: mpsc::Sender<Event>,
     ) -> Self {
         let (order, orders) = mpsc::channel(ORDERS);
+        let passing = job.passing.clone();
         tasks.spawn_local(job.serve(orders, events));
-        Self(order)
+        Self { order, passing }
+    }
+
+    /// Whoever comes next is told of what clients have begun here behind the address.
+    pub(super) async fn farewell(&self) {
+        let passing = self.passing.borrow_mut().take();
+        if let Some(passing) = passing {
+            passing.heard(HEARD).await;
+        }
     }
 
     /// A full queue: the kernel hangs. A renewal that is lost then lets the address end by itself, a release is ordered again.
     pub(super) fn order(&self, order: Address) {
-        let _ = self.0.try_send(order);
+        let _ = self.order.try_send(order);
     }
 }
 
@@ -63,6 +82,7 @@ pub(super) struct Job<H> {
     pub(super) address: IpAddr,
     pub(super) on: VipOn,
     pub(super) commands: Commands,
+    pub(super) passing: Passed,
 }
 
 impl<H: Hands> Job<H> {
@@ -131,6 +151,7 @@ impl<H: Hands> Job<H> {
             }
             Err(error) => return AddressIs::Failed(error.to_string()),
         }
+        self.passing.take();
         let held = match self.commands.up(until).await {
             Ok(false) => vip.hold(until).await.map_err(|error| error.to_string()),
             Ok(true) => vip.adopt(until).await.map_err(|error| format!("behind if_up_cmd: {error}")),
@@ -169,11 +190,13 @@ impl<H: Hands> Job<H> {
         let ended = self.hands.end_sessions(self.address);
         if let Some(vip) = vip {
             self.commands.hush().await;
+            let ready = Passing::prepare(vip);
             if self.commands.were_begun() {
                 self.commands.down().await;
                 vip.give_up_everywhere().await.ok()?;
             }
             vip.give_up().await.ok()?;
+            self.passing.replace(Some(ready.begin()));
         }
         // Whoever came in between.
         let ended = ended + self.hands.end_sessions(self.address);
