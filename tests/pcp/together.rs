@@ -26,7 +26,7 @@ fn h25_an_order_given_to_any_proxy_holds_on_all_of_them_and_after_a_restart() {
     let Some(cluster) = common::cluster() else { return };
     let mut group = Group::start(cluster, "");
     let leader = group.leader();
-    let [one, other] = followers(leader);
+    let [one, _] = followers(leader);
     let said = group.own(one, &["detach_node", "2"]).expect("it is passed on");
     assert_eq!(said["text"], format!("node 2 is detached (by {}, which leads)", NAMES[leader]));
     assert_eq!(group.status(one, 2), "detached", "at once where it was ordered");
@@ -47,14 +47,17 @@ fn h25_an_order_given_to_any_proxy_holds_on_all_of_them_and_after_a_restart() {
         let refused = group.own(one, order).expect_err("refused");
         assert!(refused.code == Some(1) && refused.err.contains(why), "{order:?}: {refused:?}");
     }
-    for of in [one, other] {
-        let proxy = &mut group.members[of].proxy;
-        proxy.kill9();
-        proxy.begin(std::process::Command::new(env!("CARGO_BIN_EXE_pgherd")));
-        proxy.wait_ready();
-        eventually("it remembers", || group.status(of, 2) == "detached");
-        eventually("it is there again", || group.leader_of(of).is_some());
+    // One of them, and then all, die and come back.
+    for gone in [&[one][..], &[0, 1, 2]] {
+        gone.iter().for_each(|of| group.members[*of].proxy.kill9());
+        for of in gone {
+            group.members[*of].proxy.begin(std::process::Command::new(env!("CARGO_BIN_EXE_pgherd")));
+        }
+        gone.iter().for_each(|of| group.members[*of].proxy.wait_ready());
+        eventually("one leads, and all say so", || (0..3).all(|of| group.leader_of(of).is_some()));
+        (0..3).for_each(|of| eventually("all remember", || group.status(of, 2) == "detached"));
     }
+    let [one, other] = followers(group.leader());
     // The other one of the followers takes the next order, by pgpool-II's program.
     if has_pgpool("an order by the real program to a proxy that does not lead") {
         let done = group.stock(other, "pcp_attach_node -n 2");
