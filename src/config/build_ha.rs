@@ -69,6 +69,7 @@ pub(super) fn watchdog(build: &mut Build, table: &Table) -> Watchdog {
             timeout: reader.duration("command_timeout"),
             folder: build.folder().to_owned(),
         },
+        monitoring_interfaces: reader.texts("monitoring_interfaces_list"),
         lease: reader.duration("lease"),
         arbiter: reader.word("arbiter"),
         trusted_servers: reader.texts("trusted_servers"),

@@ -222,6 +222,8 @@ rows! {
             "Run when it leads no more, while it lives.";
         command_timeout: Duration(100, HOUR), Default(r#""2s""#), Live, "",
             "Longest run of each of these five; of the first three never beyond the lease.";
+        monitoring_interfaces_list: Texts, Default("[]"), Restart, "wd_monitoring_interfaces_list",
+            "Interfaces that clients come by; with no carrier on any of them leadership is handed over. Always: interface.";
         lease: Duration(SECOND, HOUR), Default(r#""3s""#), Restart, "wd_heartbeat_deadtime wd_interval",
             "How long leadership lasts without renewal; the same on all proxies.";
         arbiter: Choice(&["nodes", "witness", "trusted"]), Default(r#""nodes""#), Restart, "",

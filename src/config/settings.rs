@@ -547,6 +547,8 @@ pub struct Watchdog {
     pub vip_on: VipOn,
     /// Programs of the operator's.
     pub commands: WatchdogCommands,
+    /// Interfaces that clients come by, besides the one that has the address.
+    pub monitoring_interfaces: Vec<String>,
     /// How long leadership lasts without renewal.
     pub lease: Duration,
     /// See [`Arbiter`].

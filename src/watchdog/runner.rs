@@ -4,6 +4,7 @@
 //! If it fails (a bug), the address goes, the links end, writes stop, and it begins anew as a process that has just started; the partner takes
 //! over as if this process had died (SCENARIOS S18). Sessions stay.
 
+mod carriers;
 mod commands;
 mod disk;
 pub mod hands;

@@ -156,3 +156,37 @@ pub(crate) fn h19_an_address_from_a_program_without_a_lifetime_gets_one() {
     group.wait_states("one", &["STANDBY", "LEADER", "STANDBY"]);
     group.watch.judge();
 }
+
+#[test]
+fn h03_a_leader_whose_interface_has_no_carrier_hands_over_at_once() {
+    let Some(mut group) = Group::pair() else { return };
+    group.net.also("hb", &[("one", "10.77.4.1"), ("two", "10.77.4.2"), ("witness", "10.77.4.3")]);
+    for name in ["one", "two", "witness"] {
+        group.configure(
+            name,
+            if name == "one" { "monitoring_interfaces_list = [\"lan0\"]\npriority = 2\n" } else { "" },
+        );
+        let text = group.read(&format!("{name}.toml"));
+        // A network besides, for heartbeats alone.
+        let links = (1..=3).fold(text, |text, number| {
+            let host = format!("host = \"10.77.3.{number}\"\n");
+            text.replace(&host, &format!("{host}heartbeat = [\"10.77.3.{number}:9694\", \"10.77.4.{number}:9694\"]\n"))
+        });
+        group.write(&format!("{name}.toml"), &links, 0o600);
+    }
+    group.start("witness", "witness");
+    group.start("one", "run");
+    group.wait_holder("one");
+    group.start("two", "run");
+    group.wait_states("two", &["LEADER", "STANDBY", "STANDBY"]);
+    let begun = Instant::now();
+    group.net.unplug("one");
+    group.wait_holder("two");
+    let took = begun.elapsed();
+    assert!(took < Duration::from_millis(1_500), "it took {took:?}");
+    let log = group.log("one");
+    assert!(log.contains("event=\"link_down\"") && log.contains("event=\"yielded\""), "{log}");
+    group.net.mend("one");
+    eventually("the carrier is back", || group.log("one").contains("event=\"link_up\""));
+    group.watch.judge();
+}

@@ -19,7 +19,7 @@ use super::commands::Commands;
 use super::partners::Desk;
 use super::post::Post;
 use super::sight::Sights;
-use super::{AGAIN, Body, Hands, Wish, locks, settings, vip};
+use super::{AGAIN, Body, Hands, Wish, carriers, locks, settings, vip};
 use crate::cluster::{self, Accord, NodeId};
 use crate::config::{VipOn, Watchdog};
 use crate::support::clock::{self, Duration, Instant};
@@ -52,6 +52,8 @@ pub(super) struct Heart<H> {
     pub(super) shared: std::sync::Arc<cluster::Shared>,
     pub(super) accord: watch::Sender<Accord>,
     pub(super) post: Post,
+    /// No interface that it needs has a carrier.
+    pub(super) dark: watch::Receiver<bool>,
     pub(super) locks: BTreeMap<NodeId, locks::Keeper>,
     /// Whose process is behind a connection.
     pub(super) connections: HashMap<u64, (MemberId, u64)>,
@@ -131,17 +133,16 @@ impl<H: Hands + 'static> Heart<H> {
             failing.events.record(cluster::Event::error("votes_not_kept", "watchdog").why(why));
         };
         tasks.spawn_local(body.disk.clone().serve(orders, done, fail));
+        let dark = carriers::start(&watchdog, &mut tasks, (&shared, &tell));
         let incarnation = random();
         let seal = settings::seal(&watchdog, incarnation);
         let key = settings::lock_key(&words, &watchdog);
         let (session, limit) = (words.timings.session, words.timings.lease * 9 / 10);
-        let nodes =
-            if let super::super::engine::Third::Nodes(nodes) = &words.third { nodes.clone() } else { Vec::new() };
         let keeper = |node: NodeId| {
             let job = locks::Job { hands: hands.clone(), node, key, session, limit };
             (node, locks::Keeper::start(job, tell.clone()))
         };
-        let locks = nodes.into_iter().map(keeper).collect();
+        let locks = settings::locked(&words).into_iter().map(keeper).collect();
         let (share, now) = (kept.shared.clone(), clock::boot());
         let engine = Engine::new(words.clone(), kept, incarnation, now);
         Self {
@@ -160,6 +161,7 @@ impl<H: Hands + 'static> Heart<H> {
             shared,
             accord: body.accord.clone(),
             post: body.post.clone(),
+            dark,
             locks,
             connections: HashMap::new(),
             order,
@@ -208,6 +210,7 @@ impl<H: Hands + 'static> Heart<H> {
                     wishing = wish.is_some();
                     wish.map_or(Event::Tick, |wish| self.wish(wish))
                 }
+                Ok(()) = self.dark.changed() => self.sights(),
                 changed = body.published.changed(), if seeing => {
                     seeing = changed.is_ok();
                     self.sights()

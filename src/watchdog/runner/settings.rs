@@ -6,6 +6,7 @@ use super::super::engine::{Duty, Member, MemberId, OnQuorumLoss, Settings, Third
 use super::super::links::{Far, Place};
 use super::super::seal::Seal;
 use super::super::timings::{Arbiter, Timings};
+use crate::cluster::NodeId;
 use crate::config::{self, VipOn, Watchdog};
 
 /// All members in the order of their names, and which of them this one is.
@@ -98,6 +99,11 @@ pub(super) fn reload(section: &mut Watchdog, config: &config::Settings) {
     if let Some(new) = &config.watchdog {
         section.commands.clone_from(&new.commands);
     }
+}
+
+/// The servers whose locks are the third vote.
+pub(super) fn locked(settings: &Settings) -> Vec<NodeId> {
+    if let Third::Nodes(nodes) = &settings.third { nodes.clone() } else { Vec::new() }
 }
 
 /// The number of the advisory lock, the same for the whole group, and of no other group on the same servers.
