@@ -69,8 +69,11 @@ async fn listen(
     driver.spawn_local(connection);
     let mut carriers: BTreeMap<String, bool> = names.iter().map(|name| (name.clone(), true)).collect();
     look(&handle, &mut carriers, shared).await?;
+    // One that was never there is a slip in the file, and no reason to give anything up.
+    let mut lit = false;
     loop {
-        let none = carriers.values().all(|carrier| !carrier);
+        lit |= carriers.values().any(|carrier| *carrier);
+        let none = lit && carriers.values().all(|carrier| !carrier);
         if !none {
             dark.send_if_modified(|dark| std::mem::replace(dark, false));
         }

@@ -196,7 +196,10 @@ impl<H: Hands> Job<H> {
                 vip.give_up_everywhere().await.ok()?;
             }
             vip.give_up().await.ok()?;
-            self.passing.replace(Some(ready.begin()));
+            // An order that was repeated, since this took long, ends nothing that is held.
+            if self.passing.borrow().is_none() {
+                self.passing.replace(Some(ready.begin()));
+            }
         }
         // Whoever came in between.
         let ended = ended + self.hands.end_sessions(self.address);
