@@ -25,6 +25,7 @@ pub(crate) fn order(world: &mut World, (by, incarnation): (usize, u64), order: A
             world.at(at, Next::Set { by, incarnation, until, first: false });
         }
         Address::Release => {
+            world.hosts[by].gives_up = true;
             let at = in_turn(world, by, stop);
             world.at(at, Next::Delete { by, incarnation });
         }
@@ -58,7 +59,11 @@ impl World {
             if first {
                 self.tally.takes += 1;
                 self.say(|_| format!("{by} has the address"));
-                consent_by_majority::majority(self, by, "takes the address");
+                // Whoever has lost its majority since has ordered the address away, right behind this; the locks that it was ordered under bind
+                // nobody else before their lease is over.
+                if !self.hosts[by].gives_up {
+                    consent_by_majority::majority(self, by, "takes the address");
+                }
             }
             check(self, by);
             Event::Address(AddressIs::Taken)
@@ -76,7 +81,7 @@ impl World {
             self.hosts[by].deferred.push(Next::Delete { by, incarnation });
             return;
         }
-        self.hosts[by].address = None;
+        (self.hosts[by].address, self.hosts[by].gives_up) = (None, false);
         self.tell(by, incarnation, Event::Address(AddressIs::Released));
     }
 

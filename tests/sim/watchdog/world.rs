@@ -98,6 +98,8 @@ pub(crate) struct Host {
     pub(crate) address: Option<Time>,
     /// Until then the orders about it take.
     pub(crate) ordered: Time,
+    /// The newest of them is to delete it.
+    pub(crate) gives_up: bool,
     pub(crate) slow_disk: bool,
     pub(crate) sights: Vec<Sight>,
     /// Asks for consent to replace node 0.
@@ -154,6 +156,7 @@ impl World {
             origin: origin + Duration::from_secs(random.below(100_000)),
             address: None,
             ordered: 0,
+            gives_up: false,
             slow_disk: false,
             sights: vec![Sight::Alive; nodes],
             asking: false,
@@ -319,6 +322,7 @@ impl World {
         let standing = engine.standing();
         self.hosts[member].process = Some(Process { engine, standing, wake: 0, consent: None });
         (self.hosts[member].left, self.hosts[member].ordered) = (false, 0);
+        self.hosts[member].gives_up = false;
         self.say(|_| format!("{member} starts"));
         self.see(member);
     }
