@@ -58,7 +58,9 @@ fn five_hundred_clients_share_twenty_server_connections() {
         Proxy::start(cluster, &Options { size: 20, pool: "queue_timeout = \"60s\"".into(), ..Options::default() });
     let db = bench_database(cluster, proxy.port());
     let connections = || -> Vec<u32> {
-        let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{db}'");
+        // The autovacuum of what pgbench has just filled is no connection of ours.
+        let ours = "backend_type = 'client backend'";
+        let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{db}' AND {ours}");
         cluster
             .servers()
             .iter()

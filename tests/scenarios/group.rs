@@ -118,9 +118,10 @@ impl Group {
         }
         let (user, group) = self.owner();
         // Everybody may open the device, as udev has it; what it is good for is a matter of rights.
-        let device = "[ -c tun ] || mknod -m 666 tun c 10 200 && mount --bind tun /dev/net/tun; exec setpriv \"$@\"";
+        let device = "rm -f $0; mknod -m 666 $0 c 10 200 && mount --bind $0 /dev/net/tun && exec setpriv \"$@\"";
         let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", device, "sh"]).current_dir(self.folder());
+        // A device of its own: members start at the same time.
+        command.args(["--mount", "sh", "-c", device, &format!("{name}.tun")]).current_dir(self.folder());
         command.args([format!("--reuid={user}"), format!("--regid={group}"), "--clear-groups".to_owned()]);
         command.args(["inh-caps", "ambient-caps", "bounding-set"].map(|set| format!("--{set}={list}")));
         command.arg(env!("CARGO_BIN_EXE_pgherd"));
