@@ -251,9 +251,10 @@ impl Engine {
         let Some(run) = self.run.as_mut() else { return false };
         run.stopped_at = None;
         run.candidate = None;
-        if !matches!(run.kind, Kind::SwitchOver(..)) {
-            run.kind = Kind::Resumed;
-        }
+        run.kind = match run.kind {
+            Kind::SwitchOver(ticket, Some(node)) => Kind::ByHand(ticket, node),
+            _ => Kind::Resumed,
+        };
         self.wait_step(Step::Waiting, None);
         true
     }
