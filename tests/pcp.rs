@@ -21,6 +21,8 @@ mod recovery;
 mod reload;
 #[path = "pcp/stock.rs"]
 mod stock;
+#[path = "pcp/stops.rs"]
+mod stops;
 #[path = "pcp/strays.rs"]
 mod strays;
 #[path = "pcp/together.rs"]
