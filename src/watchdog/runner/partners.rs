@@ -24,6 +24,7 @@ const MOST_OBEYED: usize = 64;
 const SAID: usize = 64;
 /// Signs of one of them that may wait.
 const SIGNS: usize = 4;
+
 /// What is under way. See the head of the file.
 pub(super) struct Desk {
     /// The number of the next question. Begins with a random one, so that no answer to the process before counts.

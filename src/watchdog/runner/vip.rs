@@ -19,6 +19,8 @@ use crate::support::clock::{self, Duration, Instant};
 const ORDERS: usize = 16;
 /// Between two attempts to delete it.
 const AGAIN: Duration = Duration::from_millis(100);
+/// Between two complaints that it cannot be deleted.
+const REMINDER: Duration = Duration::from_secs(10);
 /// The kernel has ended it so long behind its time at the latest.
 const LATEST: Duration = Duration::from_millis(1_300);
 
@@ -68,9 +70,15 @@ async fn gone(vip: &VirtualAddress, until: Instant) {
     }
 }
 
-/// The same behind a program: what that has put somewhere may have no end of its own.
+/// The same behind a program: what that has put somewhere may have no end of its own, and nobody is told that it is gone before it is.
 async fn gone_everywhere(vip: &VirtualAddress) {
-    while vip.give_up_everywhere().await.is_err() {
+    let mut complained = None;
+    while let Err(error) = vip.give_up_everywhere().await {
+        let now = clock::boot();
+        if complained.is_none_or(|at| now >= at + REMINDER) {
+            complained = Some(now);
+            tracing::error!(event = "address_stays", %error, "the virtual address cannot be deleted here: delete it by hand (ip address del)");
+        }
         sleep(AGAIN).await;
     }
 }
