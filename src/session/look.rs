@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::sql::{self, Effect, Facts, Fingerprint, Flags, Isolation, LexMode};
+use crate::sql::{Effect, Facts, Fingerprint, Flags, Isolation, LexMode};
 
 use super::Session;
 
@@ -61,7 +61,7 @@ pub(super) enum Where {
 impl Session {
     /// What a text is.
     pub(super) fn look(&mut self, text: &[u8]) -> Looked {
-        let scan = sql::fingerprint(text, self.lexing);
+        let scan = self.context.recent.borrow_mut().fingerprint(text, self.lexing);
         if !scan.whole {
             return self.judge(self.context.opaque.clone());
         }

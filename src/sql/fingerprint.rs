@@ -28,16 +28,23 @@ pub fn fingerprint(text: &[u8], mode: LexMode) -> Scan {
         return Scan { fingerprint: Fingerprint(0), whole: false, hint: false, statements: 1 };
     }
     let key = process_key();
-    match scan(text, mode, key, false) {
+    match scan(text, mode, key, false, |_| {}) {
         Some(scan) => scan,
         // A literal of set_config is not a value but a setting: every literal of this text counts.
-        None => scan(text, mode, key, true).unwrap_or(Scan {
+        None => scan(text, mode, key, true, |_| {}).unwrap_or(Scan {
             fingerprint: Fingerprint(0),
             whole: false,
             hint: false,
             statements: 1,
         }),
     }
+}
+
+/// The literals of a text that count by their type only, in order. `None`: it cannot be read, or all of its literals count.
+pub(super) fn values(text: &[u8], mode: LexMode) -> Option<Vec<Lexeme>> {
+    let mut values = Vec::new();
+    let scan = scan(text, mode, process_key(), false, |lexeme| values.push(lexeme))?;
+    (scan.whole && trusted(text, mode)).then_some(values)
 }
 
 /// A secret of this process: fingerprints are compared with each other only, and nobody outside can aim at one.
@@ -49,8 +56,9 @@ fn process_key() -> [u64; 2] {
     })
 }
 
-/// One pass. `None`: a name was met that forbids leaving out literals; take the pass again with `keep`.
-fn scan(text: &[u8], mode: LexMode, key: [u64; 2], keep: bool) -> Option<Scan> {
+/// One pass; `left_out` hears of each literal of which only the type counts. `None`: a name was met that forbids leaving out literals; take the
+/// pass again with `keep`.
+fn scan(text: &[u8], mode: LexMode, key: [u64; 2], keep: bool, mut left_out: impl FnMut(Lexeme)) -> Option<Scan> {
     let mut lexer = Lexer::new(text, mode);
     let mut hash = Sip::new(key);
     let mut statements = 0_u16;
@@ -84,7 +92,10 @@ fn scan(text: &[u8], mode: LexMode, key: [u64; 2], keep: bool) -> Option<Scan> {
                 whole = false;
                 break;
             }
-            token if strip && token.is_literal() => hash.word(literal_type(lexeme, text)),
+            token if strip && token.is_literal() => {
+                left_out(lexeme);
+                hash.word(literal_type(lexeme, text));
+            }
             Token::UnicodeQuoted if strip => return None,
             Token::Quoted if strip && lexeme.len() >= 12 && is_set_config(&text[lexeme.start as usize + 1..]) => {
                 return None;

@@ -14,6 +14,7 @@ mod facts;
 mod fingerprint;
 pub mod lexer;
 mod parse;
+mod recent;
 mod settings;
 mod shape;
 mod siphash;
@@ -24,4 +25,5 @@ pub use analyze::{HELPER_STACK, HELPER_TEXT, INLINE_TEXT, analyze, analyze_each,
 pub use cache::{Cache, Entry, VerdictKey};
 pub use facts::{Effect, Facts, Fingerprint, Flags, Isolation, Kind, LexMode, Modes, Name, Verb, name_hash};
 pub use fingerprint::{Scan, begins_now, fingerprint};
+pub use recent::Recent;
 pub use shape::without_literals;
