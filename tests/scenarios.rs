@@ -33,6 +33,8 @@ mod samples;
 mod standby;
 #[path = "scenarios/table.rs"]
 mod table;
+#[path = "scenarios/unable.rs"]
+mod unable;
 #[path = "scenarios/watch.rs"]
 mod watch;
 #[path = "scenarios/witness.rs"]

@@ -155,6 +155,8 @@ pub struct Partner {
     pub priority: i64,
     /// It reaches a trusted server, or there is none.
     pub trusted: bool,
+    /// It holds the address, or nothing says that it could not; none: there is no address.
+    pub can_hold: Option<bool>,
     /// It reaches the primary.
     pub primary: bool,
     /// It reaches so many nodes.

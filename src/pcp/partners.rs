@@ -107,6 +107,7 @@ fn one(group: &Group, at: usize, member: &Partner) -> Value {
         "heard_by_seconds": member.heard_by.map(|age| age.as_secs_f64()),
         "priority": known.then_some(member.priority),
         "reaches_trusted": known.then_some(member.trusted),
+        "can_hold_virtual_ip": member.can_hold.filter(|_| known),
         "reaches_primary": known.then_some(member.primary),
         "reaches_nodes": known.then_some(member.nodes),
         "differs": member.differs.join(", "),

@@ -11,6 +11,7 @@
 //! as its forgotten word may last. *Why no two have the address* (H19): the leader's last order for it ends with its lease, the kernel is
 //! at most a second late, and voters tell the next leader how long that may still be.
 
+mod ability;
 mod address;
 mod agreed;
 mod lease;
@@ -25,7 +26,8 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::NodeId;
 use crate::watchdog::message::Part;
-pub use crate::watchdog::message::{Fitness, MemberId, Message, Shared, Sight, State, Term};
+pub use crate::watchdog::message::{Fitness, Hold, MemberId, Message, Shared, Sight, State, Term};
+use ability::Ability;
 use address::Place;
 use agreed::{Asking, Recording};
 use lease::{Bid, Stage};
@@ -71,6 +73,7 @@ pub struct Engine {
     /// When it did, and its address was gone.
     handed: Option<Instant>,
     place: Place,
+    ability: Ability,
     locks: BTreeMap<NodeId, Lock>,
     stalemate: Option<Instant>,
     unlocked: Instant,
@@ -140,6 +143,7 @@ impl Engine {
             called: false,
             handed: None,
             place: Place::Off(None),
+            ability: Ability::default(),
             locks: nodes.into_iter().map(|node| (node, Lock::default())).collect(),
             stalemate: None,
             unlocked: now,
@@ -198,6 +202,7 @@ impl Engine {
             Event::Record(ticket, epoch, body) => self.on_record(ticket, epoch, body, now),
             Event::Resume => self.resume(now),
             Event::HandOver(ticket, to) => self.on_hand_over(ticket, to, now),
+            Event::Mended => self.on_mended(),
             Event::Configure(settings) => self.configure(*settings),
             Event::Leave => self.on_leave(now),
             Event::Tick => {}
@@ -293,6 +298,8 @@ impl Engine {
         self.settings.on_quorum_loss = settings.on_quorum_loss;
         self.settings.agreed = settings.agreed;
         self.digest = digest(&self.settings);
+        // Its programs may be others now.
+        self.on_mended();
     }
 
     /// Where this proxy stands.

@@ -76,10 +76,36 @@ pub enum Sight {
 pub struct Fitness {
     /// At least one trusted server answers, or none is configured.
     pub trusted: bool,
+    /// Whether it could hold the address.
+    #[serde(default)]
+    pub hold: Hold,
     /// The primary answers.
     pub primary: bool,
     /// So many nodes answer.
     pub nodes: u16,
+    /// What is known of that: a mere try is no reason to take the address from anybody.
+    #[serde(default)]
+    pub trial: Trial,
+}
+
+/// Whether a member could hold the address; earlier versions do not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub enum Hold {
+    /// Its tries have failed.
+    Unable,
+    /// It holds it, or nothing says that it could not; or there is none.
+    #[default]
+    Able,
+}
+
+/// What is known of a member that is able; earlier versions do not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub enum Trial {
+    /// It was found unable, and that was some time ago.
+    Due,
+    /// It was not, since it last held the address or something has changed.
+    #[default]
+    Sound,
 }
 
 /// What all members agree on, with its version: the greater one replaces the other.

@@ -11,7 +11,7 @@ fn message(part: Part) -> Message {
         state: State::Leader,
         term: Term(0).next(MemberId(1)),
         priority: -5,
-        fitness: Fitness { trusted: true, primary: false, nodes: 3 },
+        fitness: Fitness { trusted: true, hold: Hold::Unable, primary: false, nodes: 3, trial: Trial::Due },
         sights: vec![(0, Sight::Dead), (9, Sight::Alive)],
         promised: 4,
         shared: (Term(257), 2),

@@ -116,6 +116,13 @@ fn cluster(page: &mut Page, view: &ClusterView, group: Option<Arc<Group>>) {
     let Some(group) = group else { return };
     flag(page, "pgherd_watchdog_quorum", "1 while a majority has confirmed a leader.", group.quorum);
     flag(page, "pgherd_watchdog_holds_address", "1 while the virtual address is here.", group.holds_ip);
+    let able = group.me().and_then(|me| me.can_hold).unwrap_or(true);
+    flag(
+        page,
+        "pgherd_watchdog_can_hold_address",
+        "0 while tries to put the virtual address here have failed: unfit to lead.",
+        able,
+    );
     page.family(Kind::Gauge, "pgherd_watchdog_term", "The number of the present term of leadership.");
     page.count(&[], group.term);
     page.family(Kind::Gauge, "pgherd_watchdog_member_up", "1 for members that were heard a moment ago.");

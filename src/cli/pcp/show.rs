@@ -37,6 +37,7 @@ const MEMBERS: Columns = &[
     ("EPOCH", "says_epoch"),
     ("CLOCK MS", "clock_ahead_ms"),
     ("PRIORITY", "priority"),
+    ("CAN HOLD", "can_hold_virtual_ip"),
     ("TRUSTED", "reaches_trusted"),
     ("PRIMARY", "reaches_primary"),
     ("NODES", "reaches_nodes"),

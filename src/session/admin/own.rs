@@ -63,6 +63,7 @@ pub(super) const WATCHDOG: &[&str] = &[
     "says_epoch",
     "clock_ahead_ms",
     "links",
+    "can_hold_virtual_ip",
 ];
 pub(super) const STATEMENTS: &[&str] =
     &["database", "username", "calls", "total_ms", "mean_ms", "waiting_ms", "slowest_ms", "statement"];
@@ -276,6 +277,7 @@ pub(super) fn watchdog(global: &Global) -> Rows {
             if own { Some(group.epoch.0.to_string()) } else { says.map(|says| says.epoch.to_string()) },
             member.clock.map(|clock| clock.ahead.to_string()),
             Some(member.links.iter().map(link).collect::<Vec<_>>().join("; ")),
+            member.can_hold.filter(|_| known).and_then(flag),
         ]
     };
     group.members.iter().enumerate().map(row).collect()

@@ -55,7 +55,7 @@ impl Kernel {
         bounded(request.execute()).await
     }
 
-    /// Takes the address from the interface `index`. That it has none is no error.
+    /// Takes the address from the interface `index`. That it has none is no error, nor that there is no such interface any more.
     ///
     /// # Errors
     /// As [`set`](Self::set).
@@ -67,7 +67,7 @@ impl Kernel {
         message.attributes.push(AddressAttribute::Local(address));
         message.attributes.push(AddressAttribute::Address(address));
         match bounded(self.handle.address().del(message).execute()).await {
-            Err(error) if error.raw_os_error() == Some(nix::libc::EADDRNOTAVAIL) => Ok(()),
+            Err(error) if matches!(error.raw_os_error(), Some(nix::libc::EADDRNOTAVAIL | nix::libc::ENODEV)) => Ok(()),
             done => done,
         }
     }

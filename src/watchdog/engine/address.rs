@@ -44,6 +44,9 @@ impl Engine {
 
     pub(super) fn look_after_address(&mut self, now: Instant) {
         let end = if self.leads().is_some() { self.lease_end(now) } else { None };
+        if end.is_some() {
+            self.look_for_inability(now);
+        }
         match (self.place, end) {
             (Place::Off(not_before), Some(until)) => {
                 let due = self.settings.address && not_before.is_none_or(|at| at <= now) && self.successor.is_none();
@@ -100,11 +103,13 @@ impl Engine {
             }
             (AddressIs::Occupied(who), Place::Coming(_)) => {
                 (self.place, self.handed) = (Place::Off(Some(now + OCCUPIED)), None);
+                // Nobody else could do better.
+                self.ability.interrupted();
                 self.complain("address_occupied", who);
             }
             (AddressIs::Failed(why), Place::Coming(_) | Place::On { .. }) => {
-                self.place = Place::Off(Some(now + self.settings.timings.beat));
-                self.complain("address_failed", why);
+                self.complain("address_failed", why.clone());
+                self.place = Place::Off(Some(self.address_failed(&why, now)));
             }
             (AddressIs::Released, Place::Going(..)) => {
                 self.place = Place::Off(None);

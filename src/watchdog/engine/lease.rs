@@ -225,6 +225,7 @@ impl Engine {
         }
         self.leader = self.leader.filter(|(_, member, _)| *member != self.settings.me);
         self.forget_third();
+        self.ability.interrupted();
         self.prepare = 0;
         self.release(now);
         self.refuse_wishes(why);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Action, Engine, MemberId, Ticket};
-use crate::watchdog::message::Part;
+use crate::watchdog::message::{Hold, Part};
 
 /// A partner that is preferred for nothing but its priority must have been there for so long.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -20,7 +20,10 @@ impl Engine {
     }
 
     pub(super) fn on_hand_over(&mut self, ticket: Ticket, to: Option<MemberId>, now: Instant) {
-        let able = to.map_or_else(|| self.best(now), |to| Some(to).filter(|to| self.is_candidate(*to, now)));
+        let fit = |id: &MemberId| self.peers.get(id).is_some_and(|peer| peer.fitness.hold == Hold::Able);
+        // Who asks for a certain one knows why.
+        let able =
+            to.map_or_else(|| self.best(now).filter(fit), |to| Some(to).filter(|to| self.is_candidate(*to, now)));
         let answer = match (self.leads(), able) {
             (None, _) => Err("this proxy does not lead".to_owned()),
             (_, None) => Err("nobody is there to take over".to_owned()),
@@ -61,24 +64,27 @@ impl Engine {
             let peer = self.peers.get(&best)?;
             let fitter = peer.fitness > ours.0;
             let wanted = peer.fitness == ours.0 && peer.priority > ours.1;
-            (fitter || wanted).then_some((best, fitter))
+            // So long it has been tried here already.
+            let able = fitter && peer.fitness.hold == Hold::Able && self.is_found_unable(now);
+            let patience = if fitter { self.settings.timings.fitter } else { SETTLED };
+            let why = match (able, fitter) {
+                (true, _) => "the address cannot be held here, and may be there",
+                (_, true) => "it reaches more than this proxy",
+                _ => "its priority is higher",
+            };
+            (fitter || wanted).then_some((best, if able { Duration::ZERO } else { patience }, why))
         });
-        let Some((best, fitter)) = found else {
+        let Some((best, patience, why)) = found else {
             self.preferred = None;
             return;
         };
         let (known, since) = *self.preferred.get_or_insert((best, now));
         if known != best {
             self.preferred = Some((best, now));
-            return;
         }
-        let patience = if fitter { self.settings.timings.fitter } else { SETTLED };
+        let since = if known == best { since } else { now };
         if now >= since + patience && self.successor.is_none() && self.leaving.is_none() {
-            self.note(
-                "hand_over",
-                Some(best),
-                if fitter { "it reaches more than this proxy" } else { "its priority is higher" },
-            );
+            self.note("hand_over", Some(best), why);
             self.successor = Some(best);
             self.release(now);
         }

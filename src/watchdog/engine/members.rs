@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::third::at_least;
 use super::{Action, Duty, Engine, Event, MemberId, MemberStatus, NodeId, Note, Sight};
-use crate::watchdog::message::{Fitness, Message, Part, State, Term};
+use crate::watchdog::message::{Fitness, Hold, Message, Part, State, Term, Trial};
 
 /// What is known of another member.
 #[derive(Debug)]
@@ -139,8 +139,10 @@ impl Engine {
         let nodes = self.sights.keys().filter(|node| alive(node)).count();
         Fitness {
             trusted: self.trusted_answers(now),
+            hold: if self.is_able(now) { Hold::Able } else { Hold::Unable },
             primary: self.primary.as_ref().is_none_or(alive),
             nodes: u16::try_from(nodes).unwrap_or(u16::MAX),
+            trial: if self.ability.is_sound() { Trial::Sound } else { Trial::Due },
         }
     }
 

@@ -12,6 +12,8 @@ struct Play {
     kept: Vec<u64>,
     /// Disks that do not answer.
     stuck: bool,
+    /// Where the address cannot be put.
+    refuses: Vec<usize>,
 }
 
 fn settings(me: u8, members: usize) -> Settings {
@@ -32,7 +34,15 @@ impl Play {
     fn new(all: Vec<Settings>) -> Self {
         let now = crate::support::clock::now();
         let engines = all.into_iter().zip(1..).map(|(one, at)| Engine::new(one, Kept::default(), at, now)).collect();
-        Self { engines, now, notes: Vec::new(), addresses: Vec::new(), kept: vec![0; 5], stuck: false }
+        Self {
+            engines,
+            now,
+            notes: Vec::new(),
+            addresses: Vec::new(),
+            kept: vec![0; 5],
+            stuck: false,
+            refuses: Vec::new(),
+        }
     }
 
     fn tell(&mut self, to: usize, event: Event) {
@@ -54,6 +64,10 @@ impl Play {
                     Action::Address(order) => {
                         self.addresses.push((to, order));
                         match order {
+                            Address::Take { .. } | Address::Renew { .. } if self.refuses.contains(&to) => {
+                                let failed = AddressIs::Failed("no such device".to_owned());
+                                queue.insert(0, (to, Event::Address(failed)));
+                            }
                             Address::Take { .. } => queue.insert(0, (to, Event::Address(AddressIs::Taken))),
                             Address::Release => queue.insert(0, (to, Event::Address(AddressIs::Released))),
                             _ => {}
@@ -136,4 +150,115 @@ fn h03_a_fitter_partner_takes_over_and_h24_leaving_hands_over() {
     play.wait(Duration::from_millis(200));
     assert_eq!(play.leaders(), [0]);
     assert!(play.noted("member_left"));
+}
+
+/// A pair, of which the first one has led for a while.
+fn pair() -> Play {
+    let mut play = Play::new((0..2).map(|me| settings(me, 2)).collect());
+    play.wait(Duration::from_secs(9));
+    assert_eq!((play.leaders(), play.holder()), (vec![0], Some(0)));
+    play
+}
+
+impl Play {
+    fn holder(&self) -> Option<usize> {
+        (0..self.engines.len()).find(|one| matches!(self.engines[*one].place, Place::On { .. }))
+    }
+
+    fn hold(&self, one: usize) -> Hold {
+        self.engines[one].own_fitness(self.now).hold
+    }
+
+    fn count(&self, event: &str) -> usize {
+        self.notes.iter().filter(|(_, note)| note.event == event).count()
+    }
+}
+
+#[test]
+fn h03_a_leader_that_cannot_hold_the_address_hands_over_within_the_time_of_one_that_is_less_fit() {
+    let mut play = pair();
+    play.refuses = vec![0];
+    play.wait(Duration::from_millis(1_800));
+    assert_eq!((play.leaders(), play.holder()), (vec![0], None), "it tries again first");
+    let tries = play.addresses.iter().filter(|(at, order)| *at == 0 && matches!(order, Address::Take { .. })).count();
+    assert!(tries >= 5, "{tries}");
+    play.wait(Duration::from_millis(1_200));
+    assert_eq!((play.leaders(), play.holder()), (vec![1], Some(1)));
+    let unfit = play.notes.iter().find(|(_, note)| note.event == "address_unfit").expect("it is told");
+    assert!(unfit.0 == 0 && unfit.1.why.contains("no such device"), "{unfit:?}");
+    assert!((play.hold(0), play.hold(1)) == (Hold::Unable, Hold::Able));
+    assert!(
+        play.engines[1].members(play.now).iter().all(|member| member.fitness.hold == Hold::Unable),
+        "its partner knows"
+    );
+}
+
+#[test]
+fn h03_one_hitch_hands_nothing_over() {
+    let mut play = pair();
+    for _ in 0..3 {
+        play.refuses = vec![0];
+        play.wait(Duration::from_millis(1_000));
+        play.refuses.clear();
+        play.wait(Duration::from_millis(3_000));
+        assert_eq!((play.leaders(), play.holder()), (vec![0], Some(0)));
+    }
+    assert!(!play.noted("address_unfit") && !play.noted("hand_over"));
+}
+
+#[test]
+fn h03_who_could_not_hold_the_address_is_preferred_again_when_something_has_changed() {
+    let mut play = pair();
+    play.refuses = vec![0];
+    play.wait(Duration::from_secs(4));
+    assert_eq!(play.leaders(), [1]);
+    play.tell(0, Event::Configure(Box::new(Settings { priority: 9, ..settings(0, 2) })));
+    // Its programs, too, may be others: it is believed to be able, and fails once more.
+    play.wait(Duration::from_secs(16));
+    assert_eq!((play.count("address_unfit"), play.leaders()), (2, vec![1]));
+    // Behind the back-off it is able, yet a try is not worth an outage.
+    play.wait(Duration::from_secs(60));
+    assert!(play.hold(0) == Hold::Able && !play.engines[0].ability.is_sound());
+    assert_eq!((play.count("address_unfit"), play.leaders(), play.holder()), (2, vec![1], Some(1)));
+    play.refuses.clear();
+    play.tell(0, Event::Mended);
+    play.wait(Duration::from_secs(14));
+    assert_eq!((play.leaders(), play.holder()), (vec![0], Some(0)));
+    assert!(play.noted("address_fit"));
+}
+
+#[test]
+fn h03_two_that_cannot_hold_the_address_take_turns_ever_less_often_and_keep_trying() {
+    let mut play = pair();
+    play.refuses = vec![0, 1];
+    play.wait(Duration::from_secs(60));
+    let early = play.count("hand_over");
+    assert!((2..=10).contains(&early), "{early}");
+    play.wait(Duration::from_secs(1_200));
+    let before = play.count("hand_over");
+    play.wait(Duration::from_secs(1_200));
+    let late = play.count("hand_over") - before;
+    assert!((1..=12).contains(&late), "{late} in twenty minutes");
+    let leader = play.leaders()[0];
+    let before = play.addresses.len();
+    play.wait(Duration::from_secs(20));
+    assert!(play.addresses.len() >= before + 5, "it keeps trying");
+    // Whoever leads could again: at once.
+    play.refuses.retain(|one| *one != leader);
+    play.wait(Duration::from_secs(3));
+    assert_eq!((play.leaders(), play.holder()), (vec![leader], Some(leader)));
+}
+
+#[test]
+fn h03_what_a_real_fault_takes_goes_to_who_is_not_sound_too() {
+    let mut play = pair();
+    play.refuses = vec![0];
+    play.wait(Duration::from_secs(14));
+    assert_eq!(play.leaders(), [1]);
+    play.refuses.clear();
+    let node = NodeId(1);
+    play.tell(0, Event::Sights(vec![(node, Sight::Alive)], Some(node)));
+    play.tell(1, Event::Sights(vec![(node, Sight::Dead)], Some(node)));
+    play.wait(Duration::from_secs(4));
+    assert_eq!((play.leaders(), play.holder()), (vec![0], Some(0)));
 }

@@ -167,7 +167,9 @@ pub enum Event {
     Resume,
     /// Hand over, to this member or to whoever is best.
     HandOver(Ticket, Option<MemberId>),
-    /// Other settings hold (priority, settings that must agree).
+    /// Something has changed that the address depends on: an interface, or its carrier.
+    Mended,
+    /// Other settings hold (priority, settings that must agree, the operator's programs).
     Configure(Box<Settings>),
     /// Stop in order: [`Action::Left`] follows.
     Leave,

@@ -71,7 +71,13 @@ async fn listen(
     look(&handle, &mut carriers, shared).await?;
     // One that was never there is a slip in the file, and no reason to give anything up.
     let mut lit = false;
+    let mut known = carriers.clone();
     loop {
+        // What could not be done without it may be possible now.
+        if carriers.iter().any(|(name, carrier)| *carrier && known.get(name) == Some(&false)) {
+            let _ = tell.send(Event::Mended).await;
+        }
+        known.clone_from(&carriers);
         lit |= carriers.values().any(|carrier| *carrier);
         let none = lit && carriers.values().all(|carrier| !carrier);
         if !none {

@@ -19,8 +19,8 @@ use crate::support::clock::{self, Duration, Instant};
 const LEFT: Duration = Duration::from_millis(1_050);
 /// Between two complaints about `arping_cmd`, which is run again and again.
 const REMINDER: Duration = Duration::from_secs(60);
-/// Between two runs of an `if_up_cmd` that fails.
-const AGAIN: Duration = Duration::from_secs(2);
+/// Between two runs of an `if_up_cmd` that fails: several, before a partner is called in.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// See the head of the file.
 #[derive(Debug)]

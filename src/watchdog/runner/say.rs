@@ -44,7 +44,7 @@ impl<H: Hands + 'static> Heart<H> {
     }
 
     pub(super) fn note(&mut self, note: &Note, now: Instant) {
-        const GOOD: [&str; 9] = [
+        const GOOD: [&str; 10] = [
             "leader",
             "member_joined",
             "member_found",
@@ -52,6 +52,7 @@ impl<H: Hands + 'static> Heart<H> {
             "member_left",
             "address_taken",
             "address_released",
+            "address_fit",
             "hand_over",
             "yielded",
         ];
@@ -61,12 +62,22 @@ impl<H: Hands + 'static> Heart<H> {
         let good = GOOD.contains(&note.event);
         match note.event {
             "address_occupied" | "address_failed" => drop(self.troubles.insert("address", why.clone())),
+            "address_unfit" => drop(self.troubles.insert("unfit", why.clone())),
+            "address_fit" => {
+                self.troubles.remove("address");
+                self.troubles.remove("unfit");
+            }
             _ => {}
         }
         if !good && !self.is_new(note.event, &why, now) {
             return;
         }
-        let made = if good { cluster::Event::info } else { cluster::Event::warn };
+        let made = match note.event {
+            _ if good => cluster::Event::info,
+            // Somebody should look.
+            "address_unfit" => cluster::Event::error,
+            _ => cluster::Event::warn,
+        };
         let event = made(note.event, "watchdog").why(format!("{why} (term {})", note.term.count()));
         self.shared.events.record(event.epoch(Epoch(self.standing.epoch)));
     }

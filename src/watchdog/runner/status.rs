@@ -1,6 +1,6 @@
 //! The group as people see it. Values only.
 
-use super::super::engine::{Duty, Engine, MemberStatus, Settings, Standing, State, Writes};
+use super::super::engine::{Duty, Engine, Hold, MemberStatus, Settings, Standing, State, Writes};
 use super::super::seal::Refusals;
 use super::super::timings::Arbiter;
 use crate::cluster::{Epoch, Group, Partner, Vote};
@@ -40,6 +40,7 @@ pub(super) fn group(
             age: None,
             priority: settings.priority,
             trusted: fitness.trusted,
+            can_hold: watchdog.virtual_ip.filter(|_| settings.address).map(|_| fitness.hold == Hold::Able),
             primary: fitness.primary,
             nodes: fitness.nodes,
             heard_by: None,
@@ -96,6 +97,7 @@ fn partner(member: &MemberStatus, watchdog: &Watchdog) -> Partner {
             .map(|age| Duration::from_millis(u64::try_from(age.as_millis() / 100 * 100).unwrap_or(u64::MAX))),
         priority: member.priority,
         trusted: member.fitness.trusted,
+        can_hold: watchdog.virtual_ip.filter(|_| member.duty == Duty::Proxy).map(|_| member.fitness.hold == Hold::Able),
         primary: member.fitness.primary,
         nodes: member.fitness.nodes,
         heard_by: None,

@@ -128,6 +128,9 @@ impl<H: Hands> Job<H> {
                     None
                 }
             };
+            if matches!(said, Some(AddressIs::Failed(_))) {
+                self.look_again(&mut vip);
+            }
             if let Some(said) = said
                 && events.send(Event::Address(said)).await.is_err()
             {
@@ -171,6 +174,14 @@ impl<H: Hands> Job<H> {
                 self.lose(vip, until).await;
                 AddressIs::Failed(why)
             }
+        }
+    }
+
+    /// The interface that failed may be gone, and another one may have its name: the next try looks it up anew. Not while a program is astray:
+    /// what it does is undone by what is open.
+    fn look_again(&mut self, vip: &mut Option<VirtualAddress>) {
+        if !self.commands.is_astray() {
+            *vip = None;
         }
     }
 

@@ -1,6 +1,6 @@
 //! When faults stop, there is soon one leader with the address, and everyone who runs follows it in the same epoch and may write.
 
-use super::world::{Group, SECOND, Time, World, id};
+use super::world::{SECOND, Time, World, id};
 
 /// From the last fault on: what was promised before runs out, then an election.
 pub(crate) const WITHIN: Time = 25 * SECOND;
@@ -16,8 +16,7 @@ pub(crate) fn is_whole(world: &World) -> Result<(), String> {
         if process.standing.leader != Some(id(leader)) || Some(process.standing.epoch) != epoch {
             return Err(format!("{member} stands at {:?}, {leader} leads in epoch {epoch:?}", process.standing));
         }
-        let witness = world.group == Group::PairWitness && member == 2;
-        if !witness && world.writes(member).is_none_or(|(_, until)| until <= world.now) {
+        if !world.is_witness(member) && world.writes(member).is_none_or(|(_, until)| until <= world.now) {
             return Err(format!("{member} may not write"));
         }
     }

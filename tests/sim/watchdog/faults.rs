@@ -14,6 +14,7 @@ pub(crate) enum Mend {
     Weather,
     Disk(usize),
     Trusted,
+    Address(usize),
 }
 
 /// One fault, and the next one after a while.
@@ -30,7 +31,7 @@ pub(crate) fn one(world: &mut World) {
     let member = if world.random.one_in(3) { any } else { member };
     let other = (member + 1 + world.random.below(count - 1) as usize) % world.hosts.len();
     let long = 100 * MILLI + world.random.below(8 * SECOND);
-    let kind = world.random.below(16);
+    let kind = world.random.below(18);
     world.say(|_| format!("fault {kind} at {member} (and {other}) for {} ms", long / MILLI));
     match kind {
         0 | 1 => kill(world, member, long),
@@ -49,6 +50,7 @@ pub(crate) fn one(world: &mut World) {
             world.after(long.min(2 * SECOND), Next::Mend(Mend::Trusted));
         }
         12 => order(world, member),
+        13 | 14 => refuse(world, member, long),
         _ => sight(world, member),
     }
 }
@@ -132,6 +134,20 @@ fn order(world: &mut World, member: usize) {
     world.tell(member, world.hosts[member].incarnation, event);
 }
 
+/// The interface is gone there, and the address with it.
+pub(crate) fn refuse(world: &mut World, member: usize, long: Time) {
+    world.hosts[member].refuses = true;
+    world.hosts[member].address = None;
+    world.after(long, Next::Mend(Mend::Address(member)));
+}
+
+/// It is there again; whether anybody notices is a matter of chance.
+pub(crate) fn accept(world: &mut World, member: usize) {
+    if std::mem::replace(&mut world.hosts[member].refuses, false) && world.random.one_in(2) {
+        world.tell(member, world.hosts[member].incarnation, Event::Mended);
+    }
+}
+
 /// The primary dies for one, or for all; or it answers again.
 fn sight(world: &mut World, member: usize) {
     let all = !world.random.one_in(3);
@@ -178,6 +194,7 @@ pub(crate) fn mend(world: &mut World, mend: Mend) {
         Mend::Weather => (world.links.loss, world.links.delay) = (0, 3 * MILLI),
         Mend::Disk(member) => world.hosts[member].slow_disk = false,
         Mend::Trusted => world.trusted_up = true,
+        Mend::Address(member) => accept(world, member),
     }
 }
 
@@ -191,6 +208,7 @@ pub(crate) fn heal(world: &mut World) {
     promoted(world);
     for member in 0..world.hosts.len() {
         world.hosts[member].slow_disk = false;
+        accept(world, member);
         if world.hosts[member].frozen.is_some() {
             world.hosts[member].frozen = Some(world.now);
             world.at(world.now, Next::Thaw(member));

@@ -102,6 +102,11 @@ fn h16_three_voters() {
 }
 
 #[test]
+fn h16_four_voters() {
+    histories("four", Group::Voters(4));
+}
+
+#[test]
 fn h16_five_voters() {
     histories("five", Group::Voters(5));
 }
@@ -124,6 +129,28 @@ fn s29_a_vanished_active_is_replaced_in_time() {
     ];
     for (name, group) in groups {
         run(name, group, takeover::vanished);
+    }
+}
+
+#[test]
+fn h03_an_active_that_cannot_hold_the_address_is_replaced_in_time() {
+    let groups = [
+        ("r-nodes", Group::PairNodes(3)),
+        ("r-witness", Group::PairWitness),
+        ("r-trusted", Group::PairTrusted),
+        ("r-three", Group::Voters(3)),
+        ("r-four", Group::Voters(4)),
+    ];
+    for (name, group) in groups {
+        run(name, group, takeover::refused);
+    }
+}
+
+#[test]
+fn h03_members_that_all_cannot_hold_the_address_take_turns_without_flapping() {
+    let groups = [("e-nodes", Group::PairNodes(3)), ("e-witness", Group::PairWitness), ("e-three", Group::Voters(3))];
+    for (name, group) in groups {
+        run(name, group, takeover::refused_everywhere);
     }
 }
 

@@ -53,6 +53,8 @@ impl World {
         let event = if lifetime == 0 {
             self.hosts[by].address = None;
             Event::Address(AddressIs::Failed("late".to_owned()))
+        } else if self.hosts[by].refuses {
+            Event::Address(AddressIs::Failed("refused".to_owned()))
         } else if first || self.hosts[by].address.is_some_and(|end| end > self.now) {
             let grain = self.random.below(SECOND);
             self.hosts[by].address = Some(self.now + lifetime * SECOND + grain);

@@ -2,6 +2,7 @@
 
 use pgherd::watchdog::engine::Event;
 
+use super::faults;
 use super::world::{MILLI, SECOND, Tally, Time, World};
 
 fn settled(world: &mut World) -> usize {
@@ -50,4 +51,41 @@ pub(crate) fn in_order(mut world: World) -> Tally {
     let tally = replaced(world, holder, SECOND);
     assert!(tally.hand_overs > 0);
     tally
+}
+
+/// The address cannot be put where its holder is any more; that is found out, and a partner takes it.
+pub(crate) fn refused(mut world: World) -> Tally {
+    let holder = settled(&mut world);
+    faults::refuse(&mut world, holder, 3_600 * SECOND);
+    // As long as a partner that is fitter for another reason is waited for, then as when it stops in order.
+    let fitter = Time::try_from(world.timings.fitter.as_micros()).expect("short");
+    let tally = replaced(world, holder, fitter + 1_500 * MILLI);
+    assert!(tally.unfit == 1 && tally.hand_overs == 1, "h03: {tally:?}");
+    tally
+}
+
+/// It can be put nowhere for a while, then at one member alone: it gets there, and leadership does not flap meanwhile.
+pub(crate) fn refused_everywhere(mut world: World) -> Tally {
+    let holder = settled(&mut world);
+    let proxies: Vec<usize> = (0..world.hosts.len()).filter(|member| !world.is_witness(*member)).collect();
+    proxies.iter().for_each(|member| faults::refuse(&mut world, *member, 3_600 * SECOND));
+    let (before, began) = (world.tally.hand_overs, world.now);
+    world.run(began + 600 * SECOND);
+    // Each member is found unable after 5, 10, 20, 40, 80, 160 and 300 s at least.
+    let most = 8 * proxies.len() as u64;
+    let turns = world.tally.hand_overs - before;
+    assert!((2..=most).contains(&turns), "h03: {turns} hand-overs in ten minutes");
+    let again = world.now + world.random.below(300 * SECOND);
+    world.run(again);
+    let able = proxies[world.random.below(proxies.len() as u64) as usize];
+    world.hosts[able].refuses = false;
+    let begun = world.now;
+    while !world.has_address(able) {
+        // Its turn comes once its own back-off is over and one who had its turn before is found unable again.
+        assert!(world.now < begun + 320 * SECOND, "h03: {able} never had its turn after {holder}");
+        let next = world.now + 100 * MILLI;
+        world.run(next);
+    }
+    world.tally.slowest = (world.now - begun) / MILLI;
+    world.tally
 }

@@ -39,6 +39,8 @@ pub(crate) struct Tally {
     pub(crate) deaths: u64,
     pub(crate) freezes: u64,
     pub(crate) hand_overs: u64,
+    /// Members that found themselves unable to hold the address.
+    pub(crate) unfit: u64,
     pub(crate) steps: u64,
     /// The longest take-over, in milliseconds.
     pub(crate) slowest: u64,
@@ -53,6 +55,7 @@ impl Tally {
         self.deaths += other.deaths;
         self.freezes += other.freezes;
         self.hand_overs += other.hand_overs;
+        self.unfit += other.unfit;
         self.steps += other.steps;
         self.slowest = self.slowest.max(other.slowest);
     }
@@ -98,6 +101,8 @@ pub(crate) struct Host {
     pub(crate) address: Option<Time>,
     /// Until then the orders about it take.
     pub(crate) ordered: Time,
+    /// The kernel does not let it be there.
+    pub(crate) refuses: bool,
     /// The newest of them is to delete it.
     pub(crate) gives_up: bool,
     pub(crate) slow_disk: bool,
@@ -156,6 +161,7 @@ impl World {
             origin: origin + Duration::from_secs(random.below(100_000)),
             address: None,
             ordered: 0,
+            refuses: false,
             gives_up: false,
             slow_disk: false,
             sights: vec![Sight::Alive; nodes],
@@ -399,6 +405,7 @@ impl World {
             Action::Note(note) => {
                 self.tally.elections += u64::from(note.event == "leader");
                 self.tally.hand_overs += u64::from(note.event == "yielded");
+                self.tally.unfit += u64::from(note.event == "address_unfit");
                 self.say(|_| format!("{by} {}: {} {:?} {:?}", note.event, note.why, note.member, note.term));
             }
             Action::Left => {
@@ -457,6 +464,10 @@ impl World {
             (1 | 2, _) => self.after(SECOND, Next::Ask(by)),
             _ => {}
         }
+    }
+
+    pub(crate) fn is_witness(&self, member: usize) -> bool {
+        self.group == Group::PairWitness && member == 2
     }
 
     /// Until when, truly, a process believes that it may write, and under which epoch.
