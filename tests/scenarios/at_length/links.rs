@@ -21,6 +21,25 @@ fn s23_an_active_proxy_without_its_service_network_hands_over() {
     safe(&both, &report);
 }
 
+/// With the servers' locks as the third vote: it is not asked for, since the partner still hears us by the heartbeat networks.
+#[test]
+fn h03_an_active_proxy_whose_cable_is_pulled_hands_over() {
+    let watchdog = "vip_on = \"interface\"\ninterface = \"lan0\"";
+    let Some(mut both) = Both::start(&Pair { watchdog, ..Pair::default() }) else { return };
+    let report = replaced(&mut both, |both| both.world.net.unplug(PROXIES[0].0));
+    assert!(both.log(0).contains("event=\"link_down\"") && both.log(0).contains("event=\"yielded\""));
+    let primary = |seen: bool| {
+        let told = both.pcp(1, env!("CARGO_BIN_EXE_pgherd"), &["pcp", "--json", "watchdog-info"]).expect("it answers");
+        let told: serde_json::Value = serde_json::from_str(&told).expect("JSON");
+        told["members"][0]["reaches_primary"] == seen
+    };
+    assert!(primary(false), "without a carrier it counts as reaching nobody");
+    table::gap("H3", "`arbiter = \"nodes\"`: the active proxy's cable is pulled", Duration::from_secs(2), &report);
+    both.world.net.mend(PROXIES[0].0);
+    eventually("it is fit again", || both.state(1, 0) == "STANDBY" && primary(true));
+    both.watch.judge();
+}
+
 #[test]
 fn s34_an_active_proxy_that_alone_loses_the_primary_hands_over() {
     let Some(mut both) = Both::start(&Pair::default()) else { return };
