@@ -20,4 +20,4 @@ pub use pool::{Pool, Ticket};
 pub use reported::{Interner, Reported};
 pub use server::{DetachedServer, Identity, Leftovers, Lost, Outcome, Server};
 pub use shared::{Full, Permit, Place, PoolKey, PoolRow, Registry, Share, SharedNode, SharedPool};
-pub use statements::{StatementKey, Statements, is_statement_name, statement_name};
+pub use statements::{StatementKey, StatementName, Statements, is_statement_name, statement_name};

@@ -1,10 +1,12 @@
 //! The prepared statements that one server connection holds for whoever uses it (SESSIONS R3). Pure bookkeeping;
 //! must not send anything.
 
-use std::collections::HashMap;
+use std::ops::Deref;
+
+use rustc_hash::FxHashMap;
 
 /// What a prepared statement on a server depends on: its text with parameter types (a number made once per process)
-/// and the settings under which it was parsed.
+/// and the settings under which it was parsed. Both numbers are made here, so that nobody chooses where they lie in a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StatementKey {
     /// Stands for text and parameter types.
@@ -22,7 +24,7 @@ struct Entry {
 /// Statements on one server connection, least recently used first out.
 #[derive(Debug, Clone)]
 pub struct Statements {
-    map: HashMap<StatementKey, Entry>,
+    map: FxHashMap<StatementKey, Entry>,
     next: u32,
     tick: u64,
     most: usize,
@@ -31,7 +33,7 @@ pub struct Statements {
 impl Statements {
     /// At most `most` statements, at least one.
     pub fn new(most: u32) -> Self {
-        Self { map: HashMap::new(), next: 0, tick: 0, most: most.max(1) as usize }
+        Self { map: FxHashMap::default(), next: 0, tick: 0, most: most.max(1) as usize }
     }
 
     /// The number of a statement that the server has.
@@ -94,14 +96,39 @@ impl Statements {
     }
 }
 
+/// What a statement is called on a server. Takes no memory of its own, for one is made for each Bind.
+#[derive(Debug, Clone, Copy)]
+pub struct StatementName {
+    bytes: [u8; PREFIX.len() + 10],
+    len: usize,
+}
+
+impl Deref for StatementName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        str::from_utf8(&self.bytes[..self.len]).expect("letters and digits")
+    }
+}
+
+const PREFIX: &[u8] = b"pgherd_";
+
 /// Name of a statement on a server; no client's name reaches a server.
-pub fn statement_name(number: u32) -> String {
-    format!("pgherd_{number}")
+pub fn statement_name(number: u32) -> StatementName {
+    let mut name = StatementName { bytes: [0; PREFIX.len() + 10], len: PREFIX.len() };
+    name.bytes[..PREFIX.len()].copy_from_slice(PREFIX);
+    name.len += number.checked_ilog10().unwrap_or(0) as usize + 1;
+    let mut rest = number;
+    for digit in name.bytes[PREFIX.len()..name.len].iter_mut().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    name
 }
 
 /// Could it be the name of a statement on a server?
 pub fn is_statement_name(name: &[u8]) -> bool {
-    name.starts_with(b"pgherd_")
+    name.starts_with(PREFIX)
 }
 
 #[cfg(test)]
@@ -117,6 +144,14 @@ mod tests {
         assert_eq!(statements.find(key(1)), Some(1));
         assert_eq!(statements.insert(key(3)), (3, Some((2, key(2)))));
         assert_eq!((statements.find(key(2)), statements.len()), (None, 2));
+    }
+
+    #[test]
+    fn r03_names_on_servers_are_told_from_others() {
+        for number in [0, 1, 9, 10, 99, 100, 1_234_567, u32::MAX] {
+            assert_eq!(&*statement_name(number), format!("pgherd_{number}"));
+            assert!(is_statement_name(statement_name(number).as_bytes()));
+        }
     }
 
     #[test]

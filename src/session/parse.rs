@@ -1,7 +1,9 @@
 //! Parse on its way to a leased server, and statements that a server lacks: what the client calls a statement becomes the name of
 //! one that the server has or gets (SESSIONS R3). Must not read from the server.
 
-use crate::backend::{Expect, Lost, Made, Server, StatementKey, is_statement_name, setup, statement_name};
+use crate::backend::{
+    Expect, Lost, Made, Server, StatementKey, StatementName, is_statement_name, setup, statement_name,
+};
 use crate::sql::Kind;
 use crate::wire::{TxStatus, back, front, write};
 
@@ -14,6 +16,24 @@ use super::upstream::frame;
 
 /// Statements under other settings that one lease is given ahead of its first message.
 const MOST_OLD: usize = 100;
+
+/// What a server is told in place of a client's name.
+#[derive(Debug)]
+pub(super) enum Renamed {
+    /// The name of a statement that it has.
+    There(StatementName),
+    /// One that it does not have.
+    Nobody(Vec<u8>),
+}
+
+impl Renamed {
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::There(name) => name.as_bytes(),
+            Self::Nobody(name) => name,
+        }
+    }
+}
 
 impl Session {
     /// A Parse that is longer than any buffer.
@@ -97,22 +117,22 @@ impl Session {
 
     /// Sees to it that the server has the statement that the session knows as `name`; returns the server's name for it. `None`: the
     /// client's own name is forwarded.
-    pub(super) fn establish(&mut self, lease: &mut Leased, name: &[u8]) -> Option<String> {
+    pub(super) fn establish(&mut self, lease: &mut Leased, name: &[u8]) -> Option<Renamed> {
         if name.is_empty() {
             self.establish_unnamed(lease);
             return None;
         }
         let Some(prepared) = self.prepared_named(name).cloned() else {
             // What another session prepared under a name of ours is nobody else's.
-            return is_statement_name(name).then(|| format!("{}?", String::from_utf8_lossy(name)));
+            return is_statement_name(name).then(|| Renamed::Nobody([name, b"?"].concat()));
         };
         if prepared.facts.kind == Kind::Admin
             && let Some(tail) = self.stand_in(&prepared.facts)
         {
             let now = self.prepared_now(lease.ways.unsettled, &tail, prepared.facts);
-            return Some(statement_name(self.provide(lease, &now)));
+            return Some(Renamed::There(statement_name(self.provide(lease, &now))));
         }
-        Some(statement_name(self.provide(lease, &prepared)))
+        Some(Renamed::There(statement_name(self.provide(lease, &prepared))))
     }
 
     /// The server's number for a statement, which it is given if it lacks it.

@@ -2,7 +2,6 @@
 //! Bookkeeping only; must not send anything.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -116,7 +115,8 @@ fn is_certain(latest: &Rc<Unnamed>) -> bool {
 /// A session's statements.
 #[derive(Debug, Default)]
 pub(super) struct PreparedSet {
-    pub(super) named: HashMap<Box<[u8]>, Prepared>,
+    /// By names that clients choose: where they lie is a secret of the process, or they would be made to meet.
+    pub(super) named: foldhash::HashMap<Box<[u8]>, Prepared>,
     /// Some may have been parsed under other settings than those of now.
     pub(super) mixed: bool,
     unnamed: Option<Rc<Unnamed>>,

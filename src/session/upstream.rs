@@ -14,6 +14,7 @@ use super::hold::Way;
 use super::lease::Leased;
 use super::local::Refusal;
 use super::notes::Notes;
+use super::parse::Renamed;
 use super::prepared::Change;
 
 /// Bytes waiting for a server above which no more messages are taken from the client.
@@ -198,12 +199,13 @@ impl Session {
             return 0;
         };
         let used = 5 + body.len() - rest.len();
-        let facts = self.note_bind(lease, name);
+        let facts = self.facts_bound(name);
+        self.note_bind(lease, name, facts.as_ref());
         let renamed = self.establish(lease, name);
         if let Some(facts) = &facts {
             lease.may_forget(facts);
         }
-        let renamed = renamed.as_deref().map_or(name, str::as_bytes);
+        let renamed = renamed.as_ref().map_or(name, Renamed::as_bytes);
         let out = &mut lease.server.output;
         let length = header.size - 1 - name.len() + renamed.len();
         out.push(front::BIND);
@@ -281,10 +283,10 @@ impl Session {
             return push(&mut lease.server, front::BIND, body, Expect::Bind);
         };
         let facts = self.facts_bound(name);
-        if let Some(refusal) = facts.and_then(|facts| self.refusal(&facts, Some(lease))) {
+        if let Some(refusal) = facts.as_ref().and_then(|facts| self.refusal(facts, Some(lease))) {
             return refuse_in_series(lease, &refusal);
         }
-        let facts = self.note_bind(lease, name);
+        self.note_bind(lease, name, facts.as_ref());
         let renamed = self.establish(lease, name);
         if let Some(facts) = &facts {
             lease.may_forget(facts);
@@ -311,9 +313,8 @@ impl Session {
     }
 
     /// Notes the statement that a portal is made of.
-    fn note_bind(&mut self, lease: &mut Leased, name: &[u8]) -> Option<Rc<Facts>> {
-        let facts = self.facts_bound(name);
-        match &facts {
+    fn note_bind(&mut self, lease: &mut Leased, name: &[u8], facts: Option<&Rc<Facts>>) {
+        match facts {
             Some(facts) => {
                 let looked = self.judge(facts.clone());
                 self.says_bound(name);
@@ -321,7 +322,6 @@ impl Session {
             }
             None => lease.notes.unread(),
         }
-        facts
     }
 
     fn take_describe(&mut self, lease: &mut Leased, body: &[u8]) {

@@ -52,7 +52,7 @@ impl<'a> Reader<'a> {
 
     /// A string up to its NUL, which is taken too.
     pub fn cstr(&mut self) -> Option<&'a [u8]> {
-        let end = self.rest.iter().position(|&byte| byte == 0)?;
+        let end = memchr::memchr(0, self.rest)?;
         let text = &self.rest[..end];
         self.rest = &self.rest[end + 1..];
         Some(text)

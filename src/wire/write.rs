@@ -21,7 +21,7 @@ fn sized(out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
 
 /// A string and its NUL. Bytes behind a NUL of the string itself are left out.
 pub fn cstr(out: &mut Vec<u8>, text: &[u8]) {
-    let end = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());
+    let end = memchr::memchr(0, text).unwrap_or(text.len());
     out.extend_from_slice(&text[..end]);
     out.push(0);
 }
