@@ -21,6 +21,8 @@ mod group;
 mod ledger;
 #[path = "scenarios/net.rs"]
 mod net;
+#[path = "scenarios/once.rs"]
+mod once;
 #[path = "scenarios/pair.rs"]
 mod pair;
 #[path = "scenarios/primary.rs"]

@@ -9,6 +9,7 @@ mod hall;
 pub mod hatch;
 mod listen;
 pub mod log;
+mod once;
 mod parser;
 mod passthrough;
 mod pcp;
@@ -91,6 +92,9 @@ pub enum Error {
     /// What would be unsafe: a reload that takes from a failover what it stands on, a promise that nobody keeps.
     #[error("{0}")]
     Unsafe(&'static str),
+    /// `--once`, and it would have to be tried again.
+    #[error("not started, and not tried again (--once): {0}")]
+    Once(String),
     /// A thread or runtime could not be made.
     #[error("cannot start: {0}")]
     Start(std::io::Error),
@@ -465,10 +469,10 @@ fn dialer(servers: &Servers) -> Dialer {
 ///
 /// # Errors
 /// It could not start.
-pub fn run(config: PathBuf) -> Result<(), Error> {
+pub fn run(config: PathBuf, once: bool) -> Result<(), Error> {
     let passed = Passed::take()?;
     let settings = Settings::load(&config)?;
     let dial = log::to_stderr(&settings.log);
     let running = start_at(settings, passed)?;
-    signals::serve(running, &config, &dial).map_err(Error::Start)
+    signals::serve(running, &config, &dial, once)
 }

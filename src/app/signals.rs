@@ -15,11 +15,12 @@ use crate::support::clock::Duration;
 
 use super::hatch::Hatch;
 use super::log::Dial;
+use super::once::{Once, Start};
 use super::pcp::Wish;
 use super::service;
 use super::{Error, Running};
 
-/// How often the last client's leaving is looked for.
+/// How often the last client's leaving is looked for, and how a start goes.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// The signals that mean something.
@@ -55,20 +56,23 @@ impl Signals {
 }
 
 /// Serves signals and administrators until one of them, or the last client's leaving after a smart stop, ends the proxy.
-pub(super) fn serve(mut running: Running, config: &Path, dial: &Dial) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+/// With `once` also a start that would have to be tried again.
+pub(super) fn serve(mut running: Running, config: &Path, dial: &Dial, once: bool) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Start)?;
     let mut signals = {
         let _inside = runtime.enter();
         if let Some(hatch) = hatch(running.settings()) {
             runtime.spawn(hatch.serve(running.office.wish.clone()));
         }
-        Signals::new(running.wishes())?
+        Signals::new(running.wishes()).map_err(Error::Start)?
     };
-    let mut leaving = false;
-    service::ready(&serving(&running));
+    let (mut leaving, mut once) = (false, once.then(|| Once::new(&running)));
+    if once.is_none() {
+        service::ready(&serving(&running));
+    }
     loop {
         let limit = running.settings().listen.stop_timeout;
-        match next(&runtime, &mut signals, leaving) {
+        match next(&runtime, &mut signals, leaving || once.is_some()) {
             Some(Wish::Reload(who, asked)) => {
                 service::reloading();
                 let outcome = reload(&mut running, config, &who);
@@ -98,6 +102,17 @@ pub(super) fn serve(mut running: Running, config: &Path, dial: &Dial) -> std::io
                 running.stop(Stop::Now, Duration::ZERO);
                 return Ok(());
             }
+            None if once.is_some() => match once.as_ref().map_or(Start::Done, |once| once.look(&running)) {
+                Start::UnderWay => {}
+                Start::Done => {
+                    once = None;
+                    service::ready(&serving(&running));
+                }
+                Start::Failed(why) => {
+                    running.stop(Stop::Now, Duration::ZERO);
+                    return Err(Error::Once(why));
+                }
+            },
             None if leaving && running.clients() == 0 => {
                 running.stop(Stop::AtRest, limit);
                 return Ok(());
@@ -119,9 +134,9 @@ fn hatch(settings: &Settings) -> Option<Hatch> {
     }
 }
 
-fn next(runtime: &Runtime, signals: &mut Signals, leaving: bool) -> Option<Wish> {
+fn next(runtime: &Runtime, signals: &mut Signals, look: bool) -> Option<Wish> {
     runtime.block_on(async {
-        if leaving { tokio::time::timeout(LOOK, signals.next()).await.ok() } else { Some(signals.next().await) }
+        if look { tokio::time::timeout(LOOK, signals.next()).await.ok() } else { Some(signals.next().await) }
     })
 }
 

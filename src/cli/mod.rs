@@ -31,7 +31,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve clients until a signal ends it: SIGTERM, SIGINT and SIGQUIT stop, SIGHUP reloads.
-    Run(RunArgs),
+    Run(ServeArgs),
     /// Validate a configuration file, try its servers, and report.
     Check(CheckArgs),
     /// Play with a private primary and two standbys, made from the PostgreSQL on this machine; Ctrl-C removes all of it.
@@ -51,6 +51,16 @@ struct RunArgs {
     /// The configuration file.
     #[arg(long, short, value_name = "FILE", default_value = DEFAULT_FILE)]
     config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    #[command(flatten)]
+    file: RunArgs,
+    /// Among partner proxies: end with an error, instead of trying again, if no trusted server answers, somebody else has the virtual address, it
+    /// cannot be held, a partner has other settings, or no majority is there.
+    #[arg(long)]
+    once: bool,
 }
 
 #[derive(Debug, Args)]
@@ -125,9 +135,9 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Run(args) => {
-            let settings = crate::config::Settings::load(&args.config)?;
+            let settings = crate::config::Settings::load(&args.file.config)?;
             let _held = pid::PidFile::acquire(&settings.pid_file)?;
-            crate::app::run(args.config)?;
+            crate::app::run(args.file.config, args.once)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Witness(args) => {

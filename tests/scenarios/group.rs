@@ -101,7 +101,7 @@ impl Group {
         self.write(&format!("{name}.toml"), &text, 0o600);
     }
 
-    /// Starts it with its file; what it says is added to its log.
+    /// Starts it with its file, as what (`run`, `run --once`, `witness`); what it says is added to its log.
     pub fn start(&mut self, name: &'static str, duty: &str) {
         self.start_by(name, duty, Command::new(env!("CARGO_BIN_EXE_pgherd")));
     }
@@ -136,7 +136,7 @@ impl Group {
     fn start_by(&mut self, name: &'static str, duty: &str, mut command: Command) {
         let (config, log) = (self.file(name, "toml"), self.file(name, "log"));
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log).expect("a log");
-        command.arg(duty).arg("--config").arg(config).process_group(0);
+        command.args(duty.split(' ')).arg("--config").arg(config).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let child = self.place(name).inside(|| command.spawn().expect("it starts"));
         self.slot(name).replace(child);
@@ -162,6 +162,11 @@ impl Group {
     /// Signals it and waits for its end; its status.
     pub fn end(&mut self, name: &str, signal: Signal) -> Option<i32> {
         self.signal(name, signal);
+        self.ended(name)
+    }
+
+    /// Waits for its end; its status.
+    pub fn ended(&mut self, name: &str) -> Option<i32> {
         let mut child = self.slot(name).take().expect("it runs");
         let status =
             programs::wait(&mut child, SOON).expect("our child").unwrap_or_else(|| panic!("{name} does not end"));
