@@ -11,4 +11,5 @@ mod primary;
 mod promotion;
 mod proxies;
 mod proxy;
+mod recovery;
 mod three;
