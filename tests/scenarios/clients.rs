@@ -316,13 +316,11 @@ impl Report {
         self.longest(0..ALL_SESSIONS)
     }
 
-    /// The same of gaps that began or went on at `moment`, or began up to 2 s later.
-    pub fn gap_at(&self, moment: Instant) -> Duration {
+    /// The same of gaps that began or went on at `moment`, or began up to 2 s later, less those that went on at the `next` one.
+    pub fn gap_at(&self, moment: Instant, next: Option<Instant>) -> Duration {
         let sessions = self.all.iter().filter(|seen| seen.client < ALL_SESSIONS);
-        let times = sessions.flat_map(|seen| &seen.successes).filter(|times| !times.is_empty());
-        let pairs = times.flat_map(|times| times.iter().zip(times.iter().skip(1)));
-        let of_it = pairs.filter(|(from, to)| **to > moment && **from < moment + Duration::from_secs(2));
-        of_it.map(|(from, to)| *to - *from).max().unwrap_or_default()
+        let gaps = sessions.flat_map(|seen| &seen.successes).map(|times| gap_of(times, moment, next));
+        gaps.max().unwrap_or_default()
     }
 
     /// The longest time without a success of those that only read: (a), less its second, and (d).
@@ -423,4 +421,25 @@ impl fmt::Display for Report {
         }
         write!(f, "{} sessions ended, {} rows lost, {} doubled", self.dropped(), self.lost.len(), self.doubled.len())
     }
+}
+
+/// The longest time between two successes that a fault at `moment` is to blame for, and not the one that came `next`.
+fn gap_of(successes: &[Instant], moment: Instant, next: Option<Instant>) -> Duration {
+    let pairs = successes.iter().zip(successes.iter().skip(1));
+    let of_it = pairs.filter(|(from, to)| {
+        **to > moment && **from < moment + Duration::from_secs(2) && next.is_none_or(|next| **to <= next)
+    });
+    of_it.map(|(from, to)| *to - *from).max().unwrap_or_default()
+}
+
+#[test]
+fn a_gap_belongs_to_the_last_fault_before_its_end() {
+    let base = Instant::now();
+    let at = |ms: u64| base + Duration::from_millis(ms);
+    // Half a second for the first fault, at 1 s, and 4 s for the second, soon behind it.
+    let successes = [900, 1_000, 1_500, 1_600, 1_700, 5_700, 5_800].map(at);
+    let (first, second) = (at(1_050), at(1_750));
+    assert_eq!(gap_of(&successes, first, Some(second)), Duration::from_millis(500));
+    assert_eq!(gap_of(&successes, second, None), Duration::from_secs(4));
+    assert_eq!(gap_of(&successes, first, None), Duration::from_secs(4), "as long as nothing else is to blame");
 }

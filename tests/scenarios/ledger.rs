@@ -165,8 +165,9 @@ fn failovers(synchronous: &str, failover: &str, count: u64) -> Option<(Report, B
 /// How long each kind of fault kept the sessions from their work.
 fn gaps(report: &Report, book: &Book) -> String {
     let mut kinds: BTreeMap<Fault, Vec<Duration>> = BTreeMap::new();
-    for (fault, at) in &book.faults {
-        kinds.entry(*fault).or_default().push(report.gap_at(*at));
+    let next = book.faults.iter().skip(1).map(|(_, at)| Some(*at)).chain([None]);
+    for ((fault, at), next) in book.faults.iter().zip(next) {
+        kinds.entry(*fault).or_default().push(report.gap_at(*at, next));
     }
     let one = |(fault, gaps): (&Fault, &Vec<Duration>)| {
         let longest = gaps.iter().max().copied().unwrap_or_default();
