@@ -49,6 +49,8 @@ const REWRITE: Duration = Duration::from_secs(5);
 enum Purpose {
     /// The present step of the run.
     Step,
+    /// The present step, or one that was given up: what it does is waited for.
+    Demote,
     /// One of several of the recruiting step.
     Recruit(NodeId),
     /// A chore.
@@ -103,6 +105,10 @@ pub struct Engine {
     obeyed: Option<NodeId>,
     /// When the primary was stopped for a switch-over: what was read from it before does not count.
     stopped: Option<Instant>,
+    /// How long a `demote_command` that the process before, or the leader before, has left behind may still work.
+    inherited: Option<Instant>,
+    /// The candidate that was fenced behind its promotion and let back.
+    lifted: Option<NodeId>,
     /// When the journal is to be written again, after a failure.
     rewrite: Option<Instant>,
     /// What partner proxies have agreed on; none: there are none.
@@ -124,6 +130,7 @@ impl Engine {
     /// Takes up what the journal of the process before says: what was not promoted yet is undone, what was is brought to its end.
     pub fn new(settings: Settings, journal: Journal, now: Instant) -> Self {
         let unseen = settings.members.iter().map(|member| member.id).collect();
+        let inherited = journal.demoted.map(|_| now + settings.hook_timeout);
         let mut engine = Self {
             settings,
             view: Arc::new(ClusterView::empty()),
@@ -139,6 +146,8 @@ impl Engine {
             pauses: BTreeMap::new(),
             hooks: BTreeMap::new(),
             stopped: None,
+            inherited,
+            lifted: None,
             rivals: BTreeMap::new(),
             absent: absent::Absent::default(),
             obeyed: None,
@@ -239,6 +248,7 @@ impl Engine {
         let Some((purpose, _)) = self.pending.remove(&ticket) else { return };
         match purpose {
             Purpose::Step => self.step_done(ticket, outcome, now),
+            Purpose::Demote => self.demote_done(ticket, outcome, now),
             Purpose::Recruit(node) => self.recruit_done(node, outcome),
             Purpose::Restore(node) => self.restored(node, outcome, now),
             Purpose::Follow(node) => self.followed(node, outcome, now),
@@ -473,25 +483,6 @@ impl Engine {
 
 fn is_well(node: &NodeView) -> bool {
     node.life == Life::Well
-}
-
-impl Settings {
-    /// How long a job may take; the runner keeps to it.
-    pub fn limit(&self, job: &Job) -> Duration {
-        let seconds = match job {
-            Job::Barrier | Job::Consent { planned: false, .. } | Job::Record(_) | Job::Fence(_) | Job::Resume => 2,
-            Job::Consent { planned: true, .. } => 9,
-            Job::Opinions(_) | Job::Restore(_) | Job::Relax(_) => 3,
-            Job::Recruit { .. } => 4,
-            Job::Follow { .. } => 5,
-            Job::Promote { .. } => 5,
-            Job::CatchUp(..) => 30,
-            Job::Drain(_) => return self.drain,
-            Job::Checkpoint { .. } => 300,
-            Job::Hook { .. } | Job::Await(_) => return self.hook_timeout,
-        };
-        Duration::from_secs(seconds)
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::run::{Kind, Step, text};
 use super::words::{Action, Duty, IntentStep, Job, Journal, Mode, Outcome};
 use super::{Engine, Purpose};
-use crate::cluster::{Accord, Epoch, Hold, Life, Mandate, NodeId};
+use crate::cluster::{Accord, Epoch, Hold, Life, Mandate, NodeId, Timeline};
 
 /// Between two attempts to agree on who is primary.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -71,6 +71,7 @@ impl Engine {
         let (old, new) = (self.journal.primary.map(NodeId), journal.primary.map(NodeId));
         self.absent.inherit(journal.fallen.iter().copied().map(NodeId));
         self.journal = journal;
+        self.inherited = self.journal.demoted.map(|_| now + self.settings.hook_timeout);
         if let Some(old) = old.filter(|old| Some(*old) != new && self.member(*old).is_some()) {
             self.closing = Some(self.give_for(Purpose::Close, Job::Fence(old), now));
             self.note("primary_agreed", new, "agreed on with the partner proxies".to_owned(), Duration::ZERO);
@@ -137,10 +138,11 @@ impl Engine {
         let synchronous = self.view.synchronous.as_ref().to_owned();
         if (self.journal.timeline, &self.journal.synchronous) != (timeline, &synchronous)
             || self.journal.spent == Some(primary.0)
-            || (self.journal.demoted.is_some() && self.run.is_none())
+            || (self.run.is_none() && self.is_past_demotion(primary, now))
         {
             (self.journal.timeline, self.journal.synchronous) = (timeline, synchronous);
-            (self.journal.spent, self.journal.demoted, self.stopped) = (None, None, None);
+            self.journal.spent = None;
+            self.forget_demotion(primary, now);
             self.record(now);
         }
     }
@@ -157,7 +159,8 @@ impl Engine {
         if Some(primary.0) != self.journal.primary && !self.is_promoting(primary) {
             self.adopted(primary, now);
         }
-        (self.journal.spent, self.journal.demoted, self.stopped) = (None, None, None);
+        self.journal.spent = None;
+        self.forget_demotion(primary, now);
         (self.journal.epoch, self.journal.primary, self.journal.timeline) = (epoch.0, Some(primary.0), timeline);
         self.journal.synchronous = self.view.synchronous.as_ref().to_owned();
         self.record(now);
@@ -189,7 +192,7 @@ impl Engine {
     }
 
     fn adoptable(&self) -> Option<NodeId> {
-        let timeline = crate::cluster::Timeline(self.journal.timeline);
+        let timeline = Timeline(self.journal.timeline);
         let first = self.accord.as_ref().is_some_and(|accord| accord.epoch == Epoch(0));
         let Some(old) = self.agreed_primary() else {
             return self.view.primary.filter(|id| self.leads(*id));

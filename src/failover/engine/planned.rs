@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::Engine;
 use super::run::{Kind, Step, text};
 use super::words::{Action, Duty, Hook, IntentStep, Job, Order, Outcome, Ticket};
+use super::{Engine, Purpose};
 use crate::cluster::{Life, NodeId, Role, Timeline};
 
 /// An old primary whose stop failed is looked at for so long before it is given up.
@@ -65,9 +65,7 @@ impl Engine {
     fn attach(&mut self, node: NodeId, now: Instant) -> Result<String, String> {
         self.known(node)?;
         if self.late() == Some(node) {
-            return Err(format!(
-                "failover_command may still promote node {node}: restart it as a standby, detach it, then attach it"
-            ));
+            return Err(promised(node));
         }
         if !self.is_detached(node) && !self.is_condemned(node) && !self.absent.is_fallen(node) {
             return Ok(format!("node {node} is attached already"));
@@ -142,6 +140,13 @@ impl Engine {
         if self.run.is_some() {
             return Err("a failover is under way".to_owned());
         }
+        if self.pending.values().any(|(purpose, _)| *purpose == Purpose::Demote) {
+            return Err("demote_command still runs for a switch-over that was given up".to_owned());
+        }
+        // Nothing is stopped for what may not be promoted, or by somebody else at any moment.
+        if let Some(late) = self.late() {
+            return Err(promised(late));
+        }
         let primary =
             self.view.primary.filter(|primary| self.leads(*primary)).ok_or("there is no primary that answers")?;
         if self.member(primary).is_none_or(|member| member.duty == Duty::Fixed) {
@@ -192,17 +197,15 @@ impl Engine {
             (Step::Closing, Outcome::Ok) => self.announce(node, now),
             (Step::Announcing, Outcome::Ok) => {
                 let job = Job::Hook { hook: Hook::Demote, node: old, old, new: Some(node), id };
-                self.give_step(Step::Demoting, job, now);
+                let ticket = self.give_for(Purpose::Demote, job, now);
+                let Some(run) = self.run.as_mut() else { return };
+                (run.step, run.ticket, run.timer) = (Step::Demoting, Some(ticket), None);
             }
             (Step::Announcing, other) => {
                 if let Some(run) = self.run.as_mut() {
                     run.stopped_at = None;
                 }
                 self.abandon(&format!("the decision cannot be written down: {}", text(other)), now);
-            }
-            (Step::Demoting, outcome) if self.stopped.is_none() => {
-                self.stopped = Some(now);
-                self.planned_done(outcome, now);
             }
             (Step::Demoting, Outcome::Ok) => self.catch_up(node, now),
             (Step::Demoting, other) => {
@@ -218,6 +221,30 @@ impl Engine {
                 let why = format!("the switch-over was given up ({step:?}): {}", text(other));
                 self.abandon(&why, now);
             }
+        }
+    }
+
+    /// `demote_command` has ended, even if what it was run for was given up meanwhile.
+    pub(super) fn demote_done(&mut self, ticket: Ticket, outcome: Outcome, now: Instant) {
+        self.stopped = Some(now);
+        self.step_done(ticket, outcome, now);
+    }
+
+    /// A `demote_command` may still stop this primary: it is no reason to forget that one was run that the primary answers yet.
+    fn is_being_demoted(&self, primary: NodeId, now: Instant) -> bool {
+        let works = self.pending.values().any(|(purpose, _)| *purpose == Purpose::Demote);
+        self.is_demoted(primary) && (works || self.inherited.is_some_and(|until| now < until))
+    }
+
+    /// A primary was stopped, or was to be stopped, and this one answers all the same: there is nothing to remember.
+    pub(super) fn is_past_demotion(&self, primary: NodeId, now: Instant) -> bool {
+        self.journal.demoted.is_some() && !self.is_being_demoted(primary, now)
+    }
+
+    /// Whoever replaced a primary, or was left one, is obeyed from now on.
+    pub(super) fn forget_demotion(&mut self, primary: NodeId, now: Instant) {
+        if !self.is_being_demoted(primary, now) {
+            (self.journal.demoted, self.stopped, self.inherited) = (None, None, None);
         }
     }
 
@@ -263,6 +290,11 @@ impl Engine {
     fn old_is_down(&self, old: NodeId) -> bool {
         self.node(old).is_none_or(|node| matches!(node.life, Life::Dead(_)) || node.role == Role::Standby)
     }
+}
+
+/// What has to be done before anything is certain again.
+fn promised(node: NodeId) -> String {
+    format!("failover_command may still promote node {node}: restart it as a standby, detach it, then attach it")
 }
 
 /// The words that an operator needs.

@@ -38,7 +38,7 @@ impl Engine {
         if self.stopped.is_some_and(|stopped| asked.is_none_or(|asked| asked <= stopped)) {
             return;
         }
-        let back = self.journal.spent == Some(primary.id.0) || self.journal.demoted.is_some();
+        let back = self.journal.spent == Some(primary.id.0) || self.is_past_demotion(primary.id, now);
         let new = (self.view.epoch.0 + 1, Some(primary.id.0), timeline.0, self.view.synchronous.as_ref());
         let old = &self.journal;
         if !back && new == (old.epoch, old.primary, old.timeline, old.synchronous.as_str()) || timeline.0 < old.timeline
@@ -49,7 +49,8 @@ impl Engine {
         if Some(primary.id.0) != old.primary && !self.is_promoting(primary.id) {
             self.adopted(primary.id, now);
         }
-        (self.journal.spent, self.journal.demoted, self.stopped) = (None, None, None);
+        self.journal.spent = None;
+        self.forget_demotion(primary.id, now);
         (self.journal.epoch, self.journal.primary, self.journal.timeline) =
             ((self.view.epoch.0 + 1).max(self.journal.epoch), Some(primary.id.0), timeline.0);
         self.journal.synchronous = self.view.synchronous.as_ref().to_owned();
@@ -72,7 +73,8 @@ impl Engine {
             self.journal.condemned.retain(|id| *id != node);
             // Where it was primary already, before it was fenced, nobody adopts it anew.
             let others = self.settings.members.iter().map(|member| member.id.0).filter(|id| *id != node);
-            self.journal.following = others.filter(|_| self.settings.mode == Mode::Builtin).collect();
+            self.journal.following = others.filter(|_| self.settings.mode != Mode::Command).collect();
+            self.lifted = Some(fenced);
             self.record(now);
             let why = "it was fenced behind its promotion, and is primary now: nobody was in the meantime";
             self.note("fence_lifted", Some(fenced), why.to_owned(), Duration::ZERO);
@@ -130,8 +132,14 @@ impl Engine {
         let from = self.journal.primary.map(NodeId);
         self.journal.hooked.clear();
         let all = self.settings.members.iter().map(|member| member.id.0);
-        // With `never` somebody else sees to it, with `command` it is not known whether the hook has.
-        let ours = self.settings.mode == Mode::Builtin && from.is_some();
+        // With `never` somebody else sees to it, unless an operator had us promote it; with `command` it is not known whether the hook has.
+        let promotes = match self.settings.mode {
+            Mode::Builtin => true,
+            Mode::Never => self.lifted == Some(node),
+            Mode::Command => false,
+        };
+        let ours = promotes && from.is_some();
+        self.lifted = None;
         self.journal.following = all.filter(|id| ours && *id != node.0).collect();
         self.journal.promised = self.journal.promised.filter(|(promised, _)| *promised != node.0);
         if let Some(from) = from {

@@ -96,6 +96,25 @@ pub struct Settings {
     pub drain: Duration,
 }
 
+impl Settings {
+    /// How long a job may take; the runner keeps to it.
+    pub fn limit(&self, job: &Job) -> Duration {
+        let seconds = match job {
+            Job::Barrier | Job::Consent { planned: false, .. } | Job::Record(_) | Job::Fence(_) | Job::Resume => 2,
+            Job::Consent { planned: true, .. } => 9,
+            Job::Opinions(_) | Job::Restore(_) | Job::Relax(_) => 3,
+            Job::Recruit { .. } => 4,
+            Job::Follow { .. } => 5,
+            Job::Promote { .. } => 5,
+            Job::CatchUp(..) => 30,
+            Job::Drain(_) => return self.drain,
+            Job::Checkpoint { .. } => 300,
+            Job::Hook { .. } | Job::Await(_) => return self.hook_timeout,
+        };
+        Duration::from_secs(seconds)
+    }
+}
+
 /// What a failing `fence_command` does (HA H8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FenceRule {

@@ -218,6 +218,86 @@ fn h12_a_switch_over_stops_the_primary_before_it_promotes() {
     assert!(play.replies[0].is_ok(), "{:?}", play.replies);
 }
 
+/// A switch-over is given up while `demote_command` works; P answers yet.
+fn given_up() -> Play {
+    let mut play = Play::ready(Settings { hooks: BTreeSet::from([Hook::Demote]), ..settings(3) });
+    play.give(Event::Order(Ticket(99), Order::SwitchOver(Some(A))));
+    play.answer("Barrier", Outcome::Ok);
+    play.answer("Consent", Outcome::Ok);
+    play.answer("Drain", Outcome::Ok);
+    play.answer("Checkpoint", Outcome::Position(Lsn(150)));
+    play.answer("Fence", Outcome::Ok);
+    play.answer("Record", Outcome::Ok);
+    play.give(Event::Withdrawn);
+    assert!(play.replies.pop().is_some_and(|said| said.is_err()));
+    play.position(P, 1, false);
+    play.look();
+    play.chores();
+    assert_eq!(play.ruling.writes, Writes::Open);
+    play
+}
+
+#[test]
+fn h12_a_primary_that_is_stopped_when_its_switch_over_is_given_up_already_is_replaced() {
+    let mut play = given_up();
+    assert_eq!(play.engine.journal().demoted, Some(P.0), "it may still be stopped");
+    play.give(Event::Order(Ticket(98), Order::SwitchOver(Some(A))));
+    let said = play.replies.pop().expect("an answer").expect_err("one at a time");
+    assert!(said.contains("demote_command still runs"), "{said}");
+    play.answer("Hook { hook: Demote", Outcome::Ok);
+    // It is back as a standby before anybody has noticed that it was gone.
+    play.node(P).role = Role::Standby;
+    play.position(P, 1, false);
+    play.view.primary = None;
+    play.look();
+    play.pass(Duration::from_secs(2));
+    play.answer("Barrier", Outcome::Ok);
+    let asked = play.answer("Consent", Outcome::Ok);
+    assert_eq!(asked, Job::Consent { node: P, planned: true });
+    play.answer("Opinions", Outcome::Opinions(Vec::new()));
+    play.answer("Record", Outcome::Ok);
+    let standing = Standing { timeline: Timeline(1), lsn: Lsn(100), replayed: Lsn(100), started: 7, slow: false };
+    play.answer("Recruit { node: NodeId(0)", Outcome::Recruited(standing));
+    play.recruited();
+    play.answer("Fence", Outcome::Ok);
+    play.answer("Record", Outcome::Ok);
+    let promote = play.answer("Promote", Outcome::Promoted(Timeline(2)));
+    assert_eq!(promote, Job::Promote { node: A, recruits: vec![P, A, B], again: None });
+}
+
+#[test]
+fn h12_a_primary_that_was_not_stopped_stays_whatever_becomes_of_it_later() {
+    let mut play = given_up();
+    play.answer("Hook { hook: Demote", Outcome::Failed("exit status: 1".to_owned()));
+    play.look();
+    assert_eq!(play.engine.journal().demoted, Some(P.0), "what was read before says nothing");
+    play.now += MS;
+    play.position(P, 1, false);
+    play.look();
+    play.chores();
+    assert_eq!(play.engine.journal().demoted, None);
+    // An operator starts it as a standby, and knows why.
+    play.node(P).role = Role::Standby;
+    play.view.primary = None;
+    play.look();
+    play.pass(Duration::from_secs(20));
+    assert_eq!(play.jobs, []);
+}
+
+#[test]
+fn h13_a_new_process_does_not_know_when_the_demote_command_of_the_one_before_ends() {
+    let journal = given_up().engine.journal().clone();
+    assert_eq!((journal.demoted, &journal.intent), (Some(P.0), &None));
+    let mut next = Play::new(settings(3), journal);
+    for (pause, demoted) in [(0, Some(P.0)), (59, Some(P.0)), (2, None)] {
+        next.pass(Duration::from_secs(pause));
+        next.position(P, 1, false);
+        next.look();
+        assert_eq!(next.engine.journal().demoted, demoted, "{pause} seconds later");
+        next.chores();
+    }
+}
+
 #[test]
 fn h25_what_must_not_be_done_by_hand_is_refused_with_what_to_do_instead() {
     let mut play = Play::ready(settings(3));
@@ -247,6 +327,42 @@ fn h12_a_detached_standby_is_no_successor() {
     let said = play.replies.pop().expect("an answer").expect_err("refused before anything is stopped");
     assert!(said.contains("attach it first"), "{said}");
     assert_eq!(play.ruling.writes, Writes::Open);
+}
+
+#[test]
+fn h12_nothing_is_stopped_while_failover_command_may_still_promote_somebody() {
+    let settings =
+        Settings { mode: Mode::Command, hooks: BTreeSet::from([Hook::Demote, Hook::Failover]), ..settings(3) };
+    let journal = Journal { promised: Some((B.0, 7)), primary: Some(P.0), timeline: 1, ..Journal::default() };
+    let mut play = Play::new(settings, journal);
+    play.look();
+    play.chores();
+    play.give(Event::Order(Ticket(99), Order::SwitchOver(Some(A))));
+    let said = play.replies.pop().expect("an answer").expect_err("refused before anything is stopped");
+    assert!(said.contains("may still promote node 2"), "{said}");
+    play.give(Event::Order(Ticket(98), Order::Detach(B)));
+    play.replies.clear();
+    play.give(Event::Order(Ticket(99), Order::SwitchOver(Some(A))));
+    assert!(play.replies.is_empty() && play.holds(Hold::SwitchOver), "{:?}", play.replies);
+}
+
+#[test]
+fn h07_standbys_follow_a_candidate_of_ours_that_was_fenced_and_let_back() {
+    // Without promotions by itself this one was an operator's order.
+    let journal =
+        Journal { primary: Some(P.0), timeline: 1, condemned: vec![A.0], fenced: Some((A.0, 1)), ..Journal::default() };
+    for mode in [Mode::Never, Mode::Builtin] {
+        let mut play = Play::new(Settings { mode, ..settings(3) }, journal.clone());
+        play.node(P).life = Life::Dead(play.now);
+        play.view.primary = None;
+        play.node(A).role = Role::Primary;
+        play.position(A, 2, false);
+        play.look();
+        assert_eq!((play.noted("fence_lifted"), play.ruling.detached.len()), (1, 0));
+        play.promoted(2);
+        assert_eq!((play.noted("primary_adopted"), play.engine.journal().primary), (1, Some(A.0)));
+        assert_eq!(play.engine.journal().following, [P.0, B.0], "{mode:?}");
+    }
 }
 
 #[test]

@@ -64,6 +64,20 @@ fn h13_the_first_leader_agrees_on_the_primary_that_it_finds() {
 }
 
 #[test]
+fn h13_a_new_leader_does_not_know_when_the_demote_command_of_the_one_before_ends() {
+    let mut play = Play::new(partners(), Journal::default());
+    play.view.epoch = Epoch(3);
+    play.give(accord(Some(5), (5, 1), 3, &Journal { demoted: Some(P.0), ..known(3) }));
+    for (pause, demoted) in [(0, Some(P.0)), (59, Some(P.0)), (2, None)] {
+        play.pass(Duration::from_secs(pause));
+        play.position(P, 1, false);
+        play.look();
+        assert_eq!(play.engine.journal().demoted, demoted, "{pause} seconds later");
+        play.chores();
+    }
+}
+
+#[test]
 fn h13_a_leader_promotes_in_the_epoch_that_all_have_stopped_for() {
     let mut play = leader();
     play.dies();
