@@ -121,6 +121,8 @@ pub struct Engine {
     history: Option<Arc<History>>,
     /// How the present primary came by its role.
     succession: Option<Succession>,
+    /// The partners have agreed on another primary than this one: how that came by its role is not known yet.
+    replaced: Option<promotion::Replaced>,
     /// The last reason why nothing was done, so that it is told once.
     told: String,
     out: Vec<Action>,
@@ -157,6 +159,7 @@ impl Engine {
             closing: None,
             history: None,
             succession: None,
+            replaced: None,
             told: String::new(),
             out: Vec::new(),
         };

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::promotion::Replaced;
 use super::run::{Kind, Step, text};
 use super::words::{Action, Duty, IntentStep, Job, Journal, Mode, Outcome};
 use super::{Engine, Purpose};
@@ -34,7 +35,7 @@ impl Engine {
             return;
         }
         match serde_json::from_str::<Journal>(&new.body) {
-            Ok(journal) => self.take_over(journal, now),
+            Ok(journal) => self.take_over(journal, old.epoch, now),
             // Nothing was agreed on yet: what this proxy alone has written down begins it.
             Err(_) => self.journal.epoch = new.epoch.0,
         }
@@ -66,13 +67,15 @@ impl Engine {
         self.out.push(Action::Drop(given_up));
     }
 
-    /// The journal of whoever leads, or led.
-    fn take_over(&mut self, journal: Journal, now: Instant) {
+    /// The journal of whoever leads, or led; the one that was known was of the epoch `before`.
+    fn take_over(&mut self, journal: Journal, before: Epoch, now: Instant) {
+        let timeline = Timeline(self.journal.timeline);
         let (old, new) = (self.journal.primary.map(NodeId), journal.primary.map(NodeId));
         self.absent.inherit(journal.fallen.iter().copied().map(NodeId));
         self.journal = journal;
         self.inherited = self.journal.demoted.map(|_| now + self.settings.hook_timeout);
         if let Some(old) = old.filter(|old| Some(*old) != new && self.member(*old).is_some()) {
+            self.replaced = Some(Replaced { old, timeline, before });
             self.closing = Some(self.give_for(Purpose::Close, Job::Fence(old), now));
             self.note("primary_agreed", new, "agreed on with the partner proxies".to_owned(), Duration::ZERO);
         }
@@ -107,6 +110,17 @@ impl Engine {
                 Some(Hold::Partners)
             }
             None => None,
+        }
+    }
+
+    /// What the new primary's history lacks (HA H14) each proxy finds by itself: the probes of this one tell when the standby that became it
+    /// had received how much, by the clock that its own statements were sent by. All that it must be told is who was replaced, and when.
+    pub(super) fn learn_succession(&mut self) {
+        let agreed = self.accord.as_ref().is_some_and(|accord| accord.epoch == self.view.epoch);
+        let primary = self.view.primary.filter(|id| agreed && self.agreed_primary() == Some(*id) && self.leads(*id));
+        let Some((replaced, primary)) = self.replaced.zip(primary) else { return };
+        if let Some(succession) = self.inherited(replaced, primary) {
+            (self.succession, self.replaced) = (Some(succession), None);
         }
     }
 
@@ -156,8 +170,11 @@ impl Engine {
     fn appoint(&mut self, primary: NodeId, epoch: Epoch, now: Instant) {
         let timeline = self.node(primary).and_then(|node| Some(node.position.as_ref()?.timeline.0)).unwrap_or(0);
         self.obeyed = self.obeyed.filter(|node| *node != primary);
-        if Some(primary.0) != self.journal.primary && !self.is_promoting(primary) {
-            self.adopted(primary, now);
+        if Some(primary.0) != self.journal.primary {
+            self.replaced = None;
+            if !self.is_promoting(primary) {
+                self.adopted(primary, now);
+            }
         }
         self.journal.spent = None;
         self.forget_demotion(primary, now);

@@ -12,6 +12,16 @@ use crate::cluster::{Epoch, History, Lsn, NodeId, Succession, Timeline, may_cont
 
 /// The other standbys are waited for so long before writes are released.
 const FOLLOWERS: Duration = Duration::from_secs(2);
+/// A primary that another one has taken the place of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Replaced {
+    pub(super) old: NodeId,
+    /// Its timeline.
+    pub(super) timeline: Timeline,
+    /// The epoch in which it was primary.
+    pub(super) before: Epoch,
+}
+
 /// Between two attempts to fence a candidate that has died.
 const FENCE_PAUSE: Duration = Duration::from_secs(10);
 
@@ -207,7 +217,9 @@ impl Engine {
             let job = Job::Hook { hook: Hook::Follow, node: old, old, new: Some(primary), id };
             self.hook_aside("follow_primary_command", job, now);
         }
-        self.succession = self.inherited(primary);
+        let replaced =
+            self.run.as_ref().map(|run| Replaced { old: run.old, timeline: run.timeline, before: run.before });
+        self.succession = replaced.and_then(|replaced| self.inherited(replaced, primary));
         if let Some(run) = self.run.as_mut() {
             run.candidate = Some(primary);
             run.epoch = self.view.epoch;
@@ -220,12 +232,13 @@ impl Engine {
 
     /// What the new primary's history cannot hold of the old one's (HA H14). Its history says how far it went along with the old timeline,
     /// and what it had received says when as much as that had been written.
-    fn inherited(&self, primary: NodeId) -> Option<Succession> {
-        let (run, position) = (self.run.as_ref()?, self.node(primary)?.position.as_ref()?);
+    pub(super) fn inherited(&self, replaced: Replaced, primary: NodeId) -> Option<Succession> {
+        let Replaced { old, timeline, before } = replaced;
+        let position = self.node(primary)?.position.as_ref()?;
         let history = position.history.as_ref().filter(|history| history.timeline() == position.timeline)?;
-        let left = history.left(run.timeline)?;
-        let written = position.written.filter(|written| written.timeline == run.timeline && written.lsn >= left)?;
-        Some(Succession { old: run.old, before: run.before, after: self.view.epoch, until: written.by })
+        let left = history.left(timeline)?;
+        let written = position.written.filter(|written| written.timeline == timeline && written.lsn >= left)?;
+        Some(Succession { old, before, after: self.view.epoch, until: written.by })
     }
 
     /// Until those that were recruited follow, or take too long over it.

@@ -20,6 +20,7 @@ impl Engine {
                 self.see_primary(&view, now);
             }
         }
+        self.learn_succession();
         let primary = view.primary_node().filter(|node| Some(node.id.0) == self.journal.primary);
         let told = primary.and_then(|node| node.position.as_ref()?.history.clone());
         self.history = told.filter(|history| history.timeline().0 == self.journal.timeline).or(self.history.take());

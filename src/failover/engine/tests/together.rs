@@ -102,6 +102,33 @@ fn h13_a_leader_promotes_in_the_epoch_that_all_have_stopped_for() {
 }
 
 #[test]
+fn h14_who_follows_finds_by_its_own_probes_what_the_new_primary_lacks() {
+    for (lsn, told) in [(200, true), (201, false)] {
+        let mut play = Play::new(partners(), Journal::default());
+        play.view.epoch = Epoch(3);
+        play.give(accord(None, (5, 1), 3, &known(3)));
+        play.look();
+        let by = play.now;
+        play.now += MS;
+        play.give(accord(None, (5, 2), 7, &Journal { epoch: 7, primary: Some(A.0), timeline: 2, ..known(7) }));
+        play.look();
+        assert_eq!(play.ruling.succession, None, "the view is of the epoch before");
+        assert_eq!(play.answer("Fence", Outcome::Ok), Job::Fence(P));
+        (play.view.primary, play.view.epoch) = (Some(A), Epoch(7));
+        play.position(A, 2, false);
+        let node = play.node(A);
+        node.role = Role::Primary;
+        let position = node.position.as_mut().expect("read");
+        position.written = Some(Written { timeline: Timeline(1), lsn: Lsn(200), by });
+        position.history = Some(Arc::new(History::new(Timeline(2), vec![(Timeline(1), Lsn(lsn))])));
+        play.look();
+        assert_eq!(play.ruling.writes, Writes::Open);
+        let known = Succession { old: P, before: Epoch(3), after: Epoch(7), until: by };
+        assert_eq!(play.ruling.succession, told.then_some(known), "it went along up to {lsn}");
+    }
+}
+
+#[test]
 fn h17_who_leads_no_more_drops_everything_and_the_next_one_takes_it_up() {
     let mut play = leader();
     play.dies();
