@@ -16,7 +16,7 @@ use super::{Engine, Note};
 
 /// How long a member that was unable does not claim to be able: at first, and at most.
 const FIRST: Duration = Duration::from_secs(5);
-const LONGEST: Duration = Duration::from_secs(300);
+const LONGEST: Duration = Duration::from_secs(60);
 /// Between two tries of a leader that is unable, while nobody else is able.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -122,6 +122,6 @@ mod tests {
     #[test]
     fn the_back_off_grows_and_ends_growing() {
         let after = |rounds| Ability { rounds, ..Ability::default() }.backoff().as_secs();
-        assert_eq!([1, 2, 3, 6, 7, 8, 1_000, u32::MAX].map(after), [5, 10, 20, 160, 300, 300, 300, 300]);
+        assert_eq!([1, 2, 3, 4, 5, 6, 1_000, u32::MAX].map(after), [5, 10, 20, 40, 60, 60, 60, 60]);
     }
 }

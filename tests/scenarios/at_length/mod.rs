@@ -12,4 +12,5 @@ mod promotion;
 mod proxies;
 mod proxy;
 mod recovery;
+mod strays;
 mod three;
