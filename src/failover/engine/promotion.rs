@@ -12,6 +12,7 @@ use crate::cluster::{Epoch, History, Lsn, NodeId, Succession, Timeline, may_cont
 
 /// The other standbys are waited for so long before writes are released.
 const FOLLOWERS: Duration = Duration::from_secs(2);
+
 /// A primary that another one has taken the place of.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Replaced {
