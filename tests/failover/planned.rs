@@ -63,6 +63,25 @@ fn s13_roles_are_switched_and_switched_back_and_nothing_is_rebuilt() {
 }
 
 #[test]
+fn h11_a_former_primary_finds_its_slot_at_the_new_one() {
+    let Some(herd) = Herd::start(DEMOTE, &[]) else { return };
+    means(&herd);
+    let ask = |id: u16, sql: &str| herd.server(id).psql("postgres", sql).expect("it answers");
+    ask(0, "SELECT pg_create_physical_replication_slot('mine', true)");
+    ask(1, "ALTER SYSTEM SET primary_slot_name = 'mine'");
+    ask(1, "SELECT pg_reload_conf()");
+    let active =
+        |id: u16| herd.server(id).psql("postgres", "SELECT active FROM pg_replication_slots WHERE slot_name = 'mine'");
+    eventually("it is used", || active(0).is_ok_and(|said| said.trim() == "t"));
+    switch(&herd, 1);
+    // It has kept the name, and node 2 has never heard it.
+    let begun = Instant::now();
+    switch(&herd, 2);
+    println!("it is back {:?} behind the order", begun.elapsed());
+    eventually("it is used there, too", || active(2).is_ok_and(|said| said.trim() == "t"));
+}
+
+#[test]
 fn h12_without_a_means_to_stop_it_or_with_one_that_fails_the_primary_stays() {
     let Some(herd) = Herd::start("promote = \"builtin\"\ndemote_command = \"false\"", &[]) else { return };
     herd.write_again(1);

@@ -126,11 +126,16 @@ impl<S: Servers, T: Threads> World<S, T> {
         let now = setting(&mut sql).await?.value;
         let original = conninfo::unmark(&now);
         let wanted = self.conninfo(&original, node, primary, old)?;
-        if wanted != original {
-            self.make_slot(&mut sql, primary).await?;
-        }
+        // A former primary was pointed there before it was stopped.
+        let direct = wanted != original || self.points_at(&original, primary);
+        let made = direct && self.make_slot(&mut sql, primary).await?;
         if wanted != now {
             change(&mut sql, &wanted, false).await?;
+        } else if made {
+            // Its WAL receiver was refused, and would wait for some seconds before it tries again.
+            sql.query("SELECT pg_catalog.pg_reload_conf()").await?;
+        }
+        if wanted != now || made {
             self.hurry(node);
             // One that takes longer is seen by a later look.
             let _ = timeout(ARRIVAL, self.arrived(&mut sql, primary)).await;
@@ -159,10 +164,6 @@ impl<S: Servers, T: Threads> World<S, T> {
         let config = self.config();
         let target = config.node(primary).ok_or("the new primary is configured no more")?;
         let points = conninfo::targets(original);
-        let is = |other: &crate::config::Node, (host, port): &(String, u16)| {
-            (&other.host, other.port) == (host, *port)
-                || (&other.replication_host, other.replication_port) == (host, *port)
-        };
         let third = |other: &&crate::config::Node| ![node, primary, old].contains(&other.id);
         if points.iter().any(|point| config.nodes.iter().filter(third).any(|other| is(other, point))) {
             return Ok(original.to_owned());
@@ -174,19 +175,31 @@ impl<S: Servers, T: Threads> World<S, T> {
             .ok_or_else(|| "its primary_conninfo cannot be read".to_owned())
     }
 
-    /// A slot that the standby uses must be there before it connects.
-    async fn make_slot(&self, sql: &mut S::Sql, primary: NodeId) -> Result<(), String> {
+    fn points_at(&self, conninfo: &str, node: NodeId) -> bool {
+        let config = self.config();
+        let Some(target) = config.node(node) else { return false };
+        conninfo::targets(conninfo).iter().any(|point| is(target, point))
+    }
+
+    /// A slot that the standby uses must be there before it connects. Returns whether it was not.
+    async fn make_slot(&self, sql: &mut S::Sql, primary: NodeId) -> Result<bool, String> {
         let rows = sql.query("SHOW primary_slot_name").await?;
-        let Some(slot) = field(&rows, 0).filter(|slot| !slot.is_empty()) else { return Ok(()) };
+        let Some(slot) = field(&rows, 0).filter(|slot| !slot.is_empty()) else { return Ok(false) };
         let slot = literal(slot);
         let mut sql = self.servers.connect(primary).await?;
-        sql.query(&format!(
-            "SELECT pg_catalog.pg_create_physical_replication_slot({slot}, true) WHERE NOT EXISTS \
-             (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = {slot})"
-        ))
-        .await?;
-        Ok(())
+        let made = sql
+            .query(&format!(
+                "SELECT pg_catalog.pg_create_physical_replication_slot({slot}, true) WHERE NOT EXISTS \
+                 (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = {slot})"
+            ))
+            .await?;
+        Ok(!made.is_empty())
     }
+}
+
+/// Is the node reached there?
+fn is(node: &crate::config::Node, (host, port): &(String, u16)) -> bool {
+    (&node.host, node.port) == (host, *port) || (&node.replication_host, node.replication_port) == (host, *port)
 }
 
 /// Until it is primary; none if it is not for so long.
