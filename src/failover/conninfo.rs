@@ -151,6 +151,31 @@ pub fn redirect(text: &str, host: &str, port: u16) -> Option<String> {
     Some(format!("{}{written}:{port}{}{query}", &text[..place.start], &text[place.end..path_end]))
 }
 
+/// The same under another `application_name`. `None` if it cannot be read.
+pub fn rename(text: &str, name: &str) -> Option<String> {
+    if !is_uri(text) {
+        let mut rest = String::new();
+        for pair in pairs(text)?.iter().filter(|pair| pair.name != "application_name") {
+            rest.push_str(&text[pair.span.clone()]);
+            rest.push(' ');
+        }
+        return Some(format!("{rest}application_name={}", quote(name)));
+    }
+    let escape = |byte: u8| match byte {
+        b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    let mut kept: Vec<String> = query(text)
+        .into_iter()
+        .filter(|(name, _)| *name != "application_name")
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    kept.push(format!("application_name={}", name.bytes().map(escape).collect::<String>()));
+    let path = text.split('?').next().unwrap_or_default();
+    Some(format!("{path}?{}", kept.join("&")))
+}
+
 /// Whom it points to: hosts (or addresses) and ports, one pair each.
 pub fn targets(text: &str) -> Vec<(String, u16)> {
     let (mut hosts, mut ports): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
@@ -239,6 +264,19 @@ mod tests {
         assert_eq!(redirect("postgresql://h/db", "::1", 5).as_deref(), Some("postgresql://[::1]:5/db"));
         assert_eq!(redirect("what is this", "h", 5), None);
         assert_eq!(redirect("user='unended", "h", 5), None);
+    }
+
+    #[test]
+    fn h11_only_the_name_is_replaced() {
+        let to = |text| rename(text, "b 1");
+        assert_eq!(to("host=a application_name=a user=r").as_deref(), Some("host=a user=r application_name='b 1'"));
+        assert_eq!(to("").as_deref(), Some("application_name='b 1'"));
+        assert_eq!(
+            to("postgresql://[::1]/?application_name=a").as_deref(),
+            Some("postgresql://[::1]/?application_name=b%201")
+        );
+        assert_eq!(to("postgres://r@h/d?a=b").as_deref(), Some("postgres://r@h/d?a=b&application_name=b%201"));
+        assert_eq!(to("what is this"), None);
     }
 
     #[test]

@@ -51,6 +51,10 @@ fn s13_roles_are_switched_and_switched_back_and_nothing_is_rebuilt() {
     switch(&herd, 2);
     let (row, gap) = herd.write_again(row + 1);
     assert!(gap < Duration::from_secs(1), "{gap:?}");
+    // It never was a standby, and follows under its own name, not under the candidate's.
+    let name = herd.server(0).name();
+    let named = format!("SELECT count(*) FROM pg_stat_replication WHERE application_name = '{name}'");
+    assert_eq!(herd.server(2).psql("postgres", &named).expect("it answers").trim(), "1", "{name}");
     switch(&herd, 0);
     let (row, _) = herd.write_again(row + 1);
     let rows = herd.try_sql("SELECT count(*) FROM t").expect("a read");

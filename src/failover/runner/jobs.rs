@@ -151,11 +151,20 @@ impl<S: Servers, T: Threads> World<S, T> {
     async fn checkpoint(&self, node: NodeId, follow: NodeId) -> Result<Lsn, String> {
         let mut sql = self.servers.connect(node).await?;
         sql.query("CHECKPOINT").await?;
-        let conninfo = self.servers.connect(follow).await?.query("SHOW primary_conninfo").await?;
-        let conninfo = field(&conninfo, 0).unwrap_or_default();
         let config = self.config();
         let target = config.node(follow).ok_or("the node is configured no more")?;
-        if let Some(own) = conninfo::redirect(conninfo, &target.replication_host, target.replication_port)
+        let name = &config.node(node).ok_or("the node is configured no more")?.application_name;
+        let own = sql.query("SHOW primary_conninfo").await?;
+        let own = match field(&own, 0).unwrap_or_default() {
+            // It was never a standby: it follows as the candidate did, under the name that `synchronous_standby_names` has for it.
+            "" => {
+                let theirs = self.servers.connect(follow).await?.query("SHOW primary_conninfo").await?;
+                conninfo::rename(field(&theirs, 0).unwrap_or_default(), name)
+            }
+            own => Some(conninfo::unmark(own)),
+        };
+        if let Some(own) =
+            own.and_then(|own| conninfo::redirect(&own, &target.replication_host, target.replication_port))
             && let Err(why) = sql.query(&format!("ALTER SYSTEM SET primary_conninfo = {}", literal(&own))).await
         {
             // Whoever starts it as a standby then has to say whom it follows.
