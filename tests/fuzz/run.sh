@@ -30,6 +30,17 @@ seeds() {
         printf 'M\0\0\0\4R\0\0\0\51pcpu\0%s\0I\0\0\0\7-1\0' "$(printf 0 | md5sum | cut -c1-31)" >"$folder/login"
         printf 'J\0\0\0\0101 \0s#\0\0\0\30{"command":"overview"}X\0\0\0\4' >"$folder/requests"
         printf 'pcpu:5ebe2294ecd0e0f08eab7690d2a6ee69\n' >"$folder/file" ;;
+    watchdog)
+        local message='{"incarnation":1,"number":1,"heard":0,"digest":7,"state":"Standby","term":0,"priority":1,"fitness":{"trusted":true,"primary":true,"nodes":1},"sights":[[0,"Alive"]],"promised":0,"shared":[0,0],"part":'
+        local parts=('"Beat"' '{"Claim":{"kind":"Elect","term":513,"seq":9,"prepare":5}}' '"Bye"' '{"Yield":[257,2]}'
+            '{"Verdict":{"kind":"Probe","term":513,"seq":9,"granted":true,"hold":1250,"wait":0}}'
+            '{"Settings":{"watchdog.virtual_ip":"192.0.2.11"}}'
+            '{"Shared":{"version":[257,3],"epoch":4,"claimed":5,"body":"{}"}}')
+        for part in "${!parts[@]}"; do printf '0\n1%s%s}\n\3752%s%s}\n' "$message" "${parts[part]}" "$message" "${parts[part]}" >"$folder/$part"; done
+        printf '!{"Ask":{"number":1,"errand":"Reload","who":"a"}}' >"$folder/ask"
+        printf '!{"Cancel":{"session":1,"proof":[%s0]}}' "$(printf '0,%.0s' {1..31})" >"$folder/cancel"
+        printf '!{"Report":{"wall":1,"echo":[1,2],"leader":"a","term":1,"epoch":2,"holds_ip":true}}' >"$folder/report"
+        printf '!{"Told":{"number":7,"answer":{"Err":"no"}}}' >"$folder/told" ;;
     users)
         printf 'u:md50123456789abcdef0123456789abcdef\np:TEXTsecret\n' >"$folder/lines"
         printf 'SCRAM-SHA-256$4096:c2FsdA==$%044d:%044d' 0 0 >"$folder/verifier" ;;
@@ -37,7 +48,7 @@ seeds() {
 }
 
 if [ $# = 0 ]; then
-    set -- startup client_auth server_auth hba users lexer analyze pcp
+    set -- startup client_auth server_auth hba users lexer analyze pcp watchdog
 fi
 for target; do
     seeds "$target"
