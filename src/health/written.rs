@@ -12,13 +12,19 @@ use crate::cluster::{Role, Timeline, Written};
 
 /// A clock that is being corrected runs wrong by 1 / 2000 at the most; this is its share that is allowed for.
 const DRIFT: u32 = 50;
+/// A node that was not heard of for longer may have been made anew meanwhile: what it had before says nothing of what it has.
+const GAP: Duration = Duration::from_secs(30);
 
 /// What is known after an answer, given what was known before it and the answer before.
 pub(super) fn learn(known: Option<Written>, before: Option<&Seen>, seen: &Seen) -> Option<Written> {
     let reading = &seen.reading;
     let Some(receipt) = reading.receipt.filter(|_| reading.timeline > Timeline(0)) else {
         // Nothing has come since, or it was promoted: what was known of what it had is still so.
-        let same = |known: &Written| reading.role == Role::Primary || reading.received == Some(known.lsn);
+        let lately = before.is_some_and(|before| seen.answered.saturating_duration_since(before.answered) <= GAP);
+        let same = |known: &Written| match reading.role {
+            Role::Primary => lately,
+            _ => reading.received == Some(known.lsn),
+        };
         return known.filter(same);
     };
     let by = before.map_or(seen.answered, |before| moment(receipt.at, before).max(moment(receipt.at, seen)));

@@ -109,6 +109,10 @@ impl Engine {
             None if !accord.writes || accord.epoch != self.view.epoch || accord.epoch == Epoch(0) => {
                 Some(Hold::Partners)
             }
+            // The epoch is agreed on before this proxy has seen who is primary in it; the one before may still answer here.
+            None if self.agreed_primary().is_some_and(|agreed| self.view.primary != Some(agreed)) => {
+                Some(Hold::Partners)
+            }
             None => None,
         }
     }
@@ -126,7 +130,13 @@ impl Engine {
 
     /// Asks partners for leave to go on with the run.
     pub(super) fn ask_partners(&mut self, old: NodeId, now: Instant) {
-        let planned = self.run.as_ref().is_some_and(|run| run.kind != Kind::Failover);
+        // That `demote_command` was run is no proof that it has stopped anything: what is only lost to this proxy others are asked about.
+        let lost = self.stopped.is_none() && !self.stands_by(old);
+        let planned = self.run.as_ref().is_some_and(|run| match run.kind {
+            Kind::Failover => false,
+            Kind::Resumed => !lost,
+            _ => true,
+        });
         self.give_step(Step::Consenting, Job::Consent { node: old, planned }, now);
     }
 
@@ -171,7 +181,7 @@ impl Engine {
         let timeline = self.node(primary).and_then(|node| Some(node.position.as_ref()?.timeline.0)).unwrap_or(0);
         self.obeyed = self.obeyed.filter(|node| *node != primary);
         if Some(primary.0) != self.journal.primary {
-            self.replaced = None;
+            (self.replaced, self.lifted) = (None, self.lifted.filter(|lifted| *lifted == primary));
             if !self.is_promoting(primary) {
                 self.adopted(primary, now);
             }

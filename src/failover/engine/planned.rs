@@ -140,15 +140,16 @@ impl Engine {
         if self.run.is_some() {
             return Err("a failover is under way".to_owned());
         }
-        if self.pending.values().any(|(purpose, _)| *purpose == Purpose::Demote) {
-            return Err("demote_command still runs for a switch-over that was given up".to_owned());
-        }
         // Nothing is stopped for what may not be promoted, or by somebody else at any moment.
         if let Some(late) = self.late() {
             return Err(promised(late));
         }
         let primary =
             self.view.primary.filter(|primary| self.leads(*primary)).ok_or("there is no primary that answers")?;
+        let works = self.pending.values().any(|(purpose, _)| *purpose == Purpose::Demote);
+        if works || self.is_being_demoted(primary, now) {
+            return Err("demote_command may still run for a switch-over that was given up".to_owned());
+        }
         if self.member(primary).is_none_or(|member| member.duty == Duty::Fixed) {
             return Err(format!("the role of node {primary} is fixed by configuration"));
         }

@@ -237,7 +237,8 @@ impl Engine {
         let Replaced { old, timeline, before } = replaced;
         let position = self.node(primary)?.position.as_ref()?;
         let history = position.history.as_ref().filter(|history| history.timeline() == position.timeline)?;
-        let left = history.left(timeline)?;
+        // What it has written on a timeline in between is not known.
+        let (_, left) = *history.ancestors().last().filter(|(ancestor, _)| *ancestor == timeline)?;
         let written = position.written.filter(|written| written.timeline == timeline && written.lsn >= left)?;
         Some(Succession { old, before, after: self.view.epoch, until: written.by })
     }

@@ -154,19 +154,19 @@ impl<S: Servers, T: Threads> World<S, T> {
         let config = self.config();
         let target = config.node(follow).ok_or("the node is configured no more")?;
         let name = &config.node(node).ok_or("the node is configured no more")?.application_name;
-        let own = sql.query("SHOW primary_conninfo").await?;
-        let own = match field(&own, 0).unwrap_or_default() {
-            // It was never a standby: it follows as the candidate did, under the name that `synchronous_standby_names` has for it.
-            "" => {
-                let theirs = self.servers.connect(follow).await?.query("SHOW primary_conninfo").await?;
-                conninfo::rename(field(&theirs, 0).unwrap_or_default(), name)
-            }
-            own => Some(conninfo::unmark(own)),
+        // What it had as a standby, if it was one, may be out of date: it follows as the candidate did, under its own name.
+        let theirs = self.servers.connect(follow).await?.query("SHOW primary_conninfo").await?;
+        let theirs = field(&theirs, 0).unwrap_or_default();
+        if conninfo::has_password(theirs) {
+            return Err(format!("the primary_conninfo of node {follow} holds a password: use a passfile"));
+        }
+        let own = conninfo::rename(theirs, name)
+            .and_then(|own| conninfo::redirect(&own, &target.replication_host, target.replication_port));
+        let prepared = match own {
+            Some(own) => sql.query(&format!("ALTER SYSTEM SET primary_conninfo = {}", literal(&own))).await.map(drop),
+            None => Err(format!("the primary_conninfo of node {follow} cannot be read")),
         };
-        if let Some(own) =
-            own.and_then(|own| conninfo::redirect(&own, &target.replication_host, target.replication_port))
-            && let Err(why) = sql.query(&format!("ALTER SYSTEM SET primary_conninfo = {}", literal(&own))).await
-        {
+        if let Err(why) = prepared {
             // Whoever starts it as a standby then has to say whom it follows.
             tracing::warn!(event = "not_prepared", node = node.0, why, "the old primary does not know whom to follow");
         }

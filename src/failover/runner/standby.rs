@@ -187,6 +187,12 @@ impl<S: Servers, T: Threads> World<S, T> {
         let Some(slot) = field(&rows, 0).filter(|slot| !slot.is_empty()) else { return Ok(false) };
         let slot = literal(slot);
         let mut sql = self.servers.connect(primary).await?;
+        // One that was there before and has lost what it kept is of no use any more, and newer servers refuse it.
+        sql.query(&format!(
+            "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots \
+             WHERE slot_name = {slot} AND slot_type = 'physical' AND wal_status = 'lost' AND NOT active"
+        ))
+        .await?;
         let made = sql
             .query(&format!(
                 "SELECT pg_catalog.pg_create_physical_replication_slot({slot}, true) WHERE NOT EXISTS \

@@ -114,6 +114,11 @@ fn h14_who_follows_finds_by_its_own_probes_what_the_new_primary_lacks() {
         play.look();
         assert_eq!(play.ruling.succession, None, "the view is of the epoch before");
         assert_eq!(play.answer("Fence", Outcome::Ok), Job::Fence(P));
+        // This proxy has heard of the epoch and not seen its primary yet; the one before still answers it.
+        play.view.epoch = Epoch(7);
+        play.position(P, 1, false);
+        play.look();
+        assert_eq!((play.view.primary, play.ruling.writes.open()), (Some(P), false), "HA H8, H17");
         (play.view.primary, play.view.epoch) = (Some(A), Epoch(7));
         play.position(A, 2, false);
         let node = play.node(A);
