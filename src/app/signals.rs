@@ -74,9 +74,15 @@ pub(super) fn serve(mut running: Running, config: &Path, dial: &Dial, once: bool
         let limit = running.settings().listen.stop_timeout;
         match next(&runtime, &mut signals, leaving || once.is_some()) {
             Some(Wish::Reload(who, asked)) => {
-                service::reloading();
+                // Whoever waits for the start is not told that it is over.
+                let started = once.is_none();
+                if started {
+                    service::reloading();
+                }
                 let outcome = reload(&mut running, config, &who);
-                service::ready(&serving(&running));
+                if started {
+                    service::ready(&serving(&running));
+                }
                 dial.set(running.settings().log.level);
                 // Who asked may have given up.
                 asked.map(|asked| asked.send(outcome));
@@ -102,7 +108,7 @@ pub(super) fn serve(mut running: Running, config: &Path, dial: &Dial, once: bool
                 running.stop(Stop::Now, Duration::ZERO);
                 return Ok(());
             }
-            None if once.is_some() => match once.as_ref().map_or(Start::Done, |once| once.look(&running)) {
+            None if once.is_some() && !leaving => match once.as_ref().map_or(Start::Done, |once| once.look(&running)) {
                 Start::UnderWay => {}
                 Start::Done => {
                     once = None;

@@ -74,6 +74,8 @@ pub struct Engine {
     handed: Option<Instant>,
     place: Place,
     ability: Ability,
+    /// No client can come to it.
+    dark: bool,
     locks: BTreeMap<NodeId, Lock>,
     stalemate: Option<Instant>,
     unlocked: Instant,
@@ -144,6 +146,7 @@ impl Engine {
             handed: None,
             place: Place::Off(None),
             ability: Ability::default(),
+            dark: false,
             locks: nodes.into_iter().map(|node| (node, Lock::default())).collect(),
             stalemate: None,
             unlocked: now,
@@ -196,6 +199,7 @@ impl Engine {
             Event::Sights(sights, primary) => {
                 (self.sights, self.primary) = (sights.into_iter().collect(), primary);
             }
+            Event::Dark(dark) => self.dark = dark,
             Event::Address(is) => self.on_address(is, now),
             Event::Consent { ticket, node, planned } => self.on_consent(ticket, (node, planned), now),
             Event::Stopped(epoch) => self.on_stopped(epoch, now),
@@ -298,8 +302,6 @@ impl Engine {
         self.settings.on_quorum_loss = settings.on_quorum_loss;
         self.settings.agreed = settings.agreed;
         self.digest = digest(&self.settings);
-        // Its programs may be others now.
-        self.on_mended();
     }
 
     /// Where this proxy stands.

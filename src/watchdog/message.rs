@@ -88,6 +88,13 @@ pub struct Fitness {
     pub trial: Trial,
 }
 
+impl Fitness {
+    /// Without what a mere try would tell.
+    pub fn reach(self) -> Self {
+        Self { trial: Trial::default(), ..self }
+    }
+}
+
 /// Whether a member could hold the address; earlier versions do not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub enum Hold {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Action, Engine, MemberId, Ticket};
-use crate::watchdog::message::{Hold, Part};
+use crate::watchdog::message::{Fitness, Hold, Part, Trial};
 
 /// A partner that is preferred for nothing but its priority must have been there for so long.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -20,7 +20,10 @@ impl Engine {
     }
 
     pub(super) fn on_hand_over(&mut self, ticket: Ticket, to: Option<MemberId>, now: Instant) {
-        let fit = |id: &MemberId| self.peers.get(id).is_some_and(|peer| peer.fitness.hold == Hold::Able);
+        let ours = self.fitness(now).reach();
+        // Where no client comes to, whoever is the least bit better is better.
+        let better = |fitness: Fitness| if self.dark { fitness.reach() > ours } else { fitness.hold == Hold::Able };
+        let fit = |id: &MemberId| self.peers.get(id).is_some_and(|peer| better(peer.fitness));
         // Who asks for a certain one knows why.
         let able =
             to.map_or_else(|| self.best(now).filter(fit), |to| Some(to).filter(|to| self.is_candidate(*to, now)));
@@ -62,8 +65,10 @@ impl Engine {
         let ours = (self.fitness(now), self.settings.priority);
         let found = self.best(now).and_then(|best| {
             let peer = self.peers.get(&best)?;
-            let fitter = peer.fitness > ours.0;
-            let wanted = peer.fitness == ours.0 && peer.priority > ours.1;
+            // Who holds the address is not asked to give it away for what was, here or there, some time ago.
+            let (theirs, own) = (peer.fitness.reach(), ours.0.reach());
+            let fitter = theirs > own;
+            let wanted = theirs == own && peer.fitness.trial == Trial::Sound && peer.priority > ours.1;
             // So long it has been tried here already.
             let able = fitter && peer.fitness.hold == Hold::Able && self.is_found_unable(now);
             let patience = if fitter { self.settings.timings.fitter } else { SETTLED };

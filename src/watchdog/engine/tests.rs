@@ -14,6 +14,8 @@ struct Play {
     stuck: bool,
     /// Where the address cannot be put.
     refuses: Vec<usize>,
+    /// Where nothing is heard of it.
+    slow: Vec<usize>,
 }
 
 fn settings(me: u8, members: usize) -> Settings {
@@ -42,6 +44,7 @@ impl Play {
             kept: vec![0; 5],
             stuck: false,
             refuses: Vec::new(),
+            slow: Vec::new(),
         }
     }
 
@@ -68,6 +71,7 @@ impl Play {
                                 let failed = AddressIs::Failed("no such device".to_owned());
                                 queue.insert(0, (to, Event::Address(failed)));
                             }
+                            Address::Take { .. } if self.slow.contains(&to) => {}
                             Address::Take { .. } => queue.insert(0, (to, Event::Address(AddressIs::Taken))),
                             Address::Release => queue.insert(0, (to, Event::Address(AddressIs::Released))),
                             _ => {}
@@ -213,6 +217,7 @@ fn h03_who_could_not_hold_the_address_is_preferred_again_when_something_has_chan
     play.wait(Duration::from_secs(4));
     assert_eq!(play.leaders(), [1]);
     play.tell(0, Event::Configure(Box::new(Settings { priority: 9, ..settings(0, 2) })));
+    play.tell(0, Event::Mended);
     // Its programs, too, may be others: it is believed to be able, and fails once more.
     play.wait(Duration::from_secs(16));
     assert_eq!((play.count("address_unfit"), play.leaders()), (2, vec![1]));
@@ -225,6 +230,40 @@ fn h03_who_could_not_hold_the_address_is_preferred_again_when_something_has_chan
     play.wait(Duration::from_secs(14));
     assert_eq!((play.leaders(), play.holder()), (vec![0], Some(0)));
     assert!(play.noted("address_fit"));
+}
+
+#[test]
+fn h03_who_holds_the_address_keeps_it_though_it_could_not_hold_it_some_time_ago() {
+    let mut play = pair();
+    play.refuses = vec![0];
+    play.wait(Duration::from_secs(9));
+    assert_eq!((play.leaders(), play.hold(0)), (vec![1], Hold::Able), "its back-off is over");
+    play.refuses.clear();
+    // It becomes leader, the address takes a while to come, and the other one is as well as ever.
+    play.slow = vec![0];
+    play.tell(1, Event::HandOver(Ticket(7), Some(MemberId(0))));
+    play.wait(Duration::from_secs(1));
+    assert!(play.leaders() == [0] && play.holder().is_none() && !play.engines[0].ability.is_sound());
+    play.tell(0, Event::Address(AddressIs::Taken));
+    play.wait(Duration::from_secs(5));
+    assert!(play.leaders() == [0] && play.holder() == Some(0) && play.engines[0].ability.is_sound());
+}
+
+#[test]
+fn h03_a_leader_that_no_client_comes_to_hands_over_to_whoever_is_better_and_still_votes() {
+    let mut play = pair();
+    let node = NodeId(0);
+    for one in [0, 1] {
+        play.tell(one, Event::Sights(vec![(node, Sight::Alive)], Some(node)));
+    }
+    play.wait(Duration::from_secs(1));
+    play.tell(0, Event::Dark(true));
+    assert_eq!((play.hold(0), play.engines[0].sights.get(&node)), (Hold::Unable, Some(&Sight::Alive)));
+    // Even if that one could not hold the address some time ago.
+    play.engines[0].peers.get_mut(&MemberId(1)).expect("there").fitness.hold = Hold::Unable;
+    play.tell(0, Event::HandOver(Ticket(7), None));
+    play.wait(Duration::from_secs(1));
+    assert_eq!((play.leaders(), play.holder()), (vec![1], Some(1)));
 }
 
 #[test]

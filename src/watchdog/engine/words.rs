@@ -148,6 +148,8 @@ pub enum Event {
     },
     /// What this proxy sees of the nodes.
     Sights(Vec<(NodeId, Sight)>, Option<NodeId>),
+    /// None of the interfaces that clients come by has a carrier, or one has again.
+    Dark(bool),
     /// About the address.
     Address(AddressIs),
     /// May this node be replaced as primary? Answered by the epoch, once nobody writes under an earlier one any more.

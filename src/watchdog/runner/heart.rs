@@ -210,7 +210,7 @@ impl<H: Hands + 'static> Heart<H> {
                     wishing = wish.is_some();
                     wish.map_or(Event::Tick, |wish| self.wish(wish))
                 }
-                Ok(()) = self.dark.changed() => self.sights(),
+                Ok(()) = self.dark.changed() => Event::Dark(*self.dark.borrow_and_update()),
                 changed = body.published.changed(), if seeing => {
                     seeing = changed.is_ok();
                     self.sights()
@@ -472,6 +472,10 @@ impl<H: Hands + 'static> Heart<H> {
         agreed.retain(|name, _| !keep(name));
         agreed.extend(self.settings.agreed.iter().filter(|(name, _)| keep(name)).map(|(a, b)| (a.clone(), b.clone())));
         self.settings.agreed.clone_from(&agreed);
+        if body.config.watchdog != config.watchdog {
+            // Its programs may be others now. A full queue is full of what wakes it anyway.
+            let _ = self.tell.try_send(Event::Mended);
+        }
         body.config = config;
         Event::Configure(Box::new(Settings { agreed, ..new }))
     }

@@ -213,10 +213,7 @@ impl<H: Hands + 'static> Heart<H> {
     /// What this proxy sees of the nodes.
     pub(super) fn sights(&self) -> Event {
         let view = self.shared.view();
-        // Without a carrier what others see counts.
-        let dark = *self.dark.borrow();
         let sight = |life| match life {
-            _ if dark => Life::Unknown,
             cluster::Life::Unknown => Life::Unknown,
             // It says something, be it that it takes nobody.
             cluster::Life::Well | cluster::Life::Busy(_) => Life::Alive,
