@@ -11,7 +11,7 @@ const HEAD: usize = 32;
 const LONGEST: usize = 2048;
 /// Most values in a text that is kept.
 const MOST_VALUES: usize = 64;
-/// Groups of texts by their heads, and texts in each: with the longest texts, half a megabyte.
+/// Groups of texts by their heads, and texts in each: with the longest texts and most values, a megabyte.
 const GROUPS: usize = 64;
 const EACH: usize = 4;
 /// Texts that a full group must fail to know before it takes up another one.
@@ -121,7 +121,10 @@ struct Group {
     /// Met once: taken up when it comes again.
     met: [Option<Fingerprint>; 2],
     next: usize,
+    /// Texts since one was taken up, or could not be.
     missed: u32,
+    /// The last one that came often could not be: it has too many values, or none that may be left out.
+    barren: bool,
 }
 
 impl Group {
@@ -142,14 +145,15 @@ impl Group {
             self.met[0] = Some(scan.fingerprint);
             return;
         }
-        if self.samples[self.next].is_some() && self.missed < PATIENCE {
+        if (self.barren || self.samples[self.next].is_some()) && self.missed < PATIENCE {
             return;
         }
-        if let Some(sample) = Sample::new(text, mode, scan) {
+        let sample = Sample::new(text, mode, scan);
+        (self.missed, self.barren) = (0, sample.is_none());
+        if let Some(sample) = sample {
             self.samples[self.next] = Some(Box::new(sample));
             self.next = (self.next + 1) % EACH;
         }
-        self.missed = 0;
     }
 }
 
