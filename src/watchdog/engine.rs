@@ -74,8 +74,6 @@ pub struct Engine {
     handed: Option<Instant>,
     place: Place,
     ability: Ability,
-    /// No client can come to it.
-    dark: bool,
     locks: BTreeMap<NodeId, Lock>,
     stalemate: Option<Instant>,
     unlocked: Instant,
@@ -146,7 +144,6 @@ impl Engine {
             handed: None,
             place: Place::Off(None),
             ability: Ability::default(),
-            dark: false,
             locks: nodes.into_iter().map(|node| (node, Lock::default())).collect(),
             stalemate: None,
             unlocked: now,
@@ -199,7 +196,7 @@ impl Engine {
             Event::Sights(sights, primary) => {
                 (self.sights, self.primary) = (sights.into_iter().collect(), primary);
             }
-            Event::Dark(dark) => self.dark = dark,
+            Event::Dark(dark) => self.ability.dark = dark,
             Event::Address(is) => self.on_address(is, now),
             Event::Consent { ticket, node, planned } => self.on_consent(ticket, (node, planned), now),
             Event::Stopped(epoch) => self.on_stopped(epoch, now),

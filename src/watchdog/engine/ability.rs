@@ -29,6 +29,8 @@ pub(super) struct Ability {
     until: Option<Instant>,
     /// So often it was found unable, since it last was sound.
     rounds: u32,
+    /// No client can come to it: none of its interfaces has a carrier.
+    pub(super) dark: bool,
 }
 
 impl Ability {
@@ -53,9 +55,9 @@ impl Ability {
 }
 
 impl Engine {
-    /// This member has the address, or nothing says that it could not have it.
+    /// This member has the address, or nothing says that it could not have it, and clients can come to it.
     pub(super) fn is_able(&self, now: Instant) -> bool {
-        matches!(self.place, Place::On { .. }) || self.ability.is_able(now)
+        !self.ability.dark && (matches!(self.place, Place::On { .. }) || self.ability.is_able(now))
     }
 
     /// It leads, was found unable, and has tried in this term.
@@ -108,7 +110,7 @@ impl Engine {
 
     fn found_sound(&mut self, why: &str) {
         let told = !self.ability.is_sound();
-        self.ability = Ability::default();
+        self.ability = Ability { dark: self.ability.dark, ..Ability::default() };
         if told {
             self.note("address_fit", Some(self.settings.me), why);
         }

@@ -22,7 +22,8 @@ impl Engine {
     pub(super) fn on_hand_over(&mut self, ticket: Ticket, to: Option<MemberId>, now: Instant) {
         let ours = self.fitness(now).reach();
         // Where no client comes to, whoever is the least bit better is better.
-        let better = |fitness: Fitness| if self.dark { fitness.reach() > ours } else { fitness.hold == Hold::Able };
+        let better =
+            |fitness: Fitness| if self.ability.dark { fitness.reach() > ours } else { fitness.hold == Hold::Able };
         let fit = |id: &MemberId| self.peers.get(id).is_some_and(|peer| better(peer.fitness));
         // Who asks for a certain one knows why.
         let able =

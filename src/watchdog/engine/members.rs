@@ -136,12 +136,12 @@ impl Engine {
     pub(super) fn fitness(&self, now: Instant) -> Fitness {
         // What is late with an answer is not reached: whether that lasts longer than for a partner is found out by `Timings::fitter`. Whom no
         // client comes to reaches nobody for anybody; what it sees of nodes counts all the same when they are voted on.
-        let alive = |node: &NodeId| !self.dark && self.sights.get(node) == Some(&Sight::Alive);
+        let alive = |node: &NodeId| !self.ability.dark && self.sights.get(node) == Some(&Sight::Alive);
         let nodes = self.sights.keys().filter(|node| alive(node)).count();
         Fitness {
             trusted: self.trusted_answers(now),
-            hold: if !self.dark && self.is_able(now) { Hold::Able } else { Hold::Unable },
-            primary: !self.dark && self.primary.as_ref().is_none_or(alive),
+            hold: if self.is_able(now) { Hold::Able } else { Hold::Unable },
+            primary: !self.ability.dark && self.primary.as_ref().is_none_or(alive),
             nodes: u16::try_from(nodes).unwrap_or(u16::MAX),
             trial: if self.ability.is_sound() { Trial::Sound } else { Trial::Due },
         }
