@@ -7,9 +7,12 @@ use super::world::{MILLI, SECOND, Tally, Time, World};
 
 fn settled(world: &mut World) -> usize {
     world.calm = true;
-    world.run(9 * SECOND);
+    // An even number of voters may halve; each time that costs a lease.
+    let voters = world.hosts.len();
+    let halved = if voters > 2 && voters.is_multiple_of(2) { 8 * SECOND } else { 0 };
+    world.run(halved + 9 * SECOND);
     let wait = world.random.below(3 * SECOND);
-    world.run(12 * SECOND + wait);
+    world.run(halved + 12 * SECOND + wait);
     let holder = world.leader().expect("h16: after ten seconds without a fault somebody leads");
     assert!(world.has_address(holder), "h19: the leader has the address");
     holder
