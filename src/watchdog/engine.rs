@@ -93,6 +93,8 @@ pub struct Engine {
     followed: (Term, u64),
     write_until: Option<Instant>,
     promised: u64,
+    /// The first claim that tells of the epoch that is prepared.
+    prepared_by: u64,
     /// What was begun under epochs before that is still being ended here, and what others are told instead meanwhile.
     stopping: Option<(u64, u64)>,
     /// The epoch that is being prepared; 0: none.
@@ -159,6 +161,7 @@ impl Engine {
             followed: (Term(0), 0),
             write_until: None,
             promised: kept.shared.epoch,
+            prepared_by: 0,
             stopping: None,
             prepare: 0,
             wanted: None,

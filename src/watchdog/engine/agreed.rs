@@ -224,10 +224,12 @@ impl Engine {
     }
 
     /// Nobody writes under an epoch before the one that is prepared (HA H17).
-    fn is_cleared(&self, now: Instant) -> bool {
+    pub(super) fn is_cleared(&self, now: Instant) -> bool {
         let clear = self.settings.timings.clear();
+        // What a member had promised before, to another leader or to itself, it takes back when it hears of an earlier word of this one.
+        let heard = (self.kept.term, self.prepared_by);
         self.peers.iter().filter(|(id, _)| self.duty_of(**id) == Duty::Proxy).all(|(_, peer)| {
-            peer.promised >= self.prepare
+            (peer.promised >= self.prepare && peer.answered >= heard)
                 || peer.standing == Joined::Left
                 || peer.idle_until.is_some_and(|until| now < until)
                 || peer.write_granted.is_none_or(|at| now >= at + clear)
@@ -263,7 +265,7 @@ impl Engine {
         }
         if self.prepare == 0 {
             let next = self.kept.shared.epoch.max(self.kept.shared.claimed) + 1;
-            self.prepare = next;
+            (self.prepare, self.prepared_by) = (next, self.seq + 1);
             self.promised = self.promised.max(next);
             self.propose(term, |shared| shared.claimed = next, now);
             self.beat_at = now;

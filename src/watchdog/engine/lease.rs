@@ -163,6 +163,10 @@ impl Engine {
         };
         let sent = bid.sent.iter().find(|(seq, _)| *seq == verdict.seq).map(|(_, at)| *at);
         let Some(sent) = sent.filter(|_| fits && verdict.term == bid.term) else { return };
+        if verdict.granted && bid.stage == Stage::Lead {
+            let answered = (verdict.term, verdict.seq);
+            self.peers.get_mut(&from).into_iter().for_each(|peer| peer.answered = peer.answered.max(answered));
+        }
         if verdict.granted {
             let evidence = bid.evidence.entry(from).or_insert(sent);
             *evidence = sent.max(*evidence);

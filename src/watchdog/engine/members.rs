@@ -25,6 +25,8 @@ pub(super) struct Peer {
     pub(super) sights: BTreeMap<u16, Sight>,
     /// It writes under no epoch below.
     pub(super) promised: u64,
+    /// The newest claim of ours, as leader, that it has granted.
+    pub(super) answered: (Term, u64),
     /// What it has on disk, or, of a leader, what it says is agreed.
     pub(super) shared: (Term, u64),
     pub(super) standing: Joined,
@@ -69,6 +71,7 @@ impl Peer {
             fitness: Fitness::default(),
             sights: BTreeMap::new(),
             promised: 0,
+            answered: (Term(0), 0),
             shared: (Term(0), 0),
             standing: Joined::No,
             digest: 0,

@@ -301,3 +301,18 @@ fn h03_what_a_real_fault_takes_goes_to_who_is_not_sound_too() {
     play.wait(Duration::from_secs(4));
     assert_eq!((play.leaders(), play.holder()), (vec![0], Some(0)));
 }
+
+#[test]
+fn h17_a_promise_that_was_given_before_is_none_to_this_leader() {
+    let mut play = Play::new((0..3).map(|me| settings(me, 3)).collect());
+    play.wait(Duration::from_secs(9));
+    assert_eq!(play.leaders(), [0]);
+    let (engine, now) = (&mut play.engines[0], play.now);
+    (engine.prepare, engine.prepared_by) = (5, engine.seq + 1);
+    // To itself, for one, when it led: it takes it back with an earlier word of this leader that is on its way yet.
+    engine.peers.values_mut().for_each(|peer| peer.promised = 5);
+    assert!(!engine.is_cleared(now));
+    let heard = (engine.kept.term, engine.prepared_by);
+    engine.peers.values_mut().for_each(|peer| peer.answered = heard);
+    assert!(engine.is_cleared(now));
+}

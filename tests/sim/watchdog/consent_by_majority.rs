@@ -36,7 +36,7 @@ fn released(world: &mut World, by: usize, nodes: usize) -> bool {
     let (now, limit) = (world.now, world.session_limit());
     let others: usize =
         (0..world.hosts.len()).filter(|other| *other != by).map(|other| world.servers.held_by(other, now, limit)).sum();
-    others <= nodes / 2 || world.writes(by).is_some_and(|(_, until)| until > now)
+    others <= nodes / 2 || world.leads_until(by).is_some_and(|until| until > now)
 }
 
 pub(crate) fn check(world: &mut World, by: usize, epoch: u64) {

@@ -479,6 +479,11 @@ impl World {
         }
     }
 
+    /// Until when a member knows that it leads.
+    pub(crate) fn leads_until(&self, member: usize) -> Option<Time> {
+        Some(self.truly(member, self.hosts[member].process.as_ref()?.standing.leads?))
+    }
+
     pub(crate) fn leader(&self) -> Option<usize> {
         (0..self.hosts.len()).find(|member| {
             let process = self.hosts[*member].process.as_ref();
