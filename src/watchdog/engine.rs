@@ -302,6 +302,8 @@ impl Engine {
         self.settings.on_quorum_loss = settings.on_quorum_loss;
         self.settings.agreed = settings.agreed;
         self.digest = digest(&self.settings);
+        // Its programs may be others now, or the same ones mended, which is what an operator says by a reload.
+        self.on_mended();
     }
 
     /// Where this proxy stands.

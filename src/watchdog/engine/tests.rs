@@ -217,7 +217,6 @@ fn h03_who_could_not_hold_the_address_is_preferred_again_when_something_has_chan
     play.wait(Duration::from_secs(4));
     assert_eq!(play.leaders(), [1]);
     play.tell(0, Event::Configure(Box::new(Settings { priority: 9, ..settings(0, 2) })));
-    play.tell(0, Event::Mended);
     // Its programs, too, may be others: it is believed to be able, and fails once more.
     play.wait(Duration::from_secs(16));
     assert_eq!((play.count("address_unfit"), play.leaders()), (2, vec![1]));

@@ -472,10 +472,6 @@ impl<H: Hands + 'static> Heart<H> {
         agreed.retain(|name, _| !keep(name));
         agreed.extend(self.settings.agreed.iter().filter(|(name, _)| keep(name)).map(|(a, b)| (a.clone(), b.clone())));
         self.settings.agreed.clone_from(&agreed);
-        if body.config.watchdog != config.watchdog {
-            // Its programs may be others now. A full queue is full of what wakes it anyway.
-            let _ = self.tell.try_send(Event::Mended);
-        }
         body.config = config;
         Event::Configure(Box::new(Settings { agreed, ..new }))
     }
