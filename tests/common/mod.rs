@@ -16,6 +16,7 @@ use pgherd::app::demo::programs;
 pub mod fake;
 pub mod proxy;
 pub mod raw;
+pub mod sshd;
 
 /// For whatever should take a moment.
 pub const SOON: Duration = Duration::from_secs(20);

@@ -13,8 +13,9 @@ use pgherd::app::demo::programs;
 use serde_json::Value;
 
 use crate::common::raw::{Frame, RawClient};
+use crate::common::sshd::Sshd;
 use crate::common::{self, eventually};
-use crate::world::{Ran, World, has_pgpool, installed, stock};
+use crate::world::{Ran, World, has_pgpool, stock};
 
 const HOOKS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/hooks");
 const LINE: &str = "%d %h %p %D %H %r";
@@ -251,37 +252,19 @@ fn pgpools_own_program_recovers_by_its_own_extension() {
 
 #[test]
 fn the_hook_works_over_ssh() {
-    let (Some(sshd), true) = (installed("sshd"), nix::unistd::geteuid().is_root()) else {
+    let Some(sshd) = Sshd::installed() else {
         return common::skip("recovery over ssh", "it takes root and Debian's openssh-server");
     };
     let Some(cluster) = cluster("recovery over ssh") else { return };
     let (place, port) = (cluster.folder().join("ssh"), PortLock::any().expect("a port"));
-    std::fs::create_dir_all(&place).expect("a folder");
-    std::fs::create_dir_all("/run/sshd").expect("where it looks for its empty folder");
-    for name in ["host", "user"] {
-        let mut command = Command::new("ssh-keygen");
-        command.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(place.join(name));
-        programs::succeed(&mut command, &[], common::SOON).expect("a key");
-    }
-    let text = |name: &str| place.join(name).display().to_string();
-    let mut daemon = Command::new(sshd);
-    daemon.args(["-D", "-e", "-f", "/dev/null", "-p", &port.port().to_string(), "-h", &text("host")]);
-    for option in [
-        format!("AuthorizedKeysFile={}", text("user.pub")),
-        "ListenAddress=127.0.0.1".to_owned(),
-        "StrictModes=no".to_owned(),
-        "PidFile=none".to_owned(),
-        "PermitRootLogin=yes".to_owned(),
-    ] {
-        daemon.args(["-o", &option]);
-    }
-    let mut daemon = daemon.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    let daemon = Sshd::start(&sshd, &place, &format!("127.0.0.1:{}", port.port()), |command| {
+        command.spawn().expect("it starts")
+    });
     // A copy of the hooks with settings of their own; no name for this host that they would know.
     for name in ["recover.sh", "reach.sh", "on-node.sh"] {
         std::fs::copy(Path::new(HOOKS).join(name), place.join(name)).expect("copied");
     }
-    let options =
-        format!("-p {} -i {} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null", port.port(), text("user"));
+    let options = format!("-p {} {}", port.port(), daemon.options());
     let settings = std::fs::read_to_string(Path::new(HOOKS).join("hooks.conf")).expect("read");
     std::fs::write(
         place.join("hooks.conf"),
@@ -300,7 +283,6 @@ fn the_hook_works_over_ssh() {
         .args(["127.0.0.1", &other])
         .env("PGHERD_APPLICATION_NAME", "standby1");
     let done = programs::run(&mut command, &[], Duration::from_secs(60)).expect("it ends");
-    let _ = daemon.kill().and_then(|()| daemon.wait());
     assert!(done.status.success(), "{}{}", done.text(), done.complaint());
     let sql = "SELECT application_name || ' ' || (SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'pgherd_1' AND active) \
                FROM pg_stat_replication WHERE application_name = 'standby1'";

@@ -123,6 +123,14 @@ fn play(client: &mut RawClient, turn: &Turn, mark: &str) -> std::io::Result<Vec<
     Ok(frames.into_iter().map(Frame::without_source).collect())
 }
 
+/// The one difference that nobody can take away: PostgreSQL counts the parameters of a Bind before it refuses everything in a failed block;
+/// a server that has not seen the statement yet cannot be told of it there, and only refuses.
+fn alike(got: &Frame, expected: &Frame) -> bool {
+    let refused = |frame: &Frame, code: &str| frame.sqlstate().as_deref() == Some(code);
+    let counted = || expected.field(b'M').is_some_and(|text| text.starts_with("bind message supplies"));
+    got == expected || refused(got, "25P02") && refused(expected, "08P01") && counted()
+}
+
 /// The two databases, alike, and who reaches them how.
 struct Pair {
     direct: u16,
@@ -167,9 +175,9 @@ impl Pair {
             let mark = format!("end of {at}");
             let expected = play(&mut one, turn, &mark).expect("PostgreSQL answers");
             let got = play(&mut two, turn, &mark);
-            if !got.as_ref().is_ok_and(|got| *got == expected) {
-                let at = got.iter().flatten().zip(&expected).take_while(|(got, expected)| got == expected).count();
-                return Some(format!(" at {at}\n expected {expected:?}\n got      {got:?}"));
+            let same = got.iter().flatten().zip(&expected).take_while(|(got, expected)| alike(got, expected)).count();
+            if !got.as_ref().is_ok_and(|got| got.len() == same && expected.len() == same) {
+                return Some(format!(" at {same}\n expected {expected:?}\n got      {got:?}"));
             }
             // It holds a server connection over every other turn.
             self.neighbour.query(if at % 2 == 0 { "BEGIN; SELECT count(*) FROM pg_class" } else { "COMMIT" });

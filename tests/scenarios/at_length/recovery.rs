@@ -1,14 +1,11 @@
 //! A standby whose data folder is lost comes back by one command (SCENARIOS S10): the sample hook, on the proxy's host, reaches the standby's
 //! host over ssh.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use pgherd::app::demo::programs;
-
 use crate::clients::Clients;
-use crate::common;
+use crate::common::{self, sshd::Sshd};
 use crate::table;
 use crate::world::{HOSTS, Setup, World};
 
@@ -16,72 +13,32 @@ const SAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/hooks");
 /// The standby.
 const LOST: usize = 1;
 
-/// An ssh server on the standby's host that lets one key in.
-struct Ssh {
-    daemon: Child,
-    key: PathBuf,
-}
-
-impl Ssh {
-    fn start(world: &World, program: &Path) -> Self {
-        let place = world.cluster.folder().join("ssh");
-        std::fs::create_dir_all(&place).expect("a folder");
-        std::fs::create_dir_all("/run/sshd").expect("where it looks for its empty folder");
-        for name in ["host", "user"] {
-            let mut command = Command::new("ssh-keygen");
-            command.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(place.join(name));
-            programs::succeed(&mut command, &[], common::SOON).expect("a key");
-        }
-        let mut command = Command::new(program);
-        command.args(["-D", "-e", "-f", "/dev/null", "-h"]).arg(place.join("host"));
-        for option in [
-            format!("AuthorizedKeysFile={}", place.join("user.pub").display()),
-            format!("ListenAddress={}", HOSTS[LOST].1),
-            "StrictModes=no".to_owned(),
-            "PidFile=none".to_owned(),
-            "PermitRootLogin=yes".to_owned(),
-        ] {
-            command.args(["-o", &option]);
-        }
-        command.stdin(Stdio::null()).stderr(Stdio::null());
-        let daemon = world.net.host(world.name(LOST)).inside(|| command.spawn().expect("it starts"));
-        Self { daemon, key: place.join("user") }
-    }
-}
-
-impl Drop for Ssh {
-    fn drop(&mut self) {
-        let _ = self.daemon.kill();
-        let _ = self.daemon.wait();
-    }
-}
-
 /// The sample hooks in the proxy's folder, with settings for these hosts.
-fn install(world: &World, ssh: &Ssh) {
+fn install(world: &World, ssh: &Sshd) {
     let folder = world.proxy.folder().join("hooks");
     std::fs::create_dir(&folder).expect("a folder");
     for name in ["recover.sh", "reach.sh", "on-node.sh"] {
         std::fs::copy(Path::new(SAMPLES).join(name), folder.join(name)).expect("copied");
     }
     let settings = std::fs::read_to_string(Path::new(SAMPLES).join("hooks.conf")).expect("read");
-    let options = format!("-i {} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null", ssh.key.display());
     let programs = world.cluster.programs().folder().display();
-    let own = format!("SSH_USER=root\nSSH_OPTIONS=\"{options}\"\nPGBIN={programs}\n");
+    let own = format!("SSH_USER=root\nSSH_OPTIONS=\"{}\"\nPGBIN={programs}\n", ssh.options());
     std::fs::write(folder.join("hooks.conf"), format!("{settings}\n{own}")).expect("written");
 }
 
 #[test]
 fn s10_nobody_notices_a_standby_that_is_recovered_by_command() {
-    let usual = PathBuf::from("/usr/sbin/sshd");
-    let sshd = Some(usual).filter(|path| path.is_file()).or_else(|| programs::on_path("sshd"));
-    let (Some(sshd), true) = (sshd, nix::unistd::geteuid().is_root()) else {
+    let Some(sshd) = Sshd::installed() else {
         return common::skip("S10 by command", "it takes root and Debian's openssh-server");
     };
     let failover = "promote = \"builtin\"\n[recovery]\ncommand = \"hooks/recover.sh %d %h %p %D %H %r\"\n\
                     timeout = \"60s\"\ncopy_timeout = \"60s\"";
     let settings = &[("synchronous_standby_names", "ANY 1 (*)")];
     let Some(world) = World::start(&Setup { failover, settings, ..Setup::default() }) else { return };
-    let ssh = Ssh::start(&world, &sshd);
+    let host = world.net.host(world.name(LOST));
+    let ssh = Sshd::start(&sshd, &world.cluster.folder().join("ssh"), &format!("{}:22", HOSTS[LOST].1), |command| {
+        host.inside(|| command.spawn().expect("it starts"))
+    });
     install(&world, &ssh);
 
     world.server(LOST).kill9().expect("killed");
