@@ -55,22 +55,25 @@ def program(name, folder=None):
 
 
 def free_port():
-    """Below the ports that the kernel gives to clients: ten thousand of those come and go here."""
+    """Below the ports that the kernel gives to clients: ten thousand of those come and go here. Reserved for this process as the
+    product's own demo and tests reserve theirs, by an abstract socket, since a program may listen there much later."""
     with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
         lowest = int(file.read().split()[0])
     for port in range(20000 + os.getpid() % 5000, lowest):
-        with socket.socket() as probe:
-            try:
+        held = socket.socket(socket.AF_UNIX)
+        try:
+            held.bind(f"\0pgherd-port-{port}")
+            with socket.socket() as probe:
                 probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            if port not in free_port.given:
-                free_port.given.add(port)
-                return port
+        except OSError:
+            held.close()
+            continue
+        free_port.held.append(held)
+        return port
     fail("no free port")
 
 
-free_port.given = set()
+free_port.held = []
 
 
 def wait_for(what, condition, seconds=60):
