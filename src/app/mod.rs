@@ -6,6 +6,7 @@ pub mod demo;
 mod failover;
 mod files;
 mod hall;
+mod handing;
 pub mod hatch;
 mod listen;
 pub mod log;
@@ -40,7 +41,9 @@ use crate::health::{catalogs, runner};
 use crate::net::TlsError;
 use crate::pcp::Reloaded;
 use crate::routing::{Policy, PolicyError};
-use crate::session::{Counters, Global, Held, HoldLimits, Pause, SessionSettings, StatementLog, Stop, Texts};
+use crate::session::{
+    Counters, Description, Global, Held, HoldLimits, Pause, SessionSettings, StatementLog, Stop, Texts,
+};
 use crate::support::clock::{self, Duration, now};
 
 use control::Duties;
@@ -150,6 +153,11 @@ impl Running {
     /// Clients that are connected, those that still log in included.
     pub fn clients(&self) -> usize {
         self.common.clients.load(Ordering::Acquire)
+    }
+
+    /// Its sessions; none if a thread does not say.
+    async fn describe(&self) -> Option<Vec<Description>> {
+        (self.common.global.describe)().await
     }
 
     /// What administrators ask of the main thread, for whoever serves it; once.

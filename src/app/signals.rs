@@ -13,6 +13,7 @@ use crate::pcp::request::StopMode;
 use crate::session::Stop;
 use crate::support::clock::Duration;
 
+use super::handing::Handing;
 use super::hatch::Hatch;
 use super::log::Dial;
 use super::once::{Once, Start};
@@ -22,6 +23,17 @@ use super::{Error, Running};
 
 /// How often the last client's leaving is looked for, and how a start goes.
 const LOOK: Duration = Duration::from_millis(50);
+/// For sessions to end in once nothing is under way: one that has said BEGIN and nothing else is not waited for.
+const FAREWELL: Duration = Duration::from_millis(200);
+
+/// How far an end has come that waits for something.
+enum Leaving {
+    Stays,
+    /// Until the last client has left.
+    Smart,
+    /// Until nothing is under way that the partner could not serve as well.
+    Handing(Handing),
+}
 
 /// The signals that mean something.
 struct Signals {
@@ -66,66 +78,66 @@ pub(super) fn serve(mut running: Running, config: &Path, dial: &Dial, once: bool
         }
         Signals::new(running.wishes()).map_err(Error::Start)?
     };
-    let (mut leaving, mut once) = (false, once.then(|| Once::new(&running)));
+    let (mut leaving, mut once) = (Leaving::Stays, once.then(|| Once::new(&running)));
     if once.is_none() {
         service::ready(&serving(&running));
     }
-    loop {
+    let mut look = once.is_some().then_some(LOOK);
+    let (stop, limit) = loop {
         let limit = running.settings().listen.stop_timeout;
-        match next(&runtime, &mut signals, leaving || once.is_some()) {
+        match next(&runtime, &mut signals, look) {
             Some(Wish::Reload(who, asked)) => {
                 // Whoever waits for the start is not told that it is over.
-                let started = once.is_none();
-                if started {
-                    service::reloading();
-                }
-                let outcome = reload(&mut running, config, &who);
-                if started {
-                    service::ready(&serving(&running));
-                }
+                let outcome = reload_told(&mut running, config, (&who, once.is_none()));
                 dial.set(running.settings().log.level);
                 // Who asked may have given up.
                 asked.map(|asked| asked.send(outcome));
             }
+            Some(Wish::Stop(StopMode::Immediate, who)) => {
+                stopping(&running, &who, "at once");
+                break (Stop::Now, Duration::ZERO);
+            }
+            // It is under way, and has its limit.
+            Some(Wish::Stop(..)) if matches!(leaving, Leaving::Handing(_)) => {}
             // Newcomers ask for the address: it goes to the partner, and sessions cannot stay on it.
-            Some(Wish::Stop(StopMode::Smart, who)) if hands_over(&running) => {
-                stopping(&running, &who, "transactions may end, for the virtual address goes to a partner");
-                running.stop(Stop::AtRest, limit);
-                return Ok(());
+            Some(Wish::Stop(_, who)) if hands_over(&running) => {
+                stopping(&running, &who, "transactions may end, then the virtual address goes to a partner");
+                (leaving, look) = (Leaving::Handing(Handing::begin(&running, limit)), Some(Duration::ZERO));
             }
             Some(Wish::Stop(StopMode::Smart, who)) => {
                 stopping(&running, &who, "when the last client has left");
                 running.stop_listening();
-                leaving = true;
+                (leaving, look) = (Leaving::Smart, Some(LOOK));
             }
             Some(Wish::Stop(StopMode::Fast, who)) => {
                 stopping(&running, &who, "transactions may end");
-                running.stop(Stop::AtRest, limit);
-                return Ok(());
+                break (Stop::AtRest, limit);
             }
-            Some(Wish::Stop(StopMode::Immediate, who)) => {
-                stopping(&running, &who, "at once");
-                running.stop(Stop::Now, Duration::ZERO);
-                return Ok(());
-            }
-            None if once.is_some() && !leaving => match once.as_ref().map_or(Start::Done, |once| once.look(&running)) {
-                Start::UnderWay => {}
-                Start::Done => {
-                    once = None;
-                    service::ready(&serving(&running));
+            None => match &mut leaving {
+                Leaving::Handing(handing) => {
+                    look = handing.look(&running, runtime.block_on(running.describe()));
+                    if look.is_none() {
+                        break (Stop::AtRest, FAREWELL);
+                    }
                 }
-                Start::Failed(why) => {
-                    running.stop(Stop::Now, Duration::ZERO);
-                    return Err(Error::Once(why));
-                }
+                Leaving::Smart if running.clients() == 0 => break (Stop::AtRest, limit),
+                Leaving::Smart => {}
+                Leaving::Stays => match once.as_ref().map_or(Start::Done, |once| once.look(&running)) {
+                    Start::UnderWay => {}
+                    Start::Done => {
+                        (once, look) = (None, None);
+                        service::ready(&serving(&running));
+                    }
+                    Start::Failed(why) => {
+                        running.stop(Stop::Now, Duration::ZERO);
+                        return Err(Error::Once(why));
+                    }
+                },
             },
-            None if leaving && running.clients() == 0 => {
-                running.stop(Stop::AtRest, limit);
-                return Ok(());
-            }
-            None => {}
         }
-    }
+    };
+    running.stop(stop, limit);
+    Ok(())
 }
 
 /// Without it a reload is heard of in the log only.
@@ -140,9 +152,13 @@ fn hatch(settings: &Settings) -> Option<Hatch> {
     }
 }
 
-fn next(runtime: &Runtime, signals: &mut Signals, look: bool) -> Option<Wish> {
+/// None: it is time to look at what is waited for.
+fn next(runtime: &Runtime, signals: &mut Signals, look: Option<Duration>) -> Option<Wish> {
     runtime.block_on(async {
-        if look { tokio::time::timeout(LOOK, signals.next()).await.ok() } else { Some(signals.next().await) }
+        match look {
+            Some(look) => tokio::time::timeout(look, signals.next()).await.ok(),
+            None => Some(signals.next().await),
+        }
     })
 }
 
@@ -161,6 +177,18 @@ fn stopping(running: &Running, who: &str, how: &str) {
     service::stopping();
     let why = format!("stopping: {how}; {} clients are connected", running.clients());
     running.cluster().events.record(Event::info("stopping", who).why(why));
+}
+
+/// Reloads; the service manager hears of it, if told.
+fn reload_told(running: &mut Running, config: &Path, (who, told): (&str, bool)) -> Result<Reloaded, String> {
+    if told {
+        service::reloading();
+    }
+    let outcome = reload(running, config, who);
+    if told {
+        service::ready(&serving(running));
+    }
+    outcome
 }
 
 fn reload(running: &mut Running, config: &Path, who: &str) -> Result<Reloaded, String> {

@@ -1,12 +1,13 @@
 //! The other ways in which one of two proxies goes (SCENARIOS S6, S7, S19, S21, S25, S29).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use crate::clients::{Clients, Report};
 use crate::commands;
 use crate::common::eventually;
+use crate::common::raw::RawClient;
 use crate::pair::{Both, Pair};
 use crate::proxies::{replaced, safe};
 use crate::table;
@@ -37,6 +38,59 @@ fn s06_s07_an_active_proxy_that_stops_in_order_is_replaced_at_once() {
     let report = clients.stop(&both.world);
     safe(&both, &report);
     handed_over("the same with SIGTERM (`smart`)", &report);
+}
+
+#[test]
+fn s06_a_transaction_that_stays_open_keeps_nobody_else_out() {
+    let Some(mut both) = Both::start(&Pair::default()) else { return };
+    let mut clients = Clients::start(&both.world);
+    let mut long = open(&both, 1);
+    let begun = Instant::now();
+    clients.fault();
+    both.signal(0, Signal::SIGINT);
+    clients.go_on(Duration::from_secs(10));
+    assert_eq!(both.holder(), Some(0), "the address goes while a transaction is open");
+    assert_eq!(long.query("COMMIT").iter().filter(|frame| frame.tag == b'E').count(), 0, "it ends well");
+    both.wait_holder(1);
+    let gone = begun.elapsed() - Duration::from_secs(10);
+    assert!(gone < Duration::from_secs(2), "the address goes {gone:?} after the last transaction");
+    assert_eq!(both.proxy(0).ended(), Some(0));
+    clients.go_on(Duration::from_secs(3));
+    let report = clients.stop(&both.world);
+    safe(&both, &report);
+    handed_over("the same with a transaction that stays open for 10 s, and ends well", &report);
+    // One that does not end is told so at `stop_timeout`.
+    let file = both.proxy(1).folder().join("pgherd.toml");
+    let text = std::fs::read_to_string(&file).expect("it has one");
+    std::fs::write(&file, text.replace("[listen]\n", "[listen]\nstop_timeout = \"4s\"\n")).expect("written");
+    both.signal(1, Signal::SIGHUP);
+    eventually("reloaded", || both.log(1).contains("event=\"reloaded\""));
+    both.restart(0);
+    let mut clients = Clients::start(&both.world);
+    let mut long = open(&both, 2);
+    clients.fault();
+    let begun = Instant::now();
+    both.signal(1, Signal::SIGTERM);
+    let said = long.until(|frame| frame.tag == b'E').expect("it is told");
+    let told = begun.elapsed();
+    let code = said.last().and_then(|frame| frame.sqlstate());
+    assert_eq!(code.as_deref(), Some("57P01"), "{said:?}");
+    assert!(told > Duration::from_millis(3_900) && told < Duration::from_secs(5), "told after {told:?}");
+    both.wait_holder(0);
+    assert_eq!(both.proxy(1).ended(), Some(0));
+    clients.go_on(Duration::from_secs(3));
+    let report = clients.stop(&both.world);
+    safe(&both, &report);
+    handed_over("the same with one that does not end within `stop_timeout`, here 4 s: it ends with 57P01", &report);
+}
+
+/// A session with a transaction that has written.
+fn open(both: &Both, number: u64) -> RawClient {
+    let mut client = both.world.client();
+    for sql in ["BEGIN".to_owned(), format!("INSERT INTO ledger (client, n) VALUES (200, {number})")] {
+        assert!(client.query(&sql).iter().all(|frame| frame.tag != b'E'), "{sql}");
+    }
+    client
 }
 
 /// Sessions ended between statements, one probe at most failed, and everybody was served again within a second.
