@@ -142,7 +142,8 @@ rows! {
         write_functions: Patterns, Default("[]"), Live, "write_function_list black_function_list", "Functions that write; whole names.";
     }
     HealthCheck {
-        period: Duration(100, HOUR), Default(r#""1s""#), Live, "health_check_period sr_check_period", "From check to check.";
+        period: Duration(100, HOUR), Default(r#""1s""#), Live, "health_check_period sr_check_period",
+            "From check to check, at the most: each comes by chance up to 10 % earlier.";
         timeout: Duration(10, HOUR), Default(r#""1s""#), Live, "health_check_timeout connect_timeout", "For one whole check.";
         max_retries: Int(0, 1_000), Default("2"), Live, "health_check_max_retries", "Failures after the first that are forgiven.";
         retry_delay: Duration(0, HOUR), Default(r#""300ms""#), Live, "health_check_retry_delay", "Pause before a retry.";

@@ -21,6 +21,10 @@ pub const MIN_GAP: Duration = Duration::from_millis(100);
 /// it takes no new one while its old backends go on answering.
 pub const FRESH_EVERY: u32 = 10;
 
+/// A probe comes earlier than its period says by up to this share of it, each time another one, so that nodes of the same period, and
+/// several proxies, do not ask in step for ever. Never later: bounds are counted with the period (HA H1).
+pub const EARLY: f64 = 0.1;
+
 /// A probe without an outcome for so long makes its node suspect (HA H1).
 pub const OVERDUE: Duration = Duration::from_millis(300);
 
@@ -149,13 +153,16 @@ pub struct Engine {
     synchronous: Arc<str>,
     /// The time of the last step.
     seen: Instant,
+    /// Tells this engine's moments of probing from another one's.
+    seed: u64,
 }
 
 impl Engine {
-    /// Nothing known; the first tick probes everyone. `nodes` must have distinct numbers.
-    pub fn new(mut nodes: Vec<NodeSettings>, now: Instant) -> Self {
+    /// Nothing known; the first tick probes everyone. `nodes` must have distinct numbers; `seed` may be any number, and decides by how
+    /// much probes come before their period is over.
+    pub fn new(mut nodes: Vec<NodeSettings>, seed: u64, now: Instant) -> Self {
         nodes.sort_by_key(|node| node.id);
-        let nodes: Vec<Node> = nodes.into_iter().map(|settings| Node::new(settings, now)).collect();
+        let nodes: Vec<Node> = nodes.into_iter().map(|settings| Node::new(settings, seed, now)).collect();
         let mut engine = Self {
             nodes,
             view: ClusterView::empty(),
@@ -166,6 +173,7 @@ impl Engine {
             ruling: Ruling::default(),
             synchronous: Arc::default(),
             seen: now,
+            seed,
         };
         let judgements = vec![NOT_ASKED; engine.nodes.len()];
         engine.view = engine.make_view(None, Epoch(0), &judgements, now);
@@ -194,7 +202,7 @@ impl Engine {
         let mut old = std::mem::take(&mut self.nodes);
         let keep = |settings: NodeSettings| match old.iter().position(|node| node.settings.id == settings.id) {
             Some(at) => Node { settings, probing: Probing::Idle { due: now }, started: None, ..old.swap_remove(at) },
-            None => Node { health: Health::Down { successes: 0, needed: 1 }, ..Node::new(settings, now) },
+            None => Node { health: Health::Down { successes: 0, needed: 1 }, ..Node::new(settings, self.seed, now) },
         };
         self.nodes = nodes.into_iter().map(keep).collect();
         self.view.primary = self.view.primary.filter(|id| self.nodes.iter().any(|node| node.settings.id == *id));

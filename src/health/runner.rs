@@ -2,6 +2,7 @@
 //! `app`, which starts it on a single-threaded runtime and ends it by dropping its future. Must not decide.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -110,7 +111,7 @@ impl Monitor {
     async fn watch<C: Connector + 'static>(mut self, nodes: Vec<NodeSettings>, connector: Rc<C>) {
         let mut tasks = Tasks::start(&nodes, &connector, &self.shared);
         self.tally.configure(&nodes);
-        let mut engine = Engine::new(nodes, clock::now());
+        let mut engine = Engine::new(nodes, RandomState::new().hash_one(0), clock::now());
         self.publish(engine.view().clone());
         // A closed channel gives nothing any more: the guards keep it from being asked for ever.
         let (mut troubles, mut reloading, mut ruled) = (true, true, true);

@@ -22,20 +22,24 @@ impl Backoff {
     pub fn pause(&mut self) -> Duration {
         let full = self.next.min(self.longest);
         self.next = full.saturating_mul(2).min(self.longest);
-        // splitmix64: neighbouring seeds give unrelated numbers from the first one on.
-        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^= mixed >> 31;
-        let share = 0.5 + (mixed >> 11) as f64 / (1_u64 << 54) as f64;
-        full.mul_f64(share)
+        full.mul_f64(0.5 + part(&mut self.random) / 2.0)
     }
 
     /// An attempt succeeded: the next series begins anew.
     pub fn reset(&mut self) {
         self.next = self.first;
     }
+}
+
+/// The next of a series of numbers from 0 to 1; `state` is any number at first, and tells one series from another.
+pub fn part(state: &mut u64) -> f64 {
+    // splitmix64: neighbouring seeds give unrelated numbers from the first one on.
+    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut mixed = *state;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^= mixed >> 31;
+    (mixed >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 #[cfg(test)]

@@ -176,7 +176,7 @@ impl World {
         let failover = failover::Engine::new(self.proxy.settings.clone(), self.proxy.disk.clone(), now);
         let ruling = failover.ruling().clone();
         self.proxy.process = Some(Process {
-            health: health::Engine::new(nodes, now),
+            health: health::Engine::new(nodes, self.seed ^ self.proxy.incarnation, now),
             failover,
             probes: Vec::new(),
             wakeup: now,

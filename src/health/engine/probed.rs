@@ -1,9 +1,10 @@
 //! What the engine keeps of one node: thresholds in both directions, when its next probe is due, and what is said of its life.
 
-use super::{FRESH_EVERY, Instant, MIN_GAP, NodeSettings, OVERDUE, Record, Seen, Thresholds};
+use super::{EARLY, FRESH_EVERY, Instant, MIN_GAP, NodeSettings, OVERDUE, Record, Seen, Thresholds};
 use crate::cluster::{Life, Written};
 use crate::health::reading::{Failure, Weight};
 use crate::health::written;
+use crate::support::backoff;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Health {
@@ -29,6 +30,8 @@ pub(super) struct Node {
     pub(super) health: Health,
     pub(super) probing: Probing,
     pub(super) started: Option<Instant>,
+    /// How much earlier than its period each probe comes: a series of numbers that is this node's own.
+    pub(super) series: u64,
     /// Probes until the next one that makes a new connection.
     pub(super) until_fresh: u32,
     /// The newest answer.
@@ -47,8 +50,10 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(settings: NodeSettings, now: Instant) -> Self {
+    /// `seed`: of the engine; each node makes a series of its own from it.
+    pub(super) fn new(settings: NodeSettings, seed: u64, now: Instant) -> Self {
         Self {
+            series: seed ^ (u64::from(settings.id.0) << 48),
             settings,
             health: Health::New,
             probing: Probing::Idle { due: now },
@@ -70,10 +75,10 @@ impl Node {
     }
 
     /// Earliest next probe after one that has just ended.
-    fn next_due(&self, now: Instant) -> Instant {
+    fn next_due(&mut self, now: Instant) -> Instant {
         let Thresholds { period, retry_delay, max_retries, .. } = self.settings.thresholds;
         let started = self.started.unwrap_or(now);
-        let by_period = started + period;
+        let by_period = started + period - period.mul_f64(EARLY * backoff::part(&mut self.series));
         let due = match self.health {
             Health::Up { failures: 0 } | Health::New => by_period,
             Health::Up { .. } | Health::Down { successes: 1.., .. } => now + retry_delay,

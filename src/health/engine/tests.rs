@@ -67,7 +67,7 @@ struct World {
 impl World {
     fn of(nodes: Vec<NodeSettings>, servers: impl IntoIterator<Item = (NodeId, Server)>) -> Self {
         let now = crate::support::clock::now();
-        let engine = Engine::new(nodes, now);
+        let engine = Engine::new(nodes, 1, now);
         let servers = servers.into_iter().collect();
         Self { now, engine, servers, notes: Vec::new(), views: Vec::new(), probes: Vec::new(), flying: Vec::new() }
     }
@@ -488,3 +488,4 @@ fn whatever_happens_there_is_one_primary_and_after_healing_all_are_served() {
 }
 
 mod life;
+mod pace;
