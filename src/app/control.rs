@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 use crate::cluster::{Event, Hold, Life, NodeId, Shared, Status, Writes};
-use crate::failover::runner::{self, Parts};
+use crate::failover::runner::{self, Parts, Threads};
 use crate::health::catalogs::Loader;
 use crate::health::connection::Dialer;
 use crate::health::engine::NodeSettings;
@@ -57,7 +57,8 @@ impl Duties {
         }
         local.spawn_local(loader.run(reader));
         local.spawn_local(crate::pcp::serve(pcp.grow()));
-        local.spawn_local(super::service::live(DataThreads(common.clone())));
+        let threads = DataThreads(common.clone());
+        local.spawn_local(super::service::live(async move || threads.barrier().await));
         local.spawn_local(follow(generation, shared, common));
         local.run_until(async move { end.recv().await }).await;
     }

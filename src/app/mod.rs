@@ -171,7 +171,7 @@ impl Running {
     /// Nothing was applied.
     pub fn reload(&mut self, settings: Settings) -> Result<Reloaded, Error> {
         self.is_safe(&settings)?;
-        let (changes, prints) = (self.changes(&settings), Prints::of(&settings));
+        let (changes, prints) = (changes(&self.settings, &self.began, &settings), Prints::of(&settings));
         let users = users(&settings)?;
         let door = self.common.door.load();
         let door = login_policy(&settings, users.clone(), door.salts.clone(), door.keys.clone())?;
@@ -207,15 +207,6 @@ impl Running {
         let changes = prints.changed(&self.prints, changes);
         (self.settings, self.prints) = (settings, prints);
         Ok(Reloaded { changes, left })
-    }
-
-    /// What differs, and what has differed from the start on and still waits for the next one.
-    fn changes(&self, settings: &Settings) -> Vec<config::Change> {
-        let waits = |change: &config::Change| change.class == config::Reload::Restart;
-        let mut changes = Settings::diff(&self.settings, settings);
-        changes.retain(|change| !waits(change));
-        changes.extend(Settings::diff(&self.began, settings).into_iter().filter(waits));
-        changes
     }
 
     /// Can failovers go on by these settings?
@@ -303,6 +294,15 @@ impl Drop for Running {
             self.shut(Stop::Now, Duration::ZERO);
         }
     }
+}
+
+/// What differs from what holds, and what has differed from the start on and still waits for the next one.
+fn changes(held: &Settings, began: &Settings, settings: &Settings) -> Vec<config::Change> {
+    let waits = |change: &config::Change| change.class == config::Reload::Restart;
+    let mut changes = Settings::diff(held, settings);
+    changes.retain(|change| !waits(change));
+    changes.extend(Settings::diff(began, settings).into_iter().filter(waits));
+    changes
 }
 
 /// Starts a proxy with these settings, at sockets of its own.

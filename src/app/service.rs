@@ -3,10 +3,6 @@
 
 use sd_notify::NotifyState;
 
-use crate::failover::runner::Threads;
-
-use super::failover::DataThreads;
-
 /// Signs of life within the time after which the manager gives up.
 const BEATS: u32 = 3;
 
@@ -28,9 +24,9 @@ pub(super) fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
-/// Signs of life, as often as the manager wants them (`WatchdogSec`), for as long as the control thread and each data thread take their
-/// mail. If one of them hangs there is silence, and the manager starts the process anew.
-pub(super) async fn live(threads: DataThreads) {
+/// Signs of life, as often as the manager wants them (`WatchdogSec`), for as long as this thread turns and the others take their mail, which
+/// `passed` waits for. If one of them hangs there is silence, and the manager starts the process anew. Returns if none are wanted.
+pub(super) async fn live(passed: impl AsyncFn() -> Result<(), String>) {
     let Some(beat) = sd_notify::watchdog_enabled().map(|limit| limit / BEATS).filter(|beat| !beat.is_zero()) else {
         return;
     };
@@ -38,7 +34,7 @@ pub(super) async fn live(threads: DataThreads) {
     beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         beats.tick().await;
-        match tokio::time::timeout(beat, threads.barrier()).await {
+        match tokio::time::timeout(beat, passed()).await {
             Ok(Ok(())) => tell(&[NotifyState::Watchdog]),
             Ok(Err(why)) => tracing::error!(why, "a data thread is gone"),
             Err(_) => tracing::warn!(?beat, "a data thread does not take its mail"),

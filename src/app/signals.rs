@@ -36,7 +36,7 @@ enum Leaving {
 }
 
 /// The signals that mean something.
-struct Signals {
+pub(super) struct Signals {
     reload: Signal,
     smart: Signal,
     fast: Signal,
@@ -45,7 +45,8 @@ struct Signals {
 }
 
 impl Signals {
-    fn new(wishes: mpsc::Receiver<Wish>) -> std::io::Result<Self> {
+    /// Within a runtime; with what else asks for a reload or an end.
+    pub(super) fn new(wishes: mpsc::Receiver<Wish>) -> std::io::Result<Self> {
         Ok(Self {
             reload: signal(SignalKind::hangup())?,
             smart: signal(SignalKind::terminate())?,
@@ -55,7 +56,8 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> Wish {
+    /// Cancel safe.
+    pub(super) async fn next(&mut self) -> Wish {
         let stop = |mode, name: &str| Wish::Stop(mode, name.to_owned());
         tokio::select! {
             _ = self.reload.recv() => Wish::Reload("SIGHUP".to_owned(), None),
@@ -141,7 +143,7 @@ pub(super) fn serve(mut running: Running, config: &Path, dial: &Dial, once: bool
 }
 
 /// Without it a reload is heard of in the log only.
-fn hatch(settings: &Settings) -> Option<Hatch> {
+pub(super) fn hatch(settings: &Settings) -> Option<Hatch> {
     match Hatch::open(&settings.pid_file) {
         Ok(hatch) => Some(hatch),
         Err(error) => {

@@ -141,6 +141,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Witness(args) => {
+            let settings = crate::config::Settings::load(&args.config)?;
+            let _held = pid::PidFile::acquire(&settings.pid_file)?;
             crate::app::witness::run(&args.config)?;
             Ok(ExitCode::SUCCESS)
         }
