@@ -111,6 +111,44 @@ fn check_validates_the_programs_of_a_watchdog() {
 }
 
 #[test]
+fn s32_check_finds_hooks_that_cannot_be_run() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new("hooks");
+    let node = "[[node]]\nid = 0\nhost = \"127.0.0.1\"\nport = 1\n";
+    for (name, mode) in [("runs.sh", 0o755), ("text.sh", 0o644)] {
+        let path = folder.file(name, "#!/bin/sh\n");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set");
+    }
+    let said = |section: &str, line: &str| {
+        let output = pgherd(&["check", "--offline"], &folder.file("p.toml", &format!("[{section}]\n{line}\n{node}")));
+        (output.status.success(), text_of(&output))
+    };
+    for (section, name) in [
+        ("failover", "failover_command"),
+        ("failover", "follow_primary_command"),
+        ("failover", "failback_command"),
+        ("failover", "fence_command"),
+        ("failover", "demote_command"),
+        ("recovery", "command"),
+    ] {
+        for (line, why) in [
+            ("./missing.sh %d %m", "./missing.sh is not there, or may not be run"),
+            ("./text.sh %d", "./text.sh is not there, or may not be run"),
+            ("no-such-program-at-all %d", "no-such-program-at-all is not there"),
+            ("./runs.sh %x", "there is no placeholder %x"),
+        ] {
+            let (well, text) = said(section, &format!("{name} = \"{line}\""));
+            let told = text.contains(&format!("{section}.{name}")) && text.contains(why);
+            assert!(!well && told, "{name} = {line}: {text}");
+        }
+        for line in ["./runs.sh %d '%D' 100%%", "true %h", "%D/own.sh"] {
+            let (well, text) = said(section, &format!("{name} = \"{line}\""));
+            assert!(well && text.contains(&format!("{section}.{name}")), "{name} = {line}: {text}");
+        }
+    }
+}
+
+#[test]
 fn h16_the_sample_files_of_proxies_that_watch_each_other_are_good() {
     use std::os::unix::fs::PermissionsExt;
     let folder = Folder::new("samples");

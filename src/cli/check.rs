@@ -9,8 +9,10 @@ use super::{Failure, report, servers};
 use crate::app::watchdog::problems as watchdog_problems;
 use crate::auth::{Users, hba::Hba};
 use crate::config::Settings;
+use crate::failover::command::{Subject, arguments};
 use crate::net::ServerTls;
 use crate::net::program::find;
+use crate::support::command_line::divide;
 use crate::watchdog::runner::settings::arbiter;
 use crate::watchdog::timings::guarantee;
 
@@ -89,9 +91,26 @@ fn files(settings: &Settings) -> Vec<Finding> {
             add(&format!("watchdog.{name}"), folder, found.map(|place| place.display().to_string()));
         }
     }
+    let (failover, recovery) = (&settings.failover.commands, &settings.recovery);
+    let hooks = failover.all().map(|(name, line)| (format!("failover.{name}"), line));
+    let copies = recovery.command.as_deref().map(|line| ("recovery.command".to_owned(), line));
+    for (name, line) in hooks.chain(copies) {
+        add(&name, &failover.folder, program(line, &failover.folder));
+    }
     if let Some(tls) = &settings.tls {
         let made = ServerTls::new(&tls.cert, &tls.key, tls.client_ca.as_deref());
         add("tls", &tls.cert, made.map(|_| "ok".to_owned()).map_err(|error| error.to_string()));
     }
     findings
+}
+
+/// The program of a hook: that it cannot be run is found here, and not when a primary has died.
+fn program(line: &str, folder: &Path) -> Result<String, String> {
+    let name = divide(line)?.into_iter().next().unwrap_or_default();
+    let words = arguments(line, &Subject::default());
+    if name.contains('%') {
+        // Each server has its own.
+        return Ok(format!("{name}, as each server has it"));
+    }
+    Ok(find(&words?[0], folder)?.display().to_string())
 }

@@ -452,6 +452,20 @@ pub struct FailoverCommands {
     pub folder: PathBuf,
 }
 
+impl FailoverCommands {
+    /// Those that are set, by their parameters' names.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let all = [
+            ("failover_command", &self.failover),
+            ("follow_primary_command", &self.follow_primary),
+            ("failback_command", &self.failback),
+            ("fence_command", &self.fence),
+            ("demote_command", &self.demote),
+        ];
+        all.into_iter().filter_map(|(name, command)| Some((name, command.as_deref()?)))
+    }
+}
+
 /// `[recovery]`: online recovery of a node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recovery {

@@ -1,6 +1,7 @@
 //! A cluster with pgherd in front of it, and what these tests ask of both. Must not contain tests.
 #![allow(unreachable_pub, reason = "shared by the modules of one test binary")]
 
+use std::os::unix::fs::PermissionsExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -193,6 +194,15 @@ impl Herd {
     pub fn wait_status(&self, id: u16, status: Status) {
         eventually(&format!("node {id} is {status}"), || self.status(id) == Some(status));
     }
+}
+
+/// Writes an executable script into the configuration's folder, of which `LOG` is a file in it.
+pub fn script(herd: &Herd, name: &str, text: &str) {
+    let path = herd.folder.path().join(name);
+    let text = text.replace("LOG", &herd.folder.path().join("log").display().to_string());
+    let text = text.replace("PSQL", &herd.cluster.programs().path("psql").display().to_string());
+    std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("written");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("executable");
 }
 
 fn configuration(cluster: &Cluster, port: u16, user: &str, failover: &str) -> String {

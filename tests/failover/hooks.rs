@@ -1,22 +1,12 @@
 //! Hooks: one that cannot be run (SCENARIOS S32), one that promotes (S33), one that fences (HA H8).
 
-use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use pgherd::cluster::{NodeId, Status, Writes};
 use pgherd::failover::engine::Order;
 
 use crate::common::eventually;
-use crate::herd::Herd;
-
-/// Writes an executable script into the configuration's folder, of which `LOG` is a file in it.
-fn script(herd: &Herd, name: &str, text: &str) {
-    let path = herd.folder.path().join(name);
-    let text = text.replace("LOG", &herd.folder.path().join("log").display().to_string());
-    let text = text.replace("PSQL", &herd.cluster.programs().path("psql").display().to_string());
-    std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("written");
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("executable");
-}
+use crate::herd::{Herd, script};
 
 fn log(herd: &Herd) -> String {
     std::fs::read_to_string(herd.folder.path().join("log")).unwrap_or_default()
@@ -133,7 +123,7 @@ fn every_hook_is_run_with_all_placeholders_and_what_comes_of_it_is_told() {
     script(
         &herd,
         "note.sh",
-        "echo \"$*\" >>LOG; echo \"$1 $2 of $PGHERD_HOOK $PGHERD_FAILOVER_ID $PGHERD_EPOCH\"\n\
+        "echo \"$*\" >>LOG; echo \"$1 $2 of $PGHERD_HOOK $PGHERD_FAILOVER_ID $PGHERD_EPOCH $PGHERD_TIMEOUT\"\n\
          case \"$1 $2\" in\n\
          'failover 2') sleep 1000 & echo $! >LOG.child; wait;;\n\
          'failback 2') echo 'no luck' >&2; exit 3;;\n\
@@ -149,7 +139,7 @@ fn every_hook_is_run_with_all_placeholders_and_what_comes_of_it_is_told() {
     let child = std::fs::read_to_string(herd.folder.path().join("log.child")).expect("it has a child");
     let ended = || !std::path::Path::new(&format!("/proc/{}", child.trim())).exists();
     eventually("its child has ended with it", ended);
-    assert!(told(&herd, "hook_failed").contains("failover 2 of Failover 1 1"), "{}", told(&herd, "hook_failed"));
+    assert!(told(&herd, "hook_failed").contains("failover 2 of Failover 1 1 2"), "{}", told(&herd, "hook_failed"));
     // It comes back; the hook fails, and the server is used all the same.
     herd.server(2).start().expect("starts");
     herd.wait_status(2, Status::Detached);

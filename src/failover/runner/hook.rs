@@ -51,17 +51,15 @@ impl<S: Servers, T> World<S, T> {
             Err(why) => return Outcome::NotSent(why),
         };
         let commands = &config.failover.commands;
+        let limit = commands.timeout.saturating_sub(MARGIN).max(MARGIN);
         let surroundings = [
             ("PGHERD_FAILOVER_ID", id.to_string()),
             ("PGHERD_HOOK", format!("{hook:?}")),
             ("PGHERD_EPOCH", self.shared.view().epoch.0.to_string()),
+            // Whole seconds; 0 would be no limit for `timeout`.
+            ("PGHERD_TIMEOUT", limit.as_secs().max(1).to_string()),
         ];
-        let program = Program {
-            words: &words,
-            folder: &commands.folder,
-            surroundings: &surroundings,
-            limit: commands.timeout.saturating_sub(MARGIN).max(MARGIN),
-        };
+        let program = Program { words: &words, folder: &commands.folder, surroundings: &surroundings, limit };
         match program.run(&self.shared.events, node).await {
             Ran::Well(_) => Outcome::Ok,
             Ran::NotStarted(why) => Outcome::NotSent(why),
