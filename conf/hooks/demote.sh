@@ -1,4 +1,4 @@
 #!/bin/bash
-# demote_command = "hooks/demote.sh %d %h %p %D": stops the primary cleanly in a switch-over.
+# demote_command = "hooks/demote.sh %d %h %p %D": stops the primary in a switch-over, in order; fails if it cannot be stopped so.
 . "$(dirname "$0")/reach.sh"
-run_on "$2" stop "$4" fast
+run_on "$2" stop "$4"

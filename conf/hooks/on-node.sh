@@ -1,7 +1,8 @@
 # Runs on the host of a server, as the owner of its data folder, behind hooks.conf; `reach.sh` sends it there.
 #   copy DATA PORT PRIMARY_HOST PRIMARY_PORT NODE APPLICATION_NAME all|rewind
 #                   makes it a standby of the primary: by pg_rewind, or else ("all") by pg_basebackup; it is not started
-#   start DATA      stop DATA fast|immediate      fence DATA      promote DATA
+#   start DATA      stop DATA      fence DATA      promote DATA
+#                   stop: in order, or it fails; fence: by any means
 set -euo pipefail
 export LC_ALL=C PGCONNECT_TIMEOUT=5
 
@@ -45,11 +46,23 @@ setting() {
     "$bin/postgres" -D "$data" ${file:+-c config_file="$file"} -C "$1" 2>/dev/null || true
 }
 
+# In order: what it has written is sent, and it may follow. There is no other way, for whoever takes its place counts on that.
 stop() {
+    local state
+    if is_running; then
+        "$bin/pg_ctl" -D "$data" -m fast -w -t "${PGHERD_TIMEOUT:-60}" stop >/dev/null 2>&1 || die "the server in $data has not stopped yet"
+    fi
+    state=$("$bin/pg_controldata" "$data" | sed -n 's/^Database cluster state: *//p')
+    [[ $state = "shut down"* ]] || die "the server in $data did not stop in order: $state"
+    say "stopped $data"
+}
+
+# Before its data is replaced: if need be without a checkpoint.
+halt() {
     is_running || return 0
-    "$bin/pg_ctl" -D "$data" -m "$1" -w -t 60 stop >/dev/null 2>&1 || "$bin/pg_ctl" -D "$data" -m immediate -w -t 30 stop >/dev/null \
+    "$bin/pg_ctl" -D "$data" -m fast -w -t 60 stop >/dev/null 2>&1 || "$bin/pg_ctl" -D "$data" -m immediate -w -t 30 stop >/dev/null \
         || die "the server in $data does not stop"
-    say "stopped $data ($1)"
+    say "stopped $data"
 }
 
 start() {
@@ -152,7 +165,7 @@ copy() {
     former=$([ -e "$copying" ] || setting primary_slot_name)
     slot=${SLOT//%d/$node}
     slot=${slot:-$former}
-    stop fast
+    halt
     keep_own
     if rewind; then
         say "rewound $data"

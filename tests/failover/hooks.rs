@@ -1,11 +1,15 @@
-//! Hooks: one that cannot be run (SCENARIOS S32), one that promotes (S33), one that fences (HA H8).
+//! Hooks: those that cannot be run, or hang (SCENARIOS S32), one that promotes (S33), one that fences (HA H8), the sample that demotes (H12).
 
+use std::process::Command;
 use std::time::Duration;
 
+use pgherd::app::demo::cluster::{Cluster, Options};
+use pgherd::app::demo::programs;
+use pgherd::app::demo::server::Server;
 use pgherd::cluster::{NodeId, Status, Writes};
 use pgherd::failover::engine::Order;
 
-use crate::common::eventually;
+use crate::common::{self, eventually};
 use crate::herd::{Herd, script};
 
 fn log(herd: &Herd) -> String {
@@ -84,6 +88,88 @@ fn h08_a_fence_that_fails_stops_the_failover_unless_it_need_not_work() {
             assert_eq!(herd.primary(), Some(0), "promoted beside a primary that may live");
         }
     }
+}
+
+#[test]
+fn h08_a_fence_that_hangs_is_killed_and_nobody_is_promoted_before_one_has_worked() {
+    let failover = "promote = \"builtin\"\nfence_command = \"./fence.sh %d\"\ncommand_timeout = \"2s\"";
+    let Some(herd) = Herd::start(failover, &[]) else { return };
+    script(&herd, "fence.sh", "echo \"$1 $PGHERD_FAILOVER_ID\" >>LOG; [ -e LOG.works ] || sleep 1000");
+    herd.write_again(1);
+    herd.server(0).kill9().expect("killed");
+    let waits = || told(&herd, "failover_waits");
+    eventually("it is told", || waits().contains("fence_command failed") && waits().contains("killed after"));
+    eventually("it is tried again", || log(&herd).lines().count() == 2);
+    assert_eq!(herd.primary(), Some(0), "promoted beside a primary that may live");
+    std::fs::write(herd.folder.path().join("log.works"), "").expect("written");
+    herd.write_again(2);
+    let primary = herd.primary().expect("there is one");
+    assert_ne!(primary, 0);
+    herd.follow(&[3 - primary], primary);
+    let said = log(&herd);
+    let mut attempts: Vec<&str> = said.lines().collect();
+    attempts.dedup();
+    assert_eq!(attempts.len(), said.lines().count(), "once in each attempt: {attempts:?}");
+}
+
+#[test]
+fn s32_a_failover_command_that_hangs_is_killed_and_its_candidate_may_be_promoted_by_hand_and_nobody_else() {
+    let failover = "promote = \"command\"\nfailover_command = \"./failover.sh %m\"\ncommand_timeout = \"2s\"";
+    let Some(herd) = Herd::start(failover, &[]) else { return };
+    script(&herd, "failover.sh", "echo $1 >>LOG; sleep 1000 & echo $! >LOG.child; wait");
+    herd.write_again(1);
+    herd.server(0).kill9().expect("killed");
+    let failed = || told(&herd, "failover_command_failed");
+    eventually("it is told", || failed().contains("killed after") && failed().contains("promote a standby by hand"));
+    let child = std::fs::read_to_string(herd.folder.path().join("log.child")).expect("it has a child");
+    eventually("its child has ended", || !std::path::Path::new(&format!("/proc/{}", child.trim())).exists());
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(herd.primary(), Some(0), "nobody was promoted");
+    let candidate: u16 = log(&herd).trim().parse().expect("it was run once, for one");
+    let other = 3 - candidate;
+    let why = herd.running().order(Order::Promote(NodeId(other))).expect_err("two could be promoted");
+    assert!(why.contains(&format!("failover_command was told to promote node {candidate}")), "{why}");
+    eventually("it is promoted", || {
+        let done = herd.running().order(Order::Promote(NodeId(candidate)));
+        done.inspect_err(|why| println!("refused: {why}")).is_ok()
+    });
+    herd.write_again(2);
+    assert_eq!(herd.primary(), Some(candidate));
+    herd.follow(&[other], candidate);
+}
+
+/// The sample `demote.sh` about a server of this host: whether it says that it has worked, and what it says.
+fn demote(server: &Server, seconds: u32) -> (bool, String) {
+    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/conf/hooks/demote.sh"));
+    command.args(["0", "127.0.0.1", &server.port().to_string()]).arg(server.data());
+    command.env("PGHERD_TIMEOUT", seconds.to_string());
+    let done = programs::run(&mut command, &[], Duration::from_secs(60)).expect("it ends");
+    (done.status.success(), format!("{}{}", done.text(), done.complaint()))
+}
+
+#[test]
+fn h12_the_sample_that_demotes_stops_in_order_or_says_that_it_did_not() {
+    if common::cluster().is_none() {
+        return;
+    }
+    let cluster = Cluster::start(&Options { standbys: 0, ..Options::default() }).expect("a server");
+    let server = cluster.primary();
+    let (well, said) = demote(server, 30);
+    assert!(well && said.contains("stopped"), "{said}");
+    eventually("it has ended", || !server.is_running());
+    assert!(demote(server, 30).0, "it has stopped in order already");
+    server.start().expect("starts");
+    server.kill9().expect("killed");
+    let (well, said) = demote(server, 30);
+    assert!(!well && said.contains("did not stop in order: in production"), "{said}");
+    drop(cluster);
+    // One that is not done in time: what it has not archived goes on being archived.
+    let settings = [("archive_mode", "on"), ("archive_command", "sleep 20")];
+    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let cluster = Cluster::start(&Options { standbys: 0, settings, ..Options::default() }).expect("a server");
+    let (well, said) = demote(cluster.primary(), 2);
+    assert!(!well && said.contains("has not stopped yet"), "{said}");
+    assert!(cluster.primary().is_running(), "stopped by other means");
 }
 
 /// All of pgpool-II's placeholders.
