@@ -3,9 +3,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use pgherd::app::demo::cluster::Cluster;
+
 use crate::common::fake::{FakeBackend, MARK, Malice};
 use crate::common::proxy::{Options, Proxy};
-use crate::common::raw::{RawClient, query, values};
+use crate::common::raw::{RawClient, bind, execute, parse, query, sync, values};
 use crate::common::{self, SOON, database, eventually};
 use crate::tools::{breakable, code, extended, is_opaque, on_primary, reading, run, state, tag, value};
 
@@ -101,6 +105,71 @@ fn r19_a_read_in_flight_runs_again_elsewhere() {
     cluster.standby(number).psql("postgres", &kill).expect("terminated");
     let frames = fresh.until_ready().expect("an answer");
     assert_eq!((code(&frames), values(&frames)), (None, vec!["100".to_owned()]), "{frames:?}");
+}
+
+/// A block's read, as simple or extended protocol, is sent to a standby and does not come back from there.
+fn lose_in_block(cluster: &Cluster, port: u16, db: &str, (begin, by_series, signal): (&str, bool, Signal)) {
+    let sql = "SELECT count(*) FROM t, (SELECT pg_sleep(1)) AS s";
+    let running = |number: usize| {
+        let ask = format!(
+            "SELECT pid FROM pg_stat_activity WHERE datname = '{db}' AND query LIKE '%pg_sleep(1)%' AND state = 'active'"
+        );
+        cluster.standby(number).psql("postgres", &ask).ok()?.trim().parse::<i32>().ok()
+    };
+    let mut found = None;
+    eventually("a read runs on a standby", || {
+        let mut fresh = RawClient::login(port, db);
+        run(&mut fresh, begin);
+        let message = if by_series {
+            [parse("", sql, &[]), bind("", "", &[]), execute("", 0), sync()].concat()
+        } else {
+            query(sql)
+        };
+        fresh.send(&message).expect("sent");
+        std::thread::sleep(Duration::from_millis(150));
+        match (0..2).find_map(running) {
+            Some(pid) => found = Some((pid, fresh)),
+            // On the primary: nobody else's is found next time.
+            None => drop(fresh.until_ready()),
+        }
+        found.is_some()
+    });
+    let (pid, mut client) = found.expect("it runs");
+    kill(Pid::from_raw(pid), signal).expect("signalled");
+    let what = format!("{begin}, {by_series}, {signal}");
+    let frames = client.until_ready().expect("an answer");
+    assert_eq!(
+        (code(&frames), values(&frames), state(&frames)),
+        (None, vec!["100".to_owned()], 'T'),
+        "{what}: {frames:?}"
+    );
+    // The block goes on, and ends as any other.
+    let frames = run(&mut client, "INSERT INTO t VALUES (0)");
+    assert_eq!(state(&frames), 'T', "{what}");
+    assert_eq!(value(&mut client, "SELECT count(*) FROM t"), "101", "{what}");
+    let frames = run(&mut client, "ROLLBACK");
+    assert_eq!((tag(&frames).as_str(), state(&frames)), ("ROLLBACK", 'I'), "{what}");
+}
+
+#[test]
+fn r19_a_read_in_flight_in_a_block_runs_again_elsewhere_and_the_block_goes_on() {
+    if common::direct() {
+        return;
+    }
+    let Some(guard) = breakable() else { return };
+    let cluster = guard.as_ref().expect("it runs");
+    let proxy = Proxy::start(cluster, &reading(4, ""));
+    let db = database(cluster, "r19");
+    run(&mut RawClient::login(proxy.port(), &db), "CREATE TABLE t AS SELECT generate_series(1, 100) AS n");
+    cluster.wait_replayed(SOON).expect("standbys follow");
+    for begin in ["BEGIN", "START TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE"] {
+        for by_series in [false, true] {
+            lose_in_block(cluster, proxy.port(), &db, (begin, by_series, Signal::SIGTERM));
+        }
+    }
+    // The whole server restarts.
+    lose_in_block(cluster, proxy.port(), &db, ("BEGIN", false, Signal::SIGKILL));
+    eventually("the standbys are back", || cluster.wait_replayed(Duration::from_secs(1)).is_ok());
 }
 
 /// Ends every server process of `db` on the primary.
