@@ -14,6 +14,8 @@ pub struct Position {
     pub received: Option<Lsn>,
     /// The server's timeline, 0 if unknown.
     pub timeline: Timeline,
+    /// The system identifier; servers of one cluster share it. 0 if unknown.
+    pub system: u64,
     /// Standby: the WAL receiver's state is `streaming`.
     pub streaming: bool,
     /// Where that timeline comes from, or the one that it received from before; none if it could not be asked for.

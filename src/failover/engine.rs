@@ -51,6 +51,8 @@ enum Purpose {
     Step,
     /// The present step, or one that was given up: what it does is waited for.
     Demote,
+    /// A switch-over that was ordered begins when it is done.
+    Ready(Ticket, Option<NodeId>),
     /// One of several of the recruiting step.
     Recruit(NodeId),
     /// A chore.
@@ -252,6 +254,7 @@ impl Engine {
         match purpose {
             Purpose::Step => self.step_done(ticket, outcome, now),
             Purpose::Demote => self.demote_done(ticket, outcome, now),
+            Purpose::Ready(order, node) => self.readied(order, node, outcome, now),
             Purpose::Recruit(node) => self.recruit_done(node, outcome),
             Purpose::Restore(node) => self.restored(node, outcome, now),
             Purpose::Follow(node) => self.followed(node, outcome, now),

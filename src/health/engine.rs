@@ -475,6 +475,7 @@ fn node_view(node: &Node, judgement: Judgement, reference: Option<Lsn>, (epoch, 
         sample: Sample { asked: *asked, lsn: reading.lsn, epoch },
         received: reading.received,
         timeline: reading.timeline,
+        system: reading.system,
         streaming: reading.receiver == Receiver::Streaming,
     });
     let standby = reading.filter(|reading| reading.role == Role::Standby);

@@ -112,5 +112,11 @@ mod tests {
         let mut promoted = seen(base, 3_000, 2 * SECOND, 300, None);
         (promoted.reading.role, promoted.reading.received) = (Role::Primary, None);
         assert_eq!(learn(told, Some(&second), &promoted), told);
+        // Not heard of for too long, it may be another server by now.
+        promoted.answered = second.answered + GAP;
+        assert_eq!(learn(told, Some(&second), &promoted), told);
+        promoted.answered += MS;
+        assert_eq!(learn(told, Some(&second), &promoted), None);
+        assert_eq!(learn(told, None, &promoted), None);
     }
 }

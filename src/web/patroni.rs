@@ -204,7 +204,7 @@ mod tests {
 
     fn position(streaming: bool) -> Position {
         let sample = Sample { asked: crate::support::clock::now(), lsn: Lsn(100), epoch: Epoch(1) };
-        Position { sample, received: None, timeline: Timeline(1), streaming, history: None, written: None }
+        Position { sample, received: None, timeline: Timeline(1), system: 7, streaming, history: None, written: None }
     }
 
     fn node(id: u16, role: Role, lag: Option<u64>) -> NodeView {

@@ -65,7 +65,8 @@ fn h06_a_greater_timeline_of_another_branch_does_not_become_primary() {
     assert_eq!(timeline(&herd, other), Timeline(3));
     let epoch = herd.epoch();
     herd.running = None;
-    std::fs::remove_dir_all(herd.folder.path().join("pgherd.state")).expect("ours");
+    let state = herd.folder.path().join("pgherd.state");
+    eventually("nothing is written any more", || std::fs::remove_dir_all(&state).is_ok());
     herd.server(0).stop().expect("stopped");
     herd.begin_without(&[0, primary]);
     assert_eq!(herd.primary(), Some(other));

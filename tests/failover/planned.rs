@@ -66,23 +66,77 @@ fn s13_roles_are_switched_and_switched_back_and_nothing_is_rebuilt() {
     }
 }
 
+/// Node 1 streams from node 0 by the slot `mine`.
+fn slotted(herd: &Herd) {
+    ask(herd, 0, "SELECT pg_create_physical_replication_slot('mine', true)");
+    ask(herd, 1, "ALTER SYSTEM SET primary_slot_name = 'mine'");
+    ask(herd, 1, "SELECT pg_reload_conf()");
+    eventually("it is used", || active(herd, 0));
+}
+
+fn ask(herd: &Herd, id: u16, sql: &str) -> String {
+    herd.server(id).psql("postgres", sql).expect("it answers").trim().to_owned()
+}
+
+/// Does somebody stream by the slot?
+fn active(herd: &Herd, id: u16) -> bool {
+    ask(herd, id, "SELECT active FROM pg_replication_slots WHERE slot_name = 'mine'") == "t"
+}
+
 #[test]
 fn h11_a_former_primary_finds_its_slot_at_the_new_one() {
     let Some(herd) = Herd::start(DEMOTE, &[]) else { return };
     means(&herd);
-    let ask = |id: u16, sql: &str| herd.server(id).psql("postgres", sql).expect("it answers");
-    ask(0, "SELECT pg_create_physical_replication_slot('mine', true)");
-    ask(1, "ALTER SYSTEM SET primary_slot_name = 'mine'");
-    ask(1, "SELECT pg_reload_conf()");
-    let active =
-        |id: u16| herd.server(id).psql("postgres", "SELECT active FROM pg_replication_slots WHERE slot_name = 'mine'");
-    eventually("it is used", || active(0).is_ok_and(|said| said.trim() == "t"));
+    slotted(&herd);
     switch(&herd, 1);
     // It has kept the name, and node 2 has never heard it.
     let begun = Instant::now();
     switch(&herd, 2);
     println!("it is back {:?} behind the order", begun.elapsed());
-    eventually("it is used there, too", || active(2).is_ok_and(|said| said.trim() == "t"));
+    eventually("it is used there, too", || active(&herd, 2));
+}
+
+#[test]
+fn h11_a_slot_that_has_lost_what_it_kept_is_made_anew() {
+    let Some(herd) = Herd::start(DEMOTE, &[]) else { return };
+    means(&herd);
+    slotted(&herd);
+    // Left there by somebody, used by nobody.
+    ask(&herd, 2, "SELECT pg_create_physical_replication_slot('mine', true)");
+    ask(&herd, 2, "ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'");
+    ask(&herd, 2, "SELECT pg_reload_conf()");
+    eventually("it is lost", || {
+        for (id, sql) in [(0, "SELECT pg_logical_emit_message(true, '', '')"), (0, "SELECT pg_switch_wal()")] {
+            ask(&herd, id, sql);
+        }
+        for id in [0, 2] {
+            ask(&herd, id, "CHECKPOINT");
+        }
+        ask(&herd, 2, "SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'mine'") == "lost"
+    });
+    // A slot that is dropped takes it along.
+    let mark = herd.server(2).data().join("pg_replslot/mine/mark");
+    std::fs::write(&mark, "").expect("written");
+    switch(&herd, 2);
+    eventually("it is used", || active(&herd, 2));
+    assert!(!mark.exists(), "the lost one was kept");
+}
+
+#[test]
+fn h12_a_standby_whose_settings_hold_a_password_does_not_become_the_model_of_the_old_primary() {
+    let Some(herd) = Herd::start(DEMOTE, &[]) else { return };
+    means(&herd);
+    let own = ask(&herd, 1, "SHOW primary_conninfo").replace('\'', "''");
+    ask(&herd, 1, &format!("ALTER SYSTEM SET primary_conninfo = '{own} password=quite-secret'"));
+    ask(&herd, 1, "SELECT pg_reload_conf()");
+    herd.wait_status(1, Status::Up);
+    let why = herd.running().order(Order::SwitchOver(Some(NodeId(1)))).expect_err("it would be logged");
+    assert!(why.contains("passfile") && !why.contains("quite-secret"), "{why}");
+    eventually("writes are open", || herd.writes() == Writes::Open);
+    assert_eq!(herd.primary(), Some(0));
+    herd.write_again(1);
+    let log = std::fs::read_to_string(herd.server(0).log()).expect("its log");
+    assert!(!log.contains("quite-secret"), "the old primary has been told");
 }
 
 #[test]
@@ -172,5 +226,5 @@ fn h12_a_transaction_that_does_not_end_keeps_its_primary_and_the_switch_over_is_
     let frames = long.query("COMMIT");
     assert!(!frames.iter().any(|frame| frame.tag == b'E'), "{frames:?}");
     listens.query("NOTIFY news");
-    assert_eq!(herd.try_sql("SELECT count(*) FROM t WHERE n IN (60, 61)").expect("a read"), ["2"]);
+    assert_eq!(ask(&herd, 0, "SELECT count(*) FROM t WHERE n IN (60, 61)"), "2");
 }

@@ -28,7 +28,11 @@ fn target(job: &Job) -> Option<NodeId> {
         Job::Recruit { node, .. } | Job::Restore(node) | Job::Promote { node, .. } | Job::Follow { node, .. } => {
             Some(*node)
         }
-        Job::Await(node) | Job::Relax(node) | Job::Checkpoint { node, .. } | Job::CatchUp(node, _) => Some(*node),
+        Job::Await(node)
+        | Job::Relax(node)
+        | Job::Ready(node)
+        | Job::Checkpoint { node, .. }
+        | Job::CatchUp { node, .. } => Some(*node),
         // The disk is one, and hooks do not wait.
         Job::Record(_) => Some(NodeId(u16::MAX)),
         Job::Barrier
@@ -122,7 +126,11 @@ impl World {
                 self.proxy.fence(usize::from(node.0));
                 Some(Outcome::Ok)
             }
-            Job::Hook { hook, node, old, new, id } => Some(self.hook(*hook, (*node, *old, *new), *id)),
+            Job::Hook { hook, node, old, new, id } => {
+                let outcome = self.hook(*hook, (*node, *old, *new), *id);
+                // Whatever it did, it hangs until it is killed.
+                (!self.mishap(12)).then_some(outcome)
+            }
             Job::Record(journal) => {
                 if self.mishap(50) {
                     return Some(failed("disk full"));
@@ -142,7 +150,8 @@ impl World {
                     Outcome::Position(world.servers[id].lsn())
                 })
             }
-            Job::Await(_) | Job::Drain(_) | Job::CatchUp(..) => self.watch_job(job),
+            Job::Ready(node) => self.reach(*node, |_, _| Outcome::Ok),
+            Job::Await(_) | Job::Drain(_) | Job::CatchUp { .. } => self.watch_job(job),
         }
     }
 
@@ -155,9 +164,10 @@ impl World {
                 done.then_some(Outcome::Promoted(Timeline(server.timeline)))
             }
             Job::Drain(node) => self.servers[usize::from(node.0)].inbox.is_empty().then_some(Outcome::Ok),
-            Job::CatchUp(node, lsn) => {
-                let server = &self.servers[usize::from(node.0)];
-                (server.answers() && server.lsn() > *lsn).then_some(Outcome::Ok)
+            Job::CatchUp { node, old, lsn } => {
+                let [server, old] = [node, old].map(|node| &self.servers[usize::from(node.0)]);
+                let stopped = !old.answers() || old.role != Role::Primary;
+                (server.answers() && server.lsn() > *lsn && stopped).then_some(Outcome::Ok)
             }
             // Whom it cannot reach it waits for; who is dead says so at once.
             job => match target(job).map(|node| &self.servers[usize::from(node.0)]) {

@@ -37,9 +37,10 @@ impl Synchronous {
         self.names.iter().any(|name| name == "*" || name.eq_ignore_ascii_case(&member.application_name))
     }
 
-    /// How many of the named must be recruited so that at least one of them has every commit that was acknowledged: n − k + 1.
-    pub fn needed(&self, standbys: usize) -> usize {
-        let all = if self.names.iter().any(|name| name == "*") { standbys } else { self.names.len() };
+    /// How many of the named must be recruited so that at least one of them has every commit that was acknowledged: n − k + 1. Several
+    /// standbys may bear one name, and each of them may be the one that was waited for.
+    pub fn needed(&self, standbys: usize, meant: usize) -> usize {
+        let all = if self.names.iter().any(|name| name == "*") { standbys } else { self.names.len().max(meant) };
         if self.count == usize::MAX { usize::MAX } else { (all + 1).saturating_sub(self.count).max(1) }
     }
 
@@ -122,9 +123,9 @@ pub fn best(
     // Who was the primary has whatever it acknowledged.
     let complete = usable.contains_key(&lost.node);
     if let Some(synchronous) = Synchronous::parse(lost.synchronous).filter(|_| !complete) {
-        let standbys = settings.members.iter().filter(|member| member.id != lost.node).count();
-        let (needed, have) =
-            (synchronous.needed(standbys), synchronous.among(usable.keys().filter_map(|id| member(*id))));
+        let standbys = || settings.members.iter().filter(|member| member.id != lost.node);
+        let needed = synchronous.needed(standbys().count(), synchronous.among(standbys()));
+        let have = synchronous.among(usable.keys().filter_map(|id| member(*id)));
         if have < needed {
             let names = lost.synchronous;
             return Err(format!(
@@ -185,6 +186,17 @@ mod tests {
         let loss = Settings { allow_data_loss: true, ..settings.clone() };
         let names = "ANY 1 (node1, node2, node3)";
         assert_eq!(best(&loss, lost(names), &recruits(&[(1, 2, 900), (2, 2, 950)]), None), Ok(NodeId(2)));
+    }
+
+    #[test]
+    fn h09_standbys_of_one_name_count_each() {
+        let mut settings = settings(4);
+        for member in &mut settings.members {
+            member.application_name = "walreceiver".to_owned();
+        }
+        let ask = |list: &[(u16, u32, u64)]| best(&settings, lost("walreceiver"), &recruits(list), None);
+        assert!(ask(&[(1, 2, 900), (2, 2, 950)]).is_err(), "the third may be the only one that has the last commit");
+        assert_eq!(ask(&[(1, 2, 900), (2, 2, 950), (3, 2, 940)]), Ok(NodeId(2)));
     }
 
     #[test]

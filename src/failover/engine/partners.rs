@@ -58,6 +58,8 @@ impl Engine {
                 self.out.push(Action::Reply(ticket, Err(why.to_owned())));
             }
         }
+        let readied = self.pending.values().filter_map(|(purpose, _)| purpose.readies());
+        self.out.extend(readied.map(|(ticket, _)| Action::Reply(ticket, Err(why.to_owned()))));
         let ours = |purpose: &Purpose| *purpose != Purpose::Close;
         let given_up =
             self.pending.iter().filter(|(_, (purpose, _))| ours(purpose)).map(|(ticket, _)| *ticket).collect();
@@ -190,6 +192,7 @@ impl Engine {
         self.forget_demotion(primary, now);
         (self.journal.epoch, self.journal.primary, self.journal.timeline) = (epoch.0, Some(primary.0), timeline);
         self.journal.synchronous = self.view.synchronous.as_ref().to_owned();
+        self.journal.system = self.system_of(primary).unwrap_or(self.journal.system);
         self.record(now);
     }
 

@@ -22,7 +22,7 @@ impl Engine {
             Order::Attach(node) => self.attach(node, now).map(Some),
             Order::Promote(node) if self.is_rival(node) => Ok(Some(self.obey(node))),
             Order::Promote(node) => self.promote_by_hand(ticket, node, now).map(|()| None),
-            Order::SwitchOver(node) => self.switch_over(ticket, node, now).map(|()| None),
+            Order::SwitchOver(node) => self.make_ready(ticket, node, now).map(|()| None),
         };
         match answer {
             Ok(Some(text)) => self.out.push(Action::Reply(ticket, Ok(text))),
@@ -38,8 +38,8 @@ impl Engine {
 
     fn detach(&mut self, node: NodeId, now: Instant) -> Result<String, String> {
         self.known(node)?;
-        if self.believed() == Some(node) && !self.is_dead(node) {
-            return Err(format!("node {node} is the primary and answers: {}", how_to_switch(None)));
+        if self.believed() == Some(node) {
+            self.gone(node, None)?;
         }
         if self.run.as_ref().is_some_and(|run| run.candidate == Some(node)) {
             return Err(format!("node {node} is being promoted"));
@@ -94,10 +94,8 @@ impl Engine {
 
     fn promote_by_hand(&mut self, ticket: Ticket, node: NodeId, now: Instant) -> Result<(), String> {
         self.known(node)?;
-        let (primary, life) = self.subject().ok_or("no primary was ever known")?;
-        let Life::Dead(first_failed) = life else {
-            return Err(format!("the primary, node {primary}, is not dead: {}", how_to_switch(Some(node))));
-        };
+        let primary = self.believed().ok_or("no primary was ever known")?;
+        let first_failed = self.gone(primary, Some(node))?.unwrap_or(now);
         self.may_lead(node)?;
         if self.run.as_ref().is_some_and(|run| run.irrevocable()) {
             return Err("a promotion is under way that cannot be taken back".to_owned());
@@ -105,6 +103,20 @@ impl Engine {
         self.abandon("an operator promotes", now);
         self.begin(Kind::ByHand(ticket, node), primary, first_failed, now);
         Ok(())
+    }
+
+    /// The primary does not answer as one: since when, if it is dead. What only says that it starts or stops, for however long, and what has
+    /// come back as a standby is gone as well: nobody but an operator can know better.
+    fn gone(&self, primary: NodeId, successor: Option<NodeId>) -> Result<Option<Instant>, String> {
+        match self.node(primary).map_or(Life::Unknown, |node| node.life) {
+            Life::Dead(first_failed) => Ok(Some(first_failed)),
+            Life::Busy(_) => Ok(None),
+            Life::Well if !self.leads(primary) => Ok(None),
+            Life::Well => Err(format!("node {primary} is the primary and answers: {}", how_to_switch(successor))),
+            Life::Suspect(_) | Life::Unknown => {
+                Err(format!("it is not known yet whether the primary, node {primary}, lives: try again in a moment"))
+            }
+        }
     }
 
     /// The primary is dead, and this node was promoted before it died.
@@ -127,17 +139,40 @@ impl Engine {
         if self.is_detached(node) || self.is_condemned(node) {
             return Err(format!("node {node} is detached: attach it first"));
         }
+        if self.is_foreign(node) {
+            return Err(format!("node {node} belongs to another cluster: its system identifier is not the primary's"));
+        }
         if !self.stands_by(node) {
             return Err(format!("node {node} does not answer as a standby"));
         }
         Ok(())
     }
 
-    fn switch_over(&mut self, ticket: Ticket, node: Option<NodeId>, now: Instant) -> Result<(), String> {
+    /// What the old primary has not written to its disk yet is written before anybody has to wait for it.
+    fn make_ready(&mut self, ticket: Ticket, node: Option<NodeId>, now: Instant) -> Result<(), String> {
+        let (primary, _) = self.roles(node, now)?;
+        self.give_for(Purpose::Ready(ticket, node), Job::Ready(primary), now);
+        Ok(())
+    }
+
+    /// The order is looked at once more: the world may have changed since.
+    pub(super) fn readied(&mut self, order: Ticket, node: Option<NodeId>, outcome: Outcome, now: Instant) {
+        let answer = match outcome {
+            Outcome::Ok => self.roles(node, now),
+            other => Err(format!("CHECKPOINT on the primary: {}", text(other))),
+        };
+        match answer {
+            Ok((primary, successor)) => self.begin(Kind::SwitchOver(order, Some(successor)), primary, now, now),
+            Err(why) => self.out.push(Action::Reply(order, Err(why))),
+        }
+    }
+
+    /// From whom to whom a switch-over moves the role now.
+    fn roles(&self, node: Option<NodeId>, now: Instant) -> Result<(NodeId, NodeId), String> {
         if !self.settings.hooks.contains(&Hook::Demote) {
             return Err("there is no means to stop the primary: set failover.demote_command, or pgpool-II's extension in [recovery]".to_owned());
         }
-        if self.run.is_some() {
+        if self.run.is_some() || self.pending.values().any(|(purpose, _)| purpose.readies().is_some()) {
             return Err("a failover is under way".to_owned());
         }
         // Nothing is stopped for what may not be promoted, or by somebody else at any moment.
@@ -169,8 +204,7 @@ impl Engine {
         if !streams(&node) {
             return Err(format!("node {node} does not stream from the primary"));
         }
-        self.begin(Kind::SwitchOver(ticket, Some(node)), primary, now, now);
-        Ok(())
+        Ok((primary, node))
     }
 
     /// The standby that a switch-over moves the role to.
@@ -260,8 +294,8 @@ impl Engine {
     }
 
     fn catch_up(&mut self, node: NodeId, now: Instant) {
-        let Some(lsn) = self.run.as_ref().and_then(|run| run.stopped_at) else { return };
-        self.give_step(Step::CatchingUp, Job::CatchUp(node, lsn), now);
+        let Some((old, lsn)) = self.run.as_ref().and_then(|run| Some((run.old, run.stopped_at?))) else { return };
+        self.give_step(Step::CatchingUp, Job::CatchUp { node, old, lsn }, now);
     }
 
     /// The stop failed, or it is not known what became of it: a living old primary stays primary, a dead one is replaced as any other.
@@ -290,6 +324,13 @@ impl Engine {
     /// The old primary's role was seen as a standby's, or it is dead, or it does not answer.
     fn old_is_down(&self, old: NodeId) -> bool {
         self.node(old).is_none_or(|node| matches!(node.life, Life::Dead(_)) || node.role == Role::Standby)
+    }
+}
+
+impl Purpose {
+    /// The order that waits for it, and whom it names.
+    pub(super) fn readies(self) -> Option<(Ticket, Option<NodeId>)> {
+        if let Self::Ready(order, node) = self { Some((order, node)) } else { None }
     }
 }
 

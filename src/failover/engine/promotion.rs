@@ -142,6 +142,7 @@ impl Engine {
     pub(super) fn leads_beyond(&self, id: NodeId, timeline: Timeline) -> bool {
         let Some(position) = self.node(id).and_then(|node| node.position.as_ref()) else { return false };
         self.leads(id)
+            && !self.is_foreign(id)
             && position.timeline > timeline
             && may_continue(position.history.as_deref(), self.origin(timeline))
     }

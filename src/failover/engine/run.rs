@@ -277,7 +277,8 @@ impl Engine {
     /// Nodes that answer as standbys; an old primary that has come back as one is one.
     pub(super) fn standbys(&self) -> Vec<NodeId> {
         let all = self.settings.members.iter().map(|member| member.id);
-        all.filter(|id| !self.is_detached(*id) && !self.is_condemned(*id) && self.stands_by(*id)).collect()
+        let out = |id: NodeId| self.is_detached(id) || self.is_condemned(id) || self.is_foreign(id);
+        all.filter(|id| !out(*id) && self.stands_by(*id)).collect()
     }
 
     /// How many of them must be recruited.
@@ -429,7 +430,10 @@ impl Engine {
         // What is missing is lost, as far as it is known.
         let known = self.node(old).and_then(|node| Some(node.position.as_ref()?.sample.lsn));
         if let Some(known) = known.filter(|_| !planned) {
-            why += &format!(", {} bytes behind {known}, where node {old} was last seen", known.0.saturating_sub(lsn.0));
+            why += &format!(
+                ", at least {} bytes behind {known}, where node {old} was last seen",
+                known.0.saturating_sub(lsn.0)
+            );
         }
         self.note("candidate_chosen", Some(candidate), why, now - begun);
         self.give_step(Step::Fencing, Job::Fence(old), now);

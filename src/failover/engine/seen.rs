@@ -55,7 +55,23 @@ impl Engine {
         (self.journal.epoch, self.journal.primary, self.journal.timeline) =
             ((self.view.epoch.0 + 1).max(self.journal.epoch), Some(primary.id.0), timeline.0);
         self.journal.synchronous = self.view.synchronous.as_ref().to_owned();
+        self.journal.system = self.system_of(primary.id).unwrap_or(self.journal.system);
         self.record(now);
+    }
+
+    pub(super) fn system_of(&self, id: NodeId) -> Option<u64> {
+        self.node(id).and_then(|node| node.position.as_ref()).map(|position| position.system).filter(|id| *id != 0)
+    }
+
+    /// The system identifier of the primary that is, or was last.
+    pub(super) fn system(&self) -> Option<u64> {
+        let own = self.believed().and_then(|primary| self.system_of(primary));
+        Some(self.journal.system).filter(|system| *system != 0).or(own)
+    }
+
+    /// It answers, and its data folder is another cluster's (HA H10): nobody is promoted for what it says, least of all itself.
+    pub(super) fn is_foreign(&self, id: NodeId) -> bool {
+        self.system_of(id).zip(self.system()).is_some_and(|(theirs, ours)| theirs != ours)
     }
 
     /// A candidate that was fenced behind its promotion and says now that it is primary was let back by whoever fenced it. As long as nobody

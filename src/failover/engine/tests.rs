@@ -4,6 +4,7 @@ use super::*;
 use crate::cluster::{History, Lsn, Position, Sample, Status, Written};
 
 mod cases;
+mod orders;
 mod together;
 
 const MS: Duration = Duration::from_millis(1);
@@ -89,7 +90,8 @@ impl Play {
     fn position(&mut self, id: NodeId, timeline: u32, streaming: bool) {
         let sample = Sample { asked: self.now, lsn: Lsn(100), epoch: self.view.epoch };
         let timeline = Timeline(timeline);
-        let position = Position { sample, received: None, timeline, streaming, history: None, written: None };
+        let position =
+            Position { sample, received: None, timeline, system: 7, streaming, history: None, written: None };
         self.node(id).position = Some(position);
     }
 

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Accord, ClusterView, Epoch, Lsn, NodeId, Ruling, Timeline};
 
+/// The least that a CHECKPOINT is given while writes are held.
+const SHORT_CHECKPOINT: Duration = Duration::from_secs(5);
+
 /// Who promotes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -106,9 +109,11 @@ impl Settings {
             Job::Recruit { .. } => 4,
             Job::Follow { .. } => 5,
             Job::Promote { .. } => 5,
-            Job::CatchUp(..) => 30,
+            Job::CatchUp { .. } => 30,
             Job::Drain(_) => return self.drain,
-            Job::Checkpoint { .. } => 300,
+            Job::Ready(_) => 300,
+            // Writes are held.
+            Job::Checkpoint { .. } => return self.hold_timeout.max(SHORT_CHECKPOINT),
             Job::Hook { .. } | Job::Await(_) => return self.hook_timeout,
         };
         Duration::from_secs(seconds)
@@ -136,6 +141,8 @@ pub struct Journal {
     pub primary: Option<u16>,
     /// Its timeline.
     pub timeline: u32,
+    /// Its system identifier; 0 if unknown.
+    pub system: u64,
     /// Its `synchronous_standby_names`.
     pub synchronous: String,
     /// Taken out by an operator. What is merely down is not here: down is not sticky.
@@ -282,6 +289,8 @@ pub enum Job {
     Relax(NodeId),
     /// Wait until no transaction of ours is open on this node.
     Drain(NodeId),
+    /// `CHECKPOINT` there, while nothing is held yet: the one behind it takes no longer than what was written meanwhile.
+    Ready(NodeId),
     /// `CHECKPOINT` there, prepare it to follow the other node, and say how far it has written.
     Checkpoint {
         /// The old primary.
@@ -289,8 +298,15 @@ pub enum Job {
         /// Whom it shall follow.
         follow: NodeId,
     },
-    /// Wait until this standby has received and replayed beyond that position.
-    CatchUp(NodeId, Lsn),
+    /// Wait until the standby has received and replayed what the old primary wrote before it stopped, and its end.
+    CatchUp {
+        /// The standby.
+        node: NodeId,
+        /// The old primary.
+        old: NodeId,
+        /// How far it had written before it was told to stop.
+        lsn: Lsn,
+    },
 }
 
 /// What came of a job.

@@ -65,10 +65,11 @@ impl<S: Servers, T: Threads> World<S, T> {
             Job::Follow { node, primary, old } => outcome(self.follow(*node, *primary, *old).await),
             Job::Relax(node) => outcome(self.relax(*node).await),
             Job::Drain(node) => self.drain(*node).await,
+            Job::Ready(node) => outcome(self.ready(*node).await),
             Job::Checkpoint { node, follow } => {
                 self.checkpoint(*node, *follow).await.map_or_else(Outcome::Failed, Outcome::Position)
             }
-            Job::CatchUp(node, lsn) => outcome(self.catch_up(*node, *lsn).await),
+            Job::CatchUp { node, old, lsn } => outcome(self.catch_up(*node, *old, *lsn).await),
         }
     }
 
@@ -147,6 +148,10 @@ impl<S: Servers, T: Threads> World<S, T> {
         Ok(())
     }
 
+    async fn ready(&self, node: NodeId) -> Result<(), String> {
+        self.servers.connect(node).await?.query("CHECKPOINT").await.map(drop)
+    }
+
     /// The old primary is made ready to follow, and says how far it has written.
     async fn checkpoint(&self, node: NodeId, follow: NodeId) -> Result<Lsn, String> {
         let mut sql = self.servers.connect(node).await?;
@@ -195,7 +200,7 @@ impl<S: Servers, T: Threads> World<S, T> {
     }
 
     /// The candidate has everything that the old primary wrote, its shutdown checkpoint included, and the stream has ended.
-    async fn catch_up(&self, node: NodeId, lsn: Lsn) -> Result<(), String> {
+    async fn catch_up(&self, node: NodeId, old: NodeId, lsn: Lsn) -> Result<(), String> {
         let begun = clock::now();
         let mut sql = self.servers.connect(node).await?;
         loop {
@@ -207,12 +212,19 @@ impl<S: Servers, T: Threads> World<S, T> {
                 .await?;
             let at = |column| field(&rows, column).and_then(Lsn::parse).unwrap_or_default();
             let ended = field(&rows, 2) == Some("0");
-            if ended && at(0).max(at(1)) > lsn && at(1) >= at(0) {
+            if ended && at(0).max(at(1)) > lsn && at(1) >= at(0) && !self.is_primary(old).await {
                 tracing::debug!(node = node.0, took = ?begun.elapsed(), "caught up");
                 return Ok(());
             }
             sleep(LOOK).await;
         }
+    }
+
+    /// Does it still answer as one? A stream ends for other reasons, too, and a stop may only have begun.
+    async fn is_primary(&self, node: NodeId) -> bool {
+        let ask = async { self.servers.connect(node).await?.query("SELECT pg_catalog.pg_is_in_recovery()").await };
+        // Who was stopped with its host says nothing at all.
+        timeout(OPINION, ask).await.is_ok_and(|told| told.is_ok_and(|rows| field(&rows, 0) == Some("f")))
     }
 }
 

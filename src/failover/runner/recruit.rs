@@ -228,7 +228,10 @@ async fn setting_if_readable(sql: &mut impl Sql) -> Result<Option<String>, Strin
 /// Waits until nothing is received any more.
 async fn stopped(sql: &mut impl Sql) -> Result<(), String> {
     for _ in 0..ROUNDS {
-        let rows = sql.query("SELECT count(*) FROM pg_catalog.pg_stat_wal_receiver WHERE status = 'streaming'").await?;
+        // One that is being stopped may still write what it has received, and acknowledge it.
+        let rows = sql
+            .query("SELECT count(*) FROM pg_catalog.pg_stat_wal_receiver WHERE status IN ('streaming', 'stopping')")
+            .await?;
         if field(&rows, 0) == Some("0") {
             return Ok(());
         }

@@ -66,10 +66,13 @@ impl<S: Servers, T: Threads> World<S, T> {
         if self.shared.lease.is_over(clock::boot_nanos) {
             return unsent("this proxy leads no more".to_owned());
         }
+        match may_promote(&mut sql).await {
+            Ok(true) => {}
+            Ok(false) => return unsent("the monitor role may not execute pg_promote()".to_owned()),
+            Err(why) => return unsent(why),
+        }
         match sql.query("SELECT pg_catalog.pg_promote(false)").await {
             Ok(rows) if field(&rows, 0) == Some("t") => {}
-            // The server's own word that it was not done; a lost connection has another text.
-            Err(why) if why.contains("permission denied") => return unsent(why),
             Ok(_) => return Outcome::Late("pg_promote() says no".to_owned()),
             Err(why) => return Outcome::Late(why),
         }
@@ -206,6 +209,12 @@ impl<S: Servers, T: Threads> World<S, T> {
 /// Is the node reached there?
 fn is(node: &crate::config::Node, (host, port): &(String, u16)) -> bool {
     (&node.host, node.port) == (host, *port) || (&node.replication_host, node.replication_port) == (host, *port)
+}
+
+/// Asked before, since whoever is refused says so in its own language.
+async fn may_promote(sql: &mut impl Sql) -> Result<bool, String> {
+    let right = "SELECT pg_catalog.has_function_privilege('pg_catalog.pg_promote(pg_catalog.bool, pg_catalog.int4)', 'EXECUTE')";
+    Ok(field(&sql.query(right).await?, 0) == Some("t"))
 }
 
 /// Until it is primary; none if it is not for so long.

@@ -30,6 +30,7 @@ fn node(id: u16, role: Role, status: Status, asked: Instant) -> NodeView {
             sample,
             received: None,
             timeline: Timeline(3),
+            system: 7,
             streaming,
             history: None,
             written: None,

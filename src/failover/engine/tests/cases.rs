@@ -197,6 +197,8 @@ fn h13_a_new_process_undoes_what_was_not_promoted_and_ends_what_was() {
 fn h12_a_switch_over_stops_the_primary_before_it_promotes() {
     let mut play = Play::ready(Settings { hooks: BTreeSet::from([Hook::Demote]), ..settings(3) });
     play.give(Event::Order(Ticket(99), Order::SwitchOver(Some(A))));
+    assert_eq!(play.ruling.writes, Writes::Open, "until most is on disk");
+    assert_eq!(play.answer("Ready", Outcome::Ok), Job::Ready(P));
     assert!(play.holds(Hold::SwitchOver));
     play.answer("Barrier", Outcome::Ok);
     play.answer("Consent", Outcome::Ok);
@@ -206,7 +208,7 @@ fn h12_a_switch_over_stops_the_primary_before_it_promotes() {
     let Job::Record(journal) = play.answer("Record", Outcome::Ok) else { panic!("a journal") };
     assert_eq!(journal.intent.map(|intent| (intent.step, intent.stopped_at)), Some((IntentStep::Demoting, 150)));
     play.answer("Hook { hook: Demote", Outcome::Ok);
-    assert_eq!(play.answer("CatchUp", Outcome::Ok), Job::CatchUp(A, Lsn(150)));
+    assert_eq!(play.answer("CatchUp", Outcome::Ok), Job::CatchUp { node: A, old: P, lsn: Lsn(150) });
     play.answer("Record", Outcome::Ok);
     play.recruited();
     play.answer("Fence", Outcome::Ok);
@@ -222,6 +224,7 @@ fn h12_a_switch_over_stops_the_primary_before_it_promotes() {
 fn given_up() -> Play {
     let mut play = Play::ready(Settings { hooks: BTreeSet::from([Hook::Demote]), ..settings(3) });
     play.give(Event::Order(Ticket(99), Order::SwitchOver(Some(A))));
+    play.answer("Ready", Outcome::Ok);
     play.answer("Barrier", Outcome::Ok);
     play.answer("Consent", Outcome::Ok);
     play.answer("Drain", Outcome::Ok);
@@ -343,6 +346,7 @@ fn h12_nothing_is_stopped_while_failover_command_may_still_promote_somebody() {
     play.give(Event::Order(Ticket(98), Order::Detach(B)));
     play.replies.clear();
     play.give(Event::Order(Ticket(99), Order::SwitchOver(Some(A))));
+    play.answer("Ready", Outcome::Ok);
     assert!(play.replies.is_empty() && play.holds(Hold::SwitchOver), "{:?}", play.replies);
 }
 

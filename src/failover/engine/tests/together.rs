@@ -78,6 +78,24 @@ fn h13_a_new_leader_does_not_know_when_the_demote_command_of_the_one_before_ends
 }
 
 #[test]
+fn h12_partners_are_asked_about_a_demoted_primary_that_is_only_lost() {
+    for (stands_by, planned) in [(false, false), (true, true)] {
+        let mut play = Play::new(partners(), Journal::default());
+        play.view.epoch = Epoch(3);
+        play.give(accord(Some(5), (5, 1), 3, &Journal { demoted: Some(P.0), ..known(3) }));
+        if stands_by {
+            play.view.primary = None;
+            play.node(P).role = Role::Standby;
+            play.look();
+        } else {
+            play.dies();
+        }
+        play.answer("Barrier", Outcome::Ok);
+        assert_eq!(play.answer("Consent", Outcome::Granted(Epoch(4))), Job::Consent { node: P, planned });
+    }
+}
+
+#[test]
 fn h13_a_leader_promotes_in_the_epoch_that_all_have_stopped_for() {
     let mut play = leader();
     play.dies();
@@ -157,6 +175,16 @@ fn h17_who_leads_no_more_drops_everything_and_the_next_one_takes_it_up() {
     assert!(next.jobs.iter().any(|(_, job)| matches!(job, Job::Restore(A))) || next.engine.run.is_some());
     next.answer("Barrier", Outcome::Ok);
     next.answer("Consent", Outcome::Granted(Epoch(5)));
+}
+
+#[test]
+fn h17_who_leads_no_more_answers_whoever_waits_for_a_switch_over() {
+    let mut play = leader();
+    play.give(Event::Configure(Settings { hooks: BTreeSet::from([Hook::Demote]), ..partners() }));
+    play.give(Event::Order(Ticket(99), Order::SwitchOver(Some(A))));
+    assert!(play.jobs.iter().any(|(_, job)| *job == Job::Ready(P)) && play.replies.is_empty());
+    play.give(accord(None, (5, 2), 3, &known(3)));
+    assert!(play.replies.pop().is_some_and(|said| said.is_err()) && play.jobs.is_empty());
 }
 
 #[test]

@@ -1,0 +1,68 @@
+//! What an operator orders, and what is no server of ours.
+
+use super::*;
+
+#[test]
+fn h12_what_holds_no_more_behind_the_first_checkpoint_is_not_begun() {
+    for (outcome, system, word) in
+        [(Outcome::Failed("disk full".to_owned()), 7, "disk full"), (Outcome::Ok, 8, "another cluster")]
+    {
+        let mut play = Play::ready(Settings { hooks: BTreeSet::from([Hook::Demote]), ..settings(3) });
+        play.give(Event::Order(Ticket(99), Order::SwitchOver(Some(A))));
+        play.give(Event::Order(Ticket(98), Order::SwitchOver(Some(A))));
+        let said = play.replies.pop().expect("an answer").expect_err("one at a time");
+        assert!(said.contains("under way"), "{said}");
+        play.node(A).position.as_mut().expect("read").system = system;
+        play.look();
+        play.answer("Ready", outcome);
+        let said = play.replies.pop().expect("an answer").expect_err("refused");
+        assert!(said.contains(word) && play.engine.run.is_none(), "{said}");
+        assert_eq!(play.ruling.writes, Writes::Open);
+    }
+}
+
+#[test]
+fn h10_a_server_of_another_cluster_neither_takes_over_nor_stands_in_the_way() {
+    for role in [Role::Standby, Role::Primary] {
+        let mut play = Play::ready(settings(4));
+        let mut fourth = play.node(B).clone();
+        (fourth.id, fourth.role) = (NodeId(3), role);
+        let position = fourth.position.as_mut().expect("read");
+        (position.system, position.timeline, position.sample.lsn) = (8, Timeline(9), Lsn(9_000));
+        play.view.nodes.push(fourth);
+        play.look();
+        play.chores();
+        play.dies();
+        play.prepared();
+        play.recruited();
+        assert_eq!(play.engine.run.as_ref().and_then(|run| run.candidate), Some(A), "{role:?}");
+        assert!(!play.jobs.iter().any(|(_, job)| matches!(job, Job::Recruit { node: NodeId(3), .. })));
+    }
+}
+
+#[test]
+fn h25_an_operator_replaces_a_primary_that_does_not_answer_as_one_and_none_that_does() {
+    let lives = |play: &Play| {
+        let since = play.now;
+        [
+            (Life::Well, Role::Primary, Some("move its role first")),
+            (Life::Suspect(since), Role::Primary, Some("try again")),
+            (Life::Busy(since), Role::Primary, None),
+            (Life::Well, Role::Standby, None),
+            (Life::Dead(since), Role::Primary, None),
+        ]
+    };
+    for at in 0..5 {
+        for order in [Order::Promote(A), Order::Detach(P)] {
+            let mut play = Play::ready(Settings { mode: Mode::Never, ..settings(3) });
+            let (life, role, word) = lives(&play)[at];
+            (play.node(P).life, play.node(P).role) = (life, role);
+            play.look();
+            play.give(Event::Order(Ticket(99), order));
+            let refused = play.replies.first().and_then(|answer| answer.as_ref().err());
+            assert_eq!(refused.is_some(), word.is_some(), "{life:?} {role:?} {order:?}: {refused:?}");
+            assert!(word.is_none_or(|word| refused.is_some_and(|said| said.contains(word))), "{refused:?}");
+            assert_eq!(play.engine.run.is_some(), word.is_none() && order == Order::Promote(A));
+        }
+    }
+}
