@@ -84,6 +84,8 @@ fn check_validates_the_programs_of_a_watchdog() {
         let output = pgherd(&["check", "--offline"], &folder.file("p.toml", &text));
         (output.status.success(), text_of(&output))
     };
+    let (well, text) = said("trusted_servers = [\"a\"]\ntrusted_server_command = \"true -q %h\"");
+    assert!(well && text.contains("watchdog.trusted_server_command") && text.contains("/true"), "{text}");
     let home = "virtual_ip = \"192.0.2.10\"\nvip_on = \"interface\"\ninterface = \"lo\"";
     let up = "if_up_cmd = \"true $_IP_$/24 $_IF_$ $_LIFETIME_$\"";
     let down = "if_down_cmd = \"true $_IP_$ $_IF_$\"";
@@ -103,6 +105,9 @@ fn check_validates_the_programs_of_a_watchdog() {
         ("arping_cmd = \"true\"".to_owned(), "which is not set"),
         ("escalation_command = \"true $_IP_$\"".to_owned(), "no placeholder $_IP_$"),
         ("escalation_command = \"nowhere/hook.sh\"".to_owned(), "nowhere/hook.sh is not there"),
+        ("trusted_server_command = \"true %h\"".to_owned(), "`trusted_servers`, which is empty"),
+        ("trusted_servers = [\"a\"]\ntrusted_server_command = \"true %i\"".to_owned(), "no placeholder %i"),
+        ("trusted_servers = [\"a\"]\ntrusted_server_command = \"no/ask.sh %h\"".to_owned(), "no/ask.sh is not there"),
         ("de_escalation_command = \"no-such-program-at-all\"".to_owned(), "is not there"),
     ] {
         let (well, text) = said(&own);

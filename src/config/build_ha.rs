@@ -64,6 +64,7 @@ pub(super) fn watchdog(build: &mut Build, table: &Table) -> Watchdog {
             if_up: reader.opt_text("if_up_cmd"),
             if_down: reader.opt_text("if_down_cmd"),
             arping: reader.opt_text("arping_cmd"),
+            trusted: reader.opt_text("trusted_server_command"),
             escalation: reader.opt_text("escalation_command"),
             de_escalation: reader.opt_text("de_escalation_command"),
             timeout: reader.duration("command_timeout"),
@@ -101,8 +102,10 @@ pub(super) fn watchdog(build: &mut Build, table: &Table) -> Watchdog {
 fn commands(build: &mut Build, reader: Reader<'_>, watchdog: &Watchdog) {
     for (name, command) in watchdog.commands.all() {
         if let Err(why) = watchdog.words(name, command, 1) {
-            let hint =
-                "$_IP_$ is virtual_ip, $_IF_$ the interface of `vip_on = \"interface\"`, $_LIFETIME_$ if_up_cmd's";
+            let hint = match name {
+                "trusted_server_command" => "%h is the trusted server, %% a percent sign",
+                _ => "$_IP_$ is virtual_ip, $_IF_$ the interface of `vip_on = \"interface\"`, $_LIFETIME_$ if_up_cmd's",
+            };
             build.complain(reader.span(name), format!("`{name}`: {why}"), hint);
         }
     }
@@ -119,6 +122,10 @@ fn commands(build: &mut Build, reader: Reader<'_>, watchdog: &Watchdog) {
         if set.is_some() && watchdog.virtual_ip.is_none() {
             build.complain(reader.span(name), format!("`{name}` is about `virtual_ip`, which is not set"), "set it");
         }
+    }
+    if commands.trusted.is_some() && watchdog.trusted_servers.is_empty() {
+        let message = "`trusted_server_command` is about `trusted_servers`, which is empty";
+        build.complain(reader.span("trusted_server_command"), message, "name them, or leave it out");
     }
     if commands.if_up.is_some() && watchdog.vip_on == VipOn::Tun {
         let message = "`if_up_cmd` works on an interface that both it and pgherd know: write `vip_on = \"interface\"`";

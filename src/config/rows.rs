@@ -229,7 +229,9 @@ rows! {
             "How long leadership lasts without renewal; the same on all proxies.";
         arbiter: Choice(&["nodes", "witness", "trusted"]), Default(r#""nodes""#), Restart, "",
             "The third vote of a pair: a majority of the servers, a third pgherd, or (weaker) hosts that answer a ping.";
-        trusted_servers: Texts, Default("[]"), Live, "trusted_servers", "Hosts that tell whether this proxy is cut off.";
+        trusted_servers: Texts, Default("[]"), Live, "trusted_servers", "Hosts that tell whether this proxy is cut off: by ICMP, or \"host:port\" by TCP.";
+        trusted_server_command: Text, Unset(r#""ping -q -c 1 -W 1 %h""#), Live, "trusted_server_command",
+            "Asks one of them (%h), which answers if it ends well; instead of pgherd's own echo. It has a fifth of the lease, 1 s at most.";
         key_file: Path, Required(r#""watchdog.key""#), Restart, "wd_authkey",
             "The key that all proxies share; must not be readable by others.";
         state_directory: Path, Required(r#""/var/lib/pgherd""#), Restart, "work_dir logdir", "Where votes and intents are kept.";

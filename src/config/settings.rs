@@ -1,11 +1,12 @@
 //! The validated configuration as the rest of pgherd sees it. Values only: made by [`Settings::load`], handed down by
 //! value. Must not read files, and must not know how a file spells a value.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cluster::NodeId;
-use crate::support::command_line::named;
+use crate::support::command_line::{lettered, named};
 
 use super::diff::Effective;
 use super::secret::Secret;
@@ -587,11 +588,13 @@ pub struct WatchdogCommands {
     pub if_down: Option<String>,
     /// Tells the neighbours.
     pub arping: Option<String>,
+    /// Asks a trusted server; `%h` is which.
+    pub trusted: Option<String>,
     /// This proxy leads.
     pub escalation: Option<String>,
     /// It leads no more.
     pub de_escalation: Option<String>,
-    /// The longest run of each.
+    /// The longest run of each but `trusted`.
     pub timeout: Duration,
     /// They run in the configuration's folder.
     pub folder: PathBuf,
@@ -604,6 +607,7 @@ impl WatchdogCommands {
             ("if_up_cmd", &self.if_up),
             ("if_down_cmd", &self.if_down),
             ("arping_cmd", &self.arping),
+            ("trusted_server_command", &self.trusted),
             ("escalation_command", &self.escalation),
             ("de_escalation_command", &self.de_escalation),
         ];
@@ -617,6 +621,9 @@ impl Watchdog {
     /// # Errors
     /// For people: it cannot be divided into words, or has a placeholder that has no value here.
     pub fn words(&self, name: &str, command: &str, lifetime: u64) -> Result<Vec<String>, String> {
+        if name == "trusted_server_command" {
+            return asking(command, "host");
+        }
         let address = self.virtual_ip.map(|address| address.to_string());
         let interface = match &self.vip_on {
             VipOn::Interface(interface) => Some(interface.as_str()),
@@ -627,6 +634,14 @@ impl Watchdog {
         let values: Vec<(&str, &str)> = values.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
         named(command, &values)
     }
+}
+
+/// The program that asks this trusted server, and its arguments.
+///
+/// # Errors
+/// As [`Watchdog::words`].
+pub fn asking(command: &str, server: &str) -> Result<Vec<String>, String> {
+    lettered(command, &BTreeMap::from([('h', server.to_owned()), ('%', "%".to_owned())]))
 }
 
 /// `[[watchdog.peer]]`

@@ -112,6 +112,7 @@ const ITEMS: &[Item] = &[
     ("search_primary_node_timeout", "failover.hold_timeout", Unit::Seconds),
     ("use_watchdog", "watchdog.name", Unit::IsSet),
     ("trusted_servers", "watchdog.trusted_servers", Unit::List),
+    ("trusted_server_command", "watchdog.trusted_server_command", Unit::Text),
     ("delegate_IP", "watchdog.virtual_ip", Unit::Text),
     ("wd_priority", "watchdog.priority", Unit::Text),
     ("memory_cache_enabled", "", Unit::Fixed("0", "There is no query cache.")),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::support::command_line::divide;
+use crate::support::command_line::lettered;
 
 /// One node, as placeholders see it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -56,27 +56,7 @@ impl Subject {
 /// # Errors
 /// For people: a quote that does not end, an unknown placeholder, nothing at all.
 pub fn arguments(command: &str, subject: &Subject) -> Result<Vec<String>, String> {
-    let values = subject.values();
-    let words: Result<Vec<String>, String> = divide(command)?.iter().map(|word| fill(word, &values)).collect();
-    let words = words?;
-    if words.first().is_none_or(String::is_empty) {
-        return Err("there is no program in it".to_owned());
-    }
-    Ok(words)
-}
-
-fn fill(word: &str, values: &BTreeMap<char, String>) -> Result<String, String> {
-    let (mut filled, mut letters) = (String::new(), word.chars());
-    while let Some(letter) = letters.next() {
-        if letter != '%' {
-            filled.push(letter);
-            continue;
-        }
-        let name = letters.next().ok_or("a lone % at the end of a word: write %%")?;
-        let value = values.get(&name).ok_or_else(|| format!("there is no placeholder %{name}"))?;
-        filled.push_str(value);
-    }
-    Ok(filled)
+    lettered(command, &subject.values())
 }
 
 #[cfg(test)]

@@ -159,6 +159,18 @@ impl Program<'_> {
         (ran, left)
     }
 
+    /// The same, and its output is nobody's: for what is run each second.
+    pub async fn run_silently(self) -> Ran {
+        let child = match self.command().stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
+            Ok(child) => child,
+            Err(error) => return Ran::NotStarted(format!("{} cannot be run: {error}", self.words[0])),
+        };
+        let group = Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw));
+        let Ended { well, status, .. } = self.watch(child).await;
+        group.end().await;
+        if well { Ran::Well(String::new()) } else { Ran::Failed(status) }
+    }
+
     async fn told(self, events: &Events, node: Option<NodeId>, rest: Rest) -> (Ran, Option<Group>) {
         let begun = clock::now();
         let tell = |event: Event, why: String| {

@@ -1,6 +1,8 @@
 //! A command line as words. Whatever is put in for placeholders is put in afterwards, so that no value becomes a word of its own and none is
 //! seen by a shell. Pure; must not know placeholders.
 
+use std::collections::BTreeMap;
+
 /// Divides at spaces as a shell would, with both quotes and backslashes, and nothing else that a shell does.
 ///
 /// # Errors
@@ -34,12 +36,37 @@ pub fn divide(command: &str) -> Result<Vec<String>, String> {
 /// # Errors
 /// As [`divide`], an unknown name, nothing at all.
 pub fn named(command: &str, values: &[(&str, &str)]) -> Result<Vec<String>, String> {
-    let words: Result<Vec<String>, String> = divide(command)?.iter().map(|word| fill(word, values)).collect();
+    program(divide(command)?.iter().map(|word| fill(word, values)).collect())
+}
+
+/// The same with placeholders of one letter behind a `%`.
+///
+/// # Errors
+/// As [`named`].
+pub fn lettered(command: &str, values: &BTreeMap<char, String>) -> Result<Vec<String>, String> {
+    program(divide(command)?.iter().map(|word| letter(word, values)).collect())
+}
+
+fn program(words: Result<Vec<String>, String>) -> Result<Vec<String>, String> {
     let words = words?;
     if words.first().is_none_or(String::is_empty) {
         return Err("there is no program in it".to_owned());
     }
     Ok(words)
+}
+
+fn letter(word: &str, values: &BTreeMap<char, String>) -> Result<String, String> {
+    let (mut filled, mut letters) = (String::new(), word.chars());
+    while let Some(letter) = letters.next() {
+        if letter != '%' {
+            filled.push(letter);
+            continue;
+        }
+        let name = letters.next().ok_or("a lone % at the end of a word: write %%")?;
+        let value = values.get(&name).ok_or_else(|| format!("there is no placeholder %{name}"))?;
+        filled.push_str(value);
+    }
+    Ok(filled)
 }
 
 fn fill(word: &str, values: &[(&str, &str)]) -> Result<String, String> {

@@ -1,5 +1,5 @@
-//! Asks hosts outside the cluster whether this one is cut off: an ICMP echo (needs CAP_NET_RAW), or a TCP connection to `host:port`. What
-//! answers here proves nothing about a partner (HA H20). Must not judge.
+//! Asks hosts outside the cluster whether this one is cut off: an ICMP echo (needs CAP_NET_RAW), a TCP connection to `host:port`, or a program
+//! of the operator's. What answers here proves nothing about a partner (HA H20). Must not judge.
 
 use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, SocketAddr};
@@ -9,6 +9,8 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::config::{Watchdog, WatchdogCommands, asking};
+use crate::net::program::{Program, Ran};
 use crate::support::clock::{Duration, now};
 
 /// A look-up that hangs is not waited for.
@@ -17,6 +19,36 @@ const LOOKUP: Duration = Duration::from_millis(500);
 const MARK: usize = 16;
 /// Longer than any answer that is looked at: an IPv4 header with all its options, the echo.
 const PACKET: usize = 60 + 8 + MARK;
+
+/// Does one of the section's servers answer within `within`? By `trusted_server_command` if there is one.
+///
+/// # Errors
+/// As [`any_answers`], or the program cannot be run.
+pub async fn one_answers(watchdog: &Watchdog, within: Duration) -> Result<bool, String> {
+    let WatchdogCommands { trusted: Some(command), folder, .. } = &watchdog.commands else {
+        return any_answers(&watchdog.trusted_servers, within).await;
+    };
+    let mut asked = JoinSet::new();
+    for server in &watchdog.trusted_servers {
+        let (words, folder, server) = (asking(command, server)?, folder.clone(), server.clone());
+        asked.spawn(async move {
+            let surroundings = [("PGHERD_HOOK", "trusted_server_command".to_owned())];
+            let program = Program { words: &words, folder: &folder, surroundings: &surroundings, limit: within };
+            // What may not be killed is no answer either, and is not waited for.
+            let ran = timeout(within + LOOKUP, program.run_silently()).await;
+            (server, ran.unwrap_or_else(|_| Ran::Failed("it may not be killed".to_owned())))
+        });
+    }
+    let mut failure = None;
+    while let Some(Ok((server, ran))) = asked.join_next().await {
+        match ran {
+            Ran::Well(_) => return Ok(true),
+            Ran::NotStarted(why) => failure = Some(why),
+            Ran::Failed(why) => tracing::debug!(server, why, "trusted_server_command"),
+        }
+    }
+    failure.map_or(Ok(false), |why| Err(format!("trusted_server_command: {why}")))
+}
 
 /// Does one of `servers` answer within `within`?
 ///
@@ -162,6 +194,42 @@ mod tests {
         }
         assert_eq!(ask(&["no.such.host.invalid"], Duration::from_millis(200)).await, Ok(false));
         assert_eq!(ask(&[], SOON).await, Ok(false));
+    }
+
+    /// Asked by a script, which has a folder of its own.
+    async fn scripted(command: &str, servers: &[&str], within: Duration) -> Result<bool, String> {
+        let folder = std::env::temp_dir().join(format!("pgherd-trusted-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let script =
+            "#!/bin/sh\necho asked for $1\ncase \"$1\" in good) exit 0 ;; hangs) exec sleep 60 ;; esac\nexit 1\n";
+        std::fs::write(folder.join("ask.sh"), script).expect("written");
+        let own = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(folder.join("ask.sh"), own).expect("set");
+        std::fs::write(folder.join("key"), "0123456789abcdef").expect("written");
+        let own = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(folder.join("key"), own).expect("set");
+        let text = format!(
+            "[watchdog]\nname = \"a\"\naddress = \"127.0.0.1\"\nkey_file = \"key\"\nstate_directory = \"state\"\n\
+             trusted_servers = {servers:?}\ntrusted_server_command = {command:?}\n\
+             [[watchdog.peer]]\nname = \"b\"\nhost = \"127.0.0.2\"\n[[node]]\nid = 0\nhost = \"a\"\n"
+        );
+        let settings = crate::config::Settings::parse(&text, &folder.join("pgherd.toml")).expect("good");
+        one_answers(settings.watchdog.as_ref().expect("it is there"), within).await
+    }
+
+    #[tokio::test]
+    async fn a_program_asks_each_server_and_has_its_time() {
+        let command = "./ask.sh %h";
+        assert_eq!(scripted(command, &["bad", "good"], SOON).await, Ok(true));
+        let begun = now();
+        // One good answer is enough, whoever is still being asked.
+        assert_eq!(scripted(command, &["hangs", "good"], SOON).await, Ok(true));
+        assert_eq!(scripted(command, &["hangs", "bad"], Duration::from_millis(300)).await, Ok(false));
+        assert!(begun.elapsed() < SOON, "nobody waits for the one that hangs");
+        let missing = scripted("./nowhere.sh %h", &["good"], SOON).await;
+        assert!(missing.as_ref().is_err_and(|why| why.contains("./nowhere.sh")), "{missing:?}");
+        std::fs::remove_dir_all(std::env::temp_dir().join(format!("pgherd-trusted-{}", std::process::id())))
+            .expect("removed");
     }
 
     #[test]

@@ -144,3 +144,27 @@ fn h19_a_device_or_interface_that_somebody_deletes_is_looked_for_anew() {
     assert!(!group.log("one")[log.len()..].contains("event=\"yielded\""), "nobody else is called");
     group.watch.judge();
 }
+
+#[test]
+fn h03_who_reaches_no_trusted_server_by_the_operators_program_hands_over() {
+    let lines = |name: &str| {
+        format!("trusted_servers = [\"gateway\", \"other\"]\ntrusted_server_command = \"./ask.sh %h {name}\"\n")
+    };
+    let Some(mut group) = group(lines, VIP) else { return };
+    group.write("ask.sh", "#!/bin/sh\necho who is $1\nexec test -e reaches-$2-$1\n", 0o755);
+    for name in ["one", "two"] {
+        group.write(&format!("reaches-{name}-gateway"), "", 0o644);
+    }
+    group.start("one", "run");
+    group.wait_holder("one");
+    group.start("two", "run");
+    group.wait_states("one", &["LEADER", "STANDBY", "STANDBY"]);
+    std::fs::remove_file(group.folder().join("reaches-one-gateway")).expect("it is there");
+    let took = timed("its partner takes over", || group.watch.holders() == ["two"]);
+    assert!(took < Duration::from_secs(6), "it took {took:?}");
+    let log = group.log("one");
+    assert!(log.contains("event=\"trusted_silent\"") && !log.contains("who is"), "{log}");
+    group.write("reaches-one-other", "", 0o644);
+    eventually("it is heard of", || group.log("one").contains("event=\"trusted_answer\""));
+    group.watch.judge();
+}

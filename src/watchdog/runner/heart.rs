@@ -385,11 +385,11 @@ impl<H: Hands + 'static> Heart<H> {
     }
 
     fn ping(&mut self, now: Instant) {
-        let (servers, tell) = (self.watchdog.trusted_servers.clone(), self.tell.clone());
+        let (watchdog, tell) = (self.watchdog.clone(), self.tell.clone());
         let within = (self.settings.timings.lease / 5).min(Duration::from_secs(1));
         while self.tasks.try_join_next().is_some() {}
         self.tasks.spawn_local(async move {
-            let answered = trusted::any_answers(&servers, within).await.unwrap_or_else(|why| {
+            let answered = trusted::one_answers(&watchdog, within).await.unwrap_or_else(|why| {
                 tracing::debug!(why, "ping");
                 false
             });
@@ -465,6 +465,7 @@ impl<H: Hands + 'static> Heart<H> {
         body.section.send_modify(|section| settings::reload(section, &config));
         let new = settings::settings(&config, watchdog, body.duty);
         self.watchdog.trusted_servers.clone_from(&watchdog.trusted_servers);
+        self.watchdog.commands.clone_from(&watchdog.commands);
         self.settings.priority = new.priority;
         // Members, lease and address take a restart: what holds is what was compared.
         let keep = |name: &str| name.starts_with("watchdog.");
