@@ -3,10 +3,13 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::cluster::{Accord, Alone, Answer, Consensus, Epoch, Errand, FailoverRequest, Life, NodeId, Sign, Verdict};
+use crate::cluster::{
+    Accord, Alone, Answer, ClusterView, Consensus, Epoch, Errand, FailoverRequest, Life, NodeId, Sign, Verdict,
+};
 use crate::config::Settings;
 use crate::failover::conninfo;
 use crate::failover::journal::Store;
@@ -79,16 +82,16 @@ impl Hands for Grip {
         ProbeClient::query(session, sql).await.map_err(|error| format!("{}: {}", error.failure, error.detail))
     }
 
-    async fn stop_writing(&self, patience: Instant) -> Result<(), String> {
+    async fn stop_writing(&self, node: Option<NodeId>, patience: Instant) -> Result<(), String> {
         let threads = DataThreads(self.common.clone());
         threads.barrier().await?;
-        let view = self.common.global.cluster.snapshot();
-        let Some(primary) = view.primary_node() else { return Ok(()) };
-        let lives = !matches!(primary.life, Life::Dead(_));
-        while lives && clock::boot() < patience && threads.busy(primary.id).await? > 0 {
+        let Some(node) = node else { return Ok(()) };
+        let lives = |view: &ClusterView| view.node(node).is_some_and(|node| !matches!(node.life, Life::Dead(_)));
+        let lives = lives(&self.common.global.cluster.snapshot());
+        while lives && clock::boot() < patience && threads.busy(node).await? > 0 {
             tokio::time::sleep(LOOK).await;
         }
-        threads.fence(primary.id).await
+        threads.fence(node).await
     }
 
     fn end_sessions(&self, address: IpAddr) -> usize {
@@ -114,8 +117,14 @@ impl Hands for Grip {
     }
 }
 
+/// Wishes for consent: how many there were, and the number of the newest that was given up.
+struct Leave {
+    asked: AtomicU64,
+    given_up: watch::Sender<u64>,
+}
+
 /// Consent of the partners. The second are the names of those that may lead.
-struct Partners(mpsc::Sender<Wish>, Arc<[String]>);
+struct Partners(mpsc::Sender<Wish>, Arc<[String]>, Arc<Leave>);
 
 impl Partners {
     fn ask(&self, wish: impl FnOnce(oneshot::Sender<Result<u64, String>>) -> Wish) -> Answer<Result<u64, String>> {
@@ -132,7 +141,8 @@ impl Partners {
 impl Consensus for Partners {
     fn may_act(&self, request: &FailoverRequest, planned: bool) -> Answer<Verdict> {
         let node = request.node;
-        let asked = self.ask(|answer| Wish::Consent(node, planned, answer));
+        let number = self.2.asked.fetch_add(1, Ordering::Relaxed) + 1;
+        let asked = self.ask(|answer| Wish::Consent { number, node, planned, answer });
         Box::pin(async move {
             match asked.await {
                 Ok(epoch) => Verdict::Granted(Some(Epoch(epoch))),
@@ -142,8 +152,7 @@ impl Consensus for Partners {
     }
 
     fn resume(&self) {
-        // A full queue: the watchdog hangs, and nobody writes anyway.
-        let _ = self.0.try_send(Wish::Resume);
+        self.2.given_up.send_replace(self.2.asked.load(Ordering::Relaxed));
     }
 
     fn record(&self, epoch: Epoch, journal: String) -> Answer<Result<(), String>> {
@@ -174,6 +183,7 @@ impl Consensus for Partners {
 #[derive(Clone)]
 pub(super) struct Ends {
     wishes: Option<mpsc::Sender<Wish>>,
+    leave: Arc<Leave>,
     reloads: Option<Arc<watch::Sender<Settings>>>,
     accord: watch::Receiver<Accord>,
     /// The names of the other proxies.
@@ -184,7 +194,7 @@ impl Ends {
     /// Who must agree before `failover` acts.
     pub(super) fn consensus(&self) -> Box<dyn Consensus + Send> {
         match &self.wishes {
-            Some(wishes) => Box::new(Partners(wishes.clone(), self.partners.clone())),
+            Some(wishes) => Box::new(Partners(wishes.clone(), self.partners.clone(), self.leave.clone())),
             None => Box::new(Alone),
         }
     }
@@ -274,9 +284,11 @@ pub(super) fn parts(
 ) -> (Option<Parts<Grip>>, Ends) {
     let peers = settings.watchdog.iter().flat_map(|watchdog| &watchdog.peers);
     let partners: Arc<[String]> = peers.filter(|peer| !peer.witness).map(|peer| peer.name.clone()).collect();
+    let (give_up, given_up) = watch::channel(0);
+    let leave = Arc::new(Leave { asked: AtomicU64::new(0), given_up: give_up });
     let Some((disk, kept)) = kept else {
         let accord = watch::channel(Accord::default()).1;
-        return (None, Ends { wishes: None, reloads: None, accord, partners });
+        return (None, Ends { wishes: None, leave, reloads: None, accord, partners });
     };
     health.shared.lease.keep();
     let (wish, wishes) = mpsc::channel(MAX_WISHES);
@@ -293,9 +305,33 @@ pub(super) fn parts(
         shared: health.shared.clone(),
         published: health.published.clone(),
         wishes,
+        given_up,
         strays,
         accord,
         reloads,
     };
-    (Some(parts), Ends { wishes: Some(wish), reloads: Some(Arc::new(reload)), accord: agreed, partners })
+    (Some(parts), Ends { wishes: Some(wish), leave, reloads: Some(Arc::new(reload)), accord: agreed, partners })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::Trouble;
+
+    #[test]
+    fn what_is_given_up_is_not_lost_though_the_queue_is_full() {
+        let ((wish, mut wishes), (give_up, given_up)) = (mpsc::channel(1), watch::channel(0));
+        let leave = Arc::new(Leave { asked: AtomicU64::new(0), given_up: give_up });
+        let partners = Partners(wish.clone(), Arc::default(), leave);
+        wish.try_send(Wish::HandOver(None, oneshot::channel().0)).expect("room for one");
+        let request = FailoverRequest { node: NodeId(0), trouble: Trouble::CannotConnect, epoch: Epoch(1) };
+        drop(partners.may_act(&request, false));
+        partners.resume();
+        assert_eq!(*given_up.borrow(), 1);
+        wishes.try_recv().expect("the other one");
+        let mut asked = partners.may_act(&request, false);
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(asked.as_mut().poll(&mut context).is_pending(), "it is asked");
+        let Ok(Wish::Consent { number: 2, .. }) = wishes.try_recv() else { panic!("the second wish") };
+    }
 }

@@ -41,7 +41,7 @@ impl Hands for Nobody {
         Err("a witness speaks to no server".to_owned())
     }
 
-    async fn stop_writing(&self, _patience: Instant) -> Result<(), String> {
+    async fn stop_writing(&self, _node: Option<NodeId>, _patience: Instant) -> Result<(), String> {
         Ok(())
     }
 
@@ -142,6 +142,7 @@ pub fn run(config: &Path) -> Result<(), Error> {
         shared: shared.clone(),
         published,
         wishes,
+        given_up: watch::channel(0).1,
         strays,
         reloads: reloaded,
     };

@@ -16,7 +16,9 @@ mod say;
 pub mod settings;
 mod sight;
 mod status;
+mod stops;
 mod vip;
+mod wishes;
 
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -46,12 +48,19 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// What others in this process want of the group.
 #[derive(Debug)]
 pub enum Wish {
-    /// Leave to replace this primary; an operator wants it. Answered by the epoch.
-    Consent(NodeId, bool, oneshot::Sender<Result<u64, String>>),
+    /// Leave to replace a primary.
+    Consent {
+        /// Counts these wishes, from 1.
+        number: u64,
+        /// The primary.
+        node: NodeId,
+        /// An operator wants it.
+        planned: bool,
+        /// By the epoch.
+        answer: oneshot::Sender<Result<u64, String>>,
+    },
     /// A majority shall have this journal of this epoch on disk.
     Record(u64, String, oneshot::Sender<Result<u64, String>>),
-    /// What leave was given for does not happen.
-    Resume,
     /// Hand leadership over, to this member or to the best.
     HandOver(Option<String>, oneshot::Sender<Result<u64, String>>),
     /// A partner shall do something for that person; what comes of it goes to the last.
@@ -89,6 +98,8 @@ pub struct Parts<H> {
     pub published: watch::Receiver<()>,
     /// See [`Wish`].
     pub wishes: mpsc::Receiver<Wish>,
+    /// What was asked leave for by wishes up to this number does not happen. No queue: it must not be lost when that is full.
+    pub given_up: watch::Receiver<u64>,
     /// Cancel requests for partners.
     pub strays: mpsc::Receiver<Stray>,
     /// For `failover`.
@@ -106,6 +117,7 @@ struct Body<H> {
     shared: Arc<Shared>,
     published: watch::Receiver<()>,
     wishes: mpsc::Receiver<Wish>,
+    given_up: watch::Receiver<u64>,
     strays: mpsc::Receiver<Stray>,
     accord: watch::Sender<Accord>,
     reloads: watch::Receiver<config::Settings>,
@@ -132,12 +144,13 @@ pub async fn run<H: Hands + 'static>(parts: Parts<H>) {
 }
 
 async fn live<H: Hands + 'static>(parts: Parts<H>) {
-    let Parts { config, duty, hands, disk, mut kept, shared, published, wishes, strays, accord, reloads } = parts;
+    let Parts { config, duty, hands, disk, mut kept, shared, published, wishes, given_up, strays, accord, reloads } =
+        parts;
     let hands = Rc::new(hands);
     let section = watch::Sender::new(config.watchdog.clone().expect("checked by app"));
     let post = Post::start(shared.clone(), section.subscribe());
     let mut body =
-        Body { config, duty, hands, disk, shared, published, wishes, strays, accord, reloads, section, post };
+        Body { config, duty, hands, disk, shared, published, wishes, given_up, strays, accord, reloads, section, post };
     loop {
         let beating = AssertUnwindSafe(beat(&mut body, kept)).catch_unwind().await;
         if beating.is_ok() {

@@ -119,6 +119,7 @@ impl Engine {
             } else if version.0 == term && self.committed != Some(version) && self.is_agreed(version, now) {
                 self.committed = Some(version);
                 self.share(version);
+                self.go_on();
                 self.beat_at = now;
             }
         } else if let Some((_, leader, _)) = self.leader {
@@ -200,7 +201,15 @@ impl Engine {
 
     pub(super) fn resume(&mut self, now: Instant) {
         self.prepare = 0;
+        self.go_on();
         self.beat_at = now;
+    }
+
+    /// A leader that prepares nothing writes under what is agreed, whatever it had promised before.
+    fn go_on(&mut self) {
+        if self.leads().is_some() && self.committed.is_some() && self.prepare == 0 {
+            (self.promised, self.stopping) = (self.kept.shared.epoch, None);
+        }
     }
 
     /// How the observers vote about a node: those that see it dead, and all that have looked and were heard a moment ago.
@@ -315,7 +324,9 @@ impl Engine {
         } else {
             self.write_until.filter(|until| *until > now && self.promised <= self.kept.shared.epoch)
         };
-        let course = self.settings.on_quorum_loss == OnQuorumLoss::HoldCourse && self.applied.is_some();
+        // Who has heard of a newer epoch has stopped for it: whoever prepares it counts on that.
+        let newer = self.prepare != 0 || self.promised > self.kept.shared.epoch;
+        let course = self.settings.on_quorum_loss == OnQuorumLoss::HoldCourse && self.applied.is_some() && !newer;
         let lease = lease.filter(|_| self.duty() == Duty::Proxy);
         let writes = match lease {
             Some(until) => Writes::Until(until),

@@ -1,5 +1,7 @@
 //! Single decisions of the engine, told by hand; histories are in `tests/sim`. Owned by the engine.
 
+mod agreement;
+
 use super::*;
 use crate::watchdog::timings::Timings;
 
@@ -16,6 +18,9 @@ struct Play {
     refuses: Vec<usize>,
     /// Where nothing is heard of it.
     slow: Vec<usize>,
+    /// Whose messages do not arrive, nor those of others there.
+    mute: Vec<usize>,
+    replies: Vec<(Ticket, Result<u64, String>)>,
 }
 
 fn settings(me: u8, members: usize) -> Settings {
@@ -45,6 +50,8 @@ impl Play {
             stuck: false,
             refuses: Vec::new(),
             slow: Vec::new(),
+            mute: Vec::new(),
+            replies: Vec::new(),
         }
     }
 
@@ -53,6 +60,7 @@ impl Play {
         while let Some((to, event)) = queue.pop() {
             for action in self.engines[to].step(event, self.now) {
                 match action {
+                    Action::Send(other, _) if self.mute.contains(&to) || self.mute.contains(&usize::from(other.0)) => {}
                     Action::Send(other, message) => {
                         let from = MemberId(u8::try_from(to).expect("few"));
                         queue.insert(0, (usize::from(other.0), Event::Heard(from, message)));
@@ -78,6 +86,7 @@ impl Play {
                         }
                     }
                     Action::Note(note) => self.notes.push((to, note)),
+                    Action::Reply(ticket, answer) => self.replies.push((ticket, answer)),
                     Action::Stop(epoch) => queue.insert(0, (to, Event::Stopped(epoch))),
                     _ => {}
                 }

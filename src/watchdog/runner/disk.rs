@@ -53,12 +53,12 @@ impl Disk {
         File::open(&self.0)?.sync_all()
     }
 
-    /// Writes each newest order and tells its number when it is on disk, until nobody gives orders any more.
+    /// Writes each newest order and tells its number when it is on disk, until nobody gives orders any more. `tell` hears of each attempt.
     pub(super) async fn serve(
         self,
         mut orders: watch::Receiver<(u64, Kept)>,
         done: mpsc::Sender<u64>,
-        fail: impl Fn(io::Error),
+        tell: impl Fn(io::Result<()>),
     ) {
         while orders.changed().await.is_ok() {
             loop {
@@ -67,13 +67,14 @@ impl Disk {
                 let written = tokio::task::spawn_blocking(move || disk.write(&kept)).await;
                 match written.unwrap_or_else(|lost| Err(io::Error::other(lost))) {
                     Ok(()) => {
+                        tell(Ok(()));
                         if done.send(number).await.is_err() {
                             return;
                         }
                         break;
                     }
                     // No vote leaves meanwhile.
-                    Err(error) => fail(error),
+                    Err(error) => tell(Err(error)),
                 }
                 sleep(AGAIN).await;
             }
@@ -99,7 +100,7 @@ mod tests {
         for number in 1..=20 {
             order.send_replace((number, of(number * 256)));
         }
-        let serving = disk.serve(orders, done, |error| panic!("{error}"));
+        let serving = disk.serve(orders, done, |written| written.expect("a good disk"));
         let watching = async {
             while told.recv().await.expect("it is told") < 20 {}
             drop(order);

@@ -27,12 +27,12 @@ pub trait Hands {
     /// What the server said, or what became of the connection.
     fn ask(&self, session: &mut Self::Session, sql: &str) -> impl Future<Output = Result<Vec<Row>, String>>;
 
-    /// Every data thread has seen that nothing may begin; what is under way on the primary ends, until then by itself if the primary lives,
-    /// and by force behind that. No answer to it counts any more.
+    /// Every data thread has seen that nothing may begin; what is under way on that primary ends, until then by itself if it lives, and by
+    /// force behind that. No answer to it counts any more.
     ///
     /// # Errors
     /// It is not known to be so.
-    fn stop_writing(&self, patience: Instant) -> impl Future<Output = Result<(), String>>;
+    fn stop_writing(&self, node: Option<NodeId>, patience: Instant) -> impl Future<Output = Result<(), String>>;
 
     /// Ends every session that was accepted on this address; how many.
     fn end_sessions(&self, address: IpAddr) -> usize;

@@ -19,7 +19,9 @@ use super::commands::Commands;
 use super::partners::Desk;
 use super::post::Post;
 use super::sight::Sights;
-use super::{AGAIN, Body, Hands, Wish, carriers, locks, settings, vip};
+use super::stops::Stops;
+use super::wishes::Consents;
+use super::{AGAIN, Body, Hands, Wish, carriers, locks, say, settings, vip};
 use crate::cluster::{self, Accord, NodeId};
 use crate::config::{VipOn, Watchdog};
 use crate::support::clock::{self, Duration, Instant};
@@ -71,6 +73,10 @@ pub(super) struct Heart<H> {
     pub(super) blind: std::collections::BTreeSet<NodeId>,
     /// What has begun on the primary may go on until then.
     pub(super) bound: Option<Instant>,
+    /// What of it is to end.
+    pub(super) stops: Rc<Stops>,
+    /// Which of them are wanted.
+    pub(super) consents: Consents,
     pub(super) holds_ip: bool,
     pub(super) said: HashMap<(String, String), Instant>,
     /// What is not as it should be, by what it is about.
@@ -127,12 +133,7 @@ impl<H: Hands + 'static> Heart<H> {
         });
         let (order, orders) = watch::channel((0, Kept::default()));
         let (done, persisted) = mpsc::channel(EVENTS);
-        let failing = shared.clone();
-        let fail = move |error: std::io::Error| {
-            let why = format!("votes cannot be kept: {error}; this proxy votes for nobody");
-            failing.events.record(cluster::Event::error("votes_not_kept", "watchdog").why(why));
-        };
-        tasks.spawn_local(body.disk.clone().serve(orders, done, fail));
+        tasks.spawn_local(body.disk.clone().serve(orders, done, say::of_votes(shared.clone())));
         let dark = carriers::start(&watchdog, &mut tasks, (&shared, &tell));
         let incarnation = random();
         let seal = settings::seal(&watchdog, incarnation);
@@ -175,6 +176,8 @@ impl<H: Hands + 'static> Heart<H> {
             share,
             blind: std::collections::BTreeSet::new(),
             bound: None,
+            stops: Rc::default(),
+            consents: Consents::new(*body.given_up.borrow()),
             holds_ip: false,
             said: HashMap::new(),
             troubles: BTreeMap::new(),
@@ -187,7 +190,7 @@ impl<H: Hands + 'static> Heart<H> {
 
     /// Runs until it has left in order.
     pub(super) async fn beat(mut self, body: &mut Body<H>) {
-        let (mut wishing, mut reloading, mut seeing, mut straying) = (true, true, true, true);
+        let (mut wishing, mut reloading, mut seeing, mut straying, mut giving_up) = (true, true, true, true, true);
         let mut event = self.sights();
         loop {
             #[cfg(debug_assertions)]
@@ -209,6 +212,11 @@ impl<H: Hands + 'static> Heart<H> {
                 wish = body.wishes.recv(), if wishing => {
                     wishing = wish.is_some();
                     wish.map_or(Event::Tick, |wish| self.wish(wish))
+                }
+                changed = body.given_up.changed(), if giving_up => {
+                    giving_up = changed.is_ok();
+                    let given_up = *body.given_up.borrow_and_update();
+                    self.give_up(given_up)
                 }
                 Ok(()) = self.dark.changed() => Event::Dark(*self.dark.borrow_and_update()),
                 changed = body.published.changed(), if seeing => {
@@ -249,7 +257,10 @@ impl<H: Hands + 'static> Heart<H> {
         for action in &actions {
             match action {
                 Action::Standing(standing) => self.stand(*standing),
-                Action::Share(share) => self.share = share.as_ref().clone(),
+                Action::Share(share) => {
+                    self.stops.agreed(share.epoch);
+                    self.share = share.as_ref().clone();
+                }
                 Action::Quarantine(nodes) => self.quarantine(nodes.clone()),
                 _ => {}
             }
@@ -402,79 +413,6 @@ impl<H: Hands + 'static> Heart<H> {
             Some(vip) => vip.order(order),
             None => tracing::error!("an order about an address that there is not"),
         }
-    }
-
-    /// Ends what is under way on the primary, again and again until it has.
-    fn stop_writing(&mut self, epoch: u64) {
-        let (hands, tell, bound) = (self.hands.clone(), self.tell.clone(), self.bound);
-        while self.tasks.try_join_next().is_some() {}
-        self.tasks.spawn_local(async move {
-            // Behind the bound nothing counts any more, whoever is still at it.
-            let patience = bound.map_or_else(clock::boot, |bound| bound - Duration::from_millis(500).min(AGAIN));
-            loop {
-                match hands.stop_writing(patience).await {
-                    Ok(()) => break,
-                    Err(why) => tracing::warn!(event = "writing_not_stopped", why, "connections to the primary stay"),
-                }
-                sleep(AGAIN / 10).await;
-            }
-            let _ = tell.send(Event::Stopped(epoch)).await;
-        });
-    }
-
-    fn wish(&mut self, wish: Wish) -> Event {
-        self.tickets += 1;
-        let ticket = Ticket(self.tickets);
-        match wish {
-            Wish::Consent(node, planned, answer) => {
-                self.answers.insert(ticket, answer);
-                Event::Consent { ticket, node, planned }
-            }
-            Wish::Record(epoch, body, answer) => {
-                self.answers.insert(ticket, answer);
-                Event::Record(ticket, epoch, body)
-            }
-            Wish::Resume => Event::Resume,
-            Wish::HandOver(to, answer) => {
-                let member = to.as_deref().map(|name| self.member(name).ok_or(name));
-                match member.transpose() {
-                    Ok(member) => {
-                        self.answers.insert(ticket, answer);
-                        Event::HandOver(ticket, member)
-                    }
-                    Err(name) => {
-                        let _ = answer.send(Err(format!("there is no member {name}")));
-                        Event::Tick
-                    }
-                }
-            }
-            Wish::Ask(member, errand, who, signs) => {
-                self.ask_partner(&member, errand, who, &signs);
-                Event::Tick
-            }
-            Wish::Leave(left) => {
-                self.leaving.push(left);
-                Event::Leave
-            }
-        }
-    }
-
-    fn reload(&mut self, body: &mut Body<H>) -> Event {
-        let config = body.reloads.borrow_and_update().clone();
-        let Some(watchdog) = &config.watchdog else { return Event::Tick };
-        body.section.send_modify(|section| settings::reload(section, &config));
-        let new = settings::settings(&config, watchdog, body.duty);
-        self.watchdog.trusted_servers.clone_from(&watchdog.trusted_servers);
-        self.watchdog.commands.clone_from(&watchdog.commands);
-        self.settings.priority = new.priority;
-        // Members, lease and address take a restart: what holds is what was compared.
-        let keep = |name: &str| name.starts_with("watchdog.");
-        let mut agreed = new.agreed.clone();
-        agreed.retain(|name, _| !keep(name));
-        agreed.extend(self.settings.agreed.iter().filter(|(name, _)| keep(name)).map(|(a, b)| (a.clone(), b.clone())));
-        self.settings.agreed.clone_from(&agreed);
-        body.config = config;
-        Event::Configure(Box::new(Settings { agreed, ..new }))
     }
 }
 

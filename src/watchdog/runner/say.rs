@@ -1,7 +1,9 @@
 //! What the rest of the process and people are told: how long writes may go, what is agreed on, events, the picture of the group. Part of
 //! the runner; must not decide.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::Arc;
 
 use super::super::engine::{MemberId, Note, Standing, Writes};
@@ -15,6 +17,26 @@ use crate::support::clock::{self, Duration, Instant};
 const REMINDER: Duration = Duration::from_secs(60);
 /// Different words that are remembered for that.
 const WORDS: usize = 64;
+
+/// Tells of attempts to keep votes: the first failure, again once in a while, and that it works again.
+pub(super) fn of_votes(shared: Arc<cluster::Shared>) -> impl Fn(io::Result<()>) {
+    let told = Cell::new(None);
+    move |written| {
+        let now = clock::boot();
+        match (written, told.get()) {
+            (Err(error), at) if at.is_none_or(|at| now >= at + REMINDER) => {
+                told.set(Some(now));
+                let why = format!("votes cannot be kept: {error}; this proxy votes for nobody");
+                shared.events.record(cluster::Event::error("votes_not_kept", "watchdog").why(why));
+            }
+            (Ok(()), Some(_)) => {
+                told.set(None);
+                shared.events.record(cluster::Event::info("votes_kept", "watchdog").why("votes can be kept again"));
+            }
+            _ => {}
+        }
+    }
+}
 
 impl<H: Hands + 'static> Heart<H> {
     pub(super) fn quarantine(&mut self, nodes: BTreeSet<NodeId>) {
@@ -155,6 +177,10 @@ impl<H: Hands + 'static> Heart<H> {
     /// Until when the data threads may write; they look at it themselves.
     pub(super) fn stand(&mut self, standing: Standing) {
         self.standing = standing;
+        if standing.writes != Writes::Stop {
+            // What was being prepared was given up, or has come about.
+            self.stops.end();
+        }
         self.post.tell(standing.leads.is_some());
         let until = match standing.writes {
             Writes::Until(until) => Some(until),
@@ -168,5 +194,23 @@ impl<H: Hands + 'static> Heart<H> {
             Writes::Stop => (0, bound),
         };
         self.shared.lease.set(Epoch(standing.epoch), begins, goes_on);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_fails_is_told_once_and_again_when_it_works() {
+        let shared = Arc::new(cluster::Shared::new(clock::now()));
+        let tell = of_votes(shared.clone());
+        tell(Ok(()));
+        (0..100).for_each(|_| tell(Err(io::ErrorKind::StorageFull.into())));
+        tell(Ok(()));
+        tell(Ok(()));
+        tell(Err(io::ErrorKind::StorageFull.into()));
+        let told: Vec<_> = shared.events.since(0, 9).into_iter().map(|event| event.name).collect();
+        assert_eq!(told, ["votes_not_kept", "votes_kept", "votes_not_kept"]);
     }
 }

@@ -9,6 +9,9 @@ use super::super::timings::{Arbiter, Timings};
 use crate::cluster::NodeId;
 use crate::config::{self, VipOn, Watchdog};
 
+/// The servers whose locks decide.
+const NODES: &str = "watchdog.nodes";
+
 /// All members in the order of their names, and which of them this one is.
 fn members(watchdog: &Watchdog, duty: Duty) -> (MemberId, Vec<Member>) {
     let mut members = vec![Member { name: watchdog.name.clone(), duty }];
@@ -68,9 +71,11 @@ fn agreed(config: &config::Settings, watchdog: &Watchdog) -> BTreeMap<String, St
     add("watchdog.virtual_ip", watchdog.virtual_ip.map_or("none".to_owned(), |address| address.to_string()));
     add("watchdog.vip_on", if watchdog.vip_on == VipOn::Tun { "tun" } else { "interface" }.to_owned());
     add("watchdog.lease", format!("{:?}", watchdog.lease));
-    let ids = config.nodes.iter().map(|node| node.id.to_string()).collect::<Vec<_>>().join(", ");
-    // Whose locks count is fixed at the start: majorities of different sets need not meet.
-    add("watchdog.nodes", ids);
+    if let Arbiter::Nodes(_) = arbiter(config, watchdog) {
+        let ids = config.nodes.iter().map(|node| node.id.to_string()).collect::<Vec<_>>().join(", ");
+        // Whose locks count is fixed at the start: majorities of different sets need not meet.
+        add(NODES, ids);
+    }
     add("watchdog.arbiter", format!("{:?}", arbiter(config, watchdog)));
     add("monitor.database", config.monitor.database.clone());
     add("failover.promote", format!("{:?}", config.failover.promote));
@@ -99,6 +104,28 @@ pub(super) fn reload(section: &mut Watchdog, config: &config::Settings) {
     if let Some(new) = &config.watchdog {
         section.commands.clone_from(&new.commands);
     }
+}
+
+/// What holds of the settings that must agree while it runs: members, lease, address and the servers that decide take a restart, so that what
+/// holds is what was compared. And a sentence if other servers would decide.
+pub(super) fn agreed_while_running(
+    old: &BTreeMap<String, String>,
+    new: &BTreeMap<String, String>,
+) -> (BTreeMap<String, String>, Option<String>) {
+    let fixed = |name: &str| name.starts_with("watchdog.");
+    let mut agreed = new.clone();
+    agreed.retain(|name, _| !fixed(name));
+    agreed.extend(old.iter().filter(|(name, _)| fixed(name)).map(|(name, value)| (name.clone(), value.clone())));
+    let said = |map: &BTreeMap<String, String>| map.get(NODES).cloned().unwrap_or("none".to_owned());
+    let why = (old.get(NODES) != new.get(NODES)).then(|| {
+        format!(
+            "the locks of nodes {} decide until all members have been restarted, then those of {}: one that is restarted alone is refused \
+             by the others",
+            said(old),
+            said(new)
+        )
+    });
+    (agreed, why)
 }
 
 /// The servers whose locks are the third vote.
@@ -148,6 +175,50 @@ fn place(text: &str, port: u16) -> Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Settings as Config;
+
+    /// A member with so many nodes and peers, one of which may be a witness.
+    fn config(nodes: usize, peers: &[&str], arbiter: &str) -> Config {
+        use std::os::unix::fs::PermissionsExt;
+        let key =
+            std::env::temp_dir().join(format!("pgherd-key-{}-{nodes}{arbiter}{}", std::process::id(), peers.len()));
+        std::fs::write(&key, "a key that is long enough for this\n").expect("written");
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("ours");
+        let mut text = format!(
+            "[watchdog]\nname = \"a\"\naddress = \"127.0.0.1\"\nkey_file = \"{}\"\narbiter = \"{arbiter}\"\n\
+             trusted_servers = [\"192.0.2.1\"]\nstate_directory = \"/tmp\"\n",
+            key.display()
+        );
+        for peer in peers {
+            text += &format!("[[watchdog.peer]]\nname = \"{peer}\"\nhost = \"127.0.0.1\"\n");
+        }
+        for node in 0..nodes {
+            text += &format!("[[node]]\nid = {node}\nhost = \"192.0.2.{}\"\n", node + 1);
+        }
+        let config = Config::parse(&text, std::path::Path::new("/etc/pgherd/pgherd.toml"));
+        std::fs::remove_file(&key).expect("ours");
+        config.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn agreed_of(config: &Config) -> BTreeMap<String, String> {
+        agreed(config, config.watchdog.as_ref().expect("there"))
+    }
+
+    #[test]
+    fn h23_a_node_more_or_less_matters_among_members_only_where_the_locks_of_nodes_decide() {
+        for (peers, arbiter) in [(&["b", "c"][..], "nodes"), (&["b"], "trusted")] {
+            let (old, new) = (agreed_of(&config(3, peers, arbiter)), agreed_of(&config(4, peers, arbiter)));
+            let (running, told) = agreed_while_running(&old, &new);
+            assert_eq!((&running, told), (&new, None), "as one that has been restarted: {arbiter}");
+            assert!(old != new && new.contains_key("node.3.name"));
+        }
+        let (old, new) = (agreed_of(&config(3, &["b"], "nodes")), agreed_of(&config(4, &["b"], "nodes")));
+        let (running, told) = agreed_while_running(&old, &new);
+        assert_eq!((running.get(NODES), running.contains_key("node.3.name")), (old.get(NODES), true));
+        let why = told.expect("it is told");
+        assert!(why.contains("nodes 0, 1, 2 decide") && why.contains("those of 0, 1, 2, 3"), "{why}");
+        assert_eq!(agreed_while_running(&old, &agreed_of(&config(3, &["b"], "nodes"))), (old, None));
+    }
 
     #[test]
     fn a_heartbeat_link_is_a_host_with_or_without_a_port() {
