@@ -22,6 +22,12 @@ fn means(herd: &Herd) {
 
 /// Moves the role to `to`, and the old primary behind it.
 fn switch(herd: &Herd, to: u16) {
+    let old = moved(herd, to);
+    behind(herd, old, to);
+}
+
+/// Moves the role to `to`; from whom?
+fn moved(herd: &Herd, to: u16) -> u16 {
     let from = herd.primary().expect("there is one");
     let epoch = herd.epoch();
     let begun = Instant::now();
@@ -29,8 +35,12 @@ fn switch(herd: &Herd, to: u16) {
     println!("switch-over from {from} to {to} took {:?}", begun.elapsed());
     assert_eq!((herd.primary(), herd.epoch()), (Some(to), epoch + 1));
     eventually("writes are open", || herd.writes() == Writes::Open);
-    // What the demote_command's owner does next: start it as a standby. It knows whom to follow.
-    let old = herd.server(from);
+    from
+}
+
+/// What the demote_command's owner does next: start it as a standby. It knows whom to follow.
+fn behind(herd: &Herd, old: u16, to: u16) {
+    let old = herd.server(old);
     let signal = old.data().join("standby.signal");
     std::fs::write(&signal, "").expect("written");
     herd.cluster.owner().take(&signal).expect("its own");
@@ -117,9 +127,13 @@ fn h11_a_slot_that_has_lost_what_it_kept_is_made_anew() {
     // A slot that is dropped takes it along.
     let mark = herd.server(2).data().join("pg_replslot/mine/mark");
     std::fs::write(&mark, "").expect("written");
-    switch(&herd, 2);
+    let old = moved(&herd, 2);
     eventually("it is used", || active(&herd, 2));
+    behind(&herd, old, 2);
     assert!(!mark.exists(), "the lost one was kept");
+    eventually("the former primary keeps nothing for it", || {
+        ask(&herd, 0, "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'mine'") == "0"
+    });
 }
 
 #[test]

@@ -143,8 +143,26 @@ impl<S: Servers, T: Threads> World<S, T> {
             // One that takes longer is seen by a later look.
             let _ = timeout(ARRIVAL, self.arrived(&mut sql, primary)).await;
         }
+        if let Err(why) = self.drop_slots(&mut sql, node, primary).await {
+            tracing::warn!(event = "slots_kept", node = node.0, why, "slots that nobody uses may keep WAL there");
+        }
         self.forget(node).await?;
         self.hurry(node);
+        Ok(())
+    }
+
+    /// What a former primary has kept for standbys that stream from the new one, by slots of the same names, is kept for nobody.
+    async fn drop_slots(&self, sql: &mut S::Sql, node: NodeId, primary: NodeId) -> Result<(), String> {
+        let slots = "SELECT slot_name FROM pg_catalog.pg_replication_slots WHERE slot_type = 'physical' AND NOT temporary AND active";
+        let own = sql.query(&slots.replace("AND active", "AND NOT active")).await?;
+        if own.is_empty() {
+            return Ok(());
+        }
+        let used = self.servers.connect(primary).await?.query(slots).await?;
+        for slot in own.iter().filter(|row| used.contains(row)).filter_map(|row| row.first()?.as_deref()) {
+            sql.query(&format!("SELECT pg_catalog.pg_drop_replication_slot({})", literal(slot))).await?;
+            tracing::info!(event = "slot_dropped", node = node.0, slot, "it is used at the new primary");
+        }
         Ok(())
     }
 
