@@ -111,8 +111,8 @@ rows! {
             "As in libpq.";
         ca: Path, Unset(r#""servers.crt""#), Live, "", "Whoever signs the server's certificate, PEM; for verify-ca and verify-full.";
         application_name: Text, Unset(r#""alpha""#), Live, "backend_application_name",
-            "What it calls itself when it streams as a standby; unset: its name.";
-        replication_host: Text, Unset(r#""10.0.0.1""#), Live, "", "Where other servers reach it; unset: host.";
+            "What it calls itself when it streams as a standby, different from all others; unset: its name.";
+        replication_host: Text, Unset(r#""10.0.0.1""#), Live, "", "Where other servers reach it, as their primary_conninfo has it; unset: host.";
         replication_port: PORT, Unset("5432"), Live, "", "Where other servers reach it; unset: port.";
         data_directory: Text, Unset(r#""/var/lib/postgresql/15/main""#), Live, "backend_data_directory",
             "Its data directory on its own host, for scripts.";
@@ -160,7 +160,7 @@ rows! {
             "Whether a failing fence_command stops the failover.";
         allow_data_loss: Bool, Default("false"), Live, "", "Promote even if commits that were acknowledged may be lost.";
         on_sync_shortage: Choice(&["wait", "relax"]), Default(r#""wait""#), Live, "",
-            "When the new primary has too few synchronous standbys: wait for them, or relax synchronous_standby_names.";
+            "When the new primary has too few synchronous standbys: wait for them, or empty its synchronous_standby_names, for good.";
         on_quorum_loss: Choice(&["stop", "hold_course"]), Default(r#""stop""#), Live, "failover_when_quorum_exists",
             "When this proxy lost the majority of its voters: stop writing, or go on with the primary that it knows.";
         auto_failback: Bool, Default("false"), Live, "auto_failback", "Attach a standby again once it streams from the primary.";
@@ -172,7 +172,7 @@ rows! {
         failback_command: Text, Unset(r#""logger -t pgherd server %d at %h is back""#), Live, "failback_command", "Run when a server is attached.";
         fence_command: Text, Unset(r#""hooks/fence.sh %d %h %p %D""#), Live, "", "Run before a promotion, to cut the old primary off.";
         demote_command: Text, Unset(r#""hooks/demote.sh %d %h %p %D""#), Live, "", "Stops the old primary cleanly in a switch-over; unset: pgpool-II's extension does, if [recovery] uses it.";
-        command_timeout: Duration(SECOND, DAY), Default(r#""1min""#), Live, "", "Longest run of one of these commands.";
+        command_timeout: Duration(SECOND, DAY), Default(r#""1min""#), Live, "", "Longest run of one of these commands, which are told by PGHERD_TIMEOUT.";
         state_directory: Path, Unset(r#""/var/lib/pgherd""#), Restart, "work_dir logdir",
             "What must survive this process: epoch, nodes taken out, a failover under way; unset: pgherd.state beside this file.";
     }
