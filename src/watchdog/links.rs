@@ -2,6 +2,7 @@
 //! when a connection ends; must not look into them, and must not wait for anybody: what cannot be sent now is lost.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
@@ -10,7 +11,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket, lookup_host};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::seal::MAX_FRAME;
@@ -76,7 +77,7 @@ pub struct Links {
     far: Vec<Outward>,
     udp: Rc<UdpSocket>,
     port: u16,
-    _tasks: JoinSet<()>,
+    tasks: RefCell<JoinSet<()>>,
 }
 
 #[derive(Debug)]
@@ -112,7 +113,15 @@ impl Links {
             tasks.spawn_local(resolve(far.heartbeat, dual, heartbeat.clone()));
             outward.push(Outward { host: far.host, queue, connected, heartbeat });
         }
-        Ok((Self { far: outward, udp, port, _tasks: tasks }, inbox))
+        Ok((Self { far: outward, udp, port, tasks: tasks.into() }, inbox))
+    }
+
+    /// Returns when one of its tasks has ended, which none does by itself; fails with it if it has failed. Cancel safe.
+    pub async fn failed(&self) {
+        match poll_fn(|cx| self.tasks.borrow_mut().poll_join_next(cx)).await {
+            Some(ended) => failed_with(ended),
+            None => std::future::pending().await,
+        }
     }
 
     /// The TCP port at which it listens.
@@ -181,6 +190,13 @@ impl Links {
     }
 }
 
+/// A task that has failed (a bug) takes along whoever relies on it.
+pub(super) fn failed_with(ended: Result<(), JoinError>) {
+    if let Err(Ok(panic)) = ended.map_err(JoinError::try_into_panic) {
+        std::panic::resume_unwind(panic);
+    }
+}
+
 /// Hears at all addresses, of both families where the host has both.
 fn datagrams(port: u16) -> io::Result<UdpSocket> {
     let open = |domain, address: IpAddr| {
@@ -211,7 +227,9 @@ async fn listen(listener: TcpListener, came: mpsc::Sender<Came>) {
     let mut connections = JoinSet::new();
     let (mut number, mut refused, mut told) = (0, 0_u64, None);
     loop {
-        while connections.try_join_next().is_some() {}
+        while let Some(ended) = connections.try_join_next() {
+            failed_with(ended);
+        }
         match listener.accept().await {
             Ok((stream, _)) if connections.len() < MOST => {
                 number += 1;

@@ -219,8 +219,13 @@ impl Both {
 
     /// The watchdog's part of a proxy fails, as by a bug; returns when that is told.
     pub fn fail(&mut self, of: usize) {
+        self.fail_at(of, "fail");
+    }
+
+    /// The same of one of its tasks: `fail-address`.
+    pub fn fail_at(&mut self, of: usize, what: &str) {
         let before = self.log(of).matches("event=\"watchdog_failed\"").count();
-        std::fs::write(self.proxy(of).folder().join("state/fail"), "").expect("written");
+        std::fs::write(self.proxy(of).folder().join("state").join(what), "").expect("written");
         eventually("it has failed", || self.log(of).matches("event=\"watchdog_failed\"").count() > before);
     }
 

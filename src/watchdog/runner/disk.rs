@@ -38,10 +38,10 @@ impl Disk {
         Ok((disk, kept))
     }
 
-    /// Fails as a bug would, if a test asks for it by a file here (SCENARIOS S18). Not in a released program.
+    /// Fails as a bug would, if a test asks for it by a file of that name here (SCENARIOS S18). Not in a released program.
     #[cfg(debug_assertions)]
-    pub(super) fn fail_if_asked(&self) {
-        assert!(fs::remove_file(self.0.join("fail")).is_err(), "a test has asked for a failure");
+    pub(super) fn fail_if_asked(&self, name: &str) {
+        assert!(fs::remove_file(self.0.join(name)).is_err(), "a test has asked for a failure");
     }
 
     fn write(&self, kept: &Kept) -> io::Result<()> {

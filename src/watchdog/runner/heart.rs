@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant as Sleep, sleep, sleep_until};
 
 use super::super::engine::{
     Action, Address, Duty, Engine, Event, Kept, MemberId, Message, Settings, Shared, Standing, Ticket,
 };
-use super::super::links::{Came, Links, Via};
+use super::super::links::{Came, Links, Via, failed_with};
 use super::super::seal::{Opened, Refusals, Seal};
 use super::super::timings::Arbiter;
 use super::super::trusted;
@@ -128,7 +128,8 @@ impl<H: Hands + 'static> Heart<H> {
         let vip = watchdog.virtual_ip.filter(|_| body.duty == Duty::Proxy).map(|address| {
             let commands = Commands::new(shared.clone(), body.section.subscribe());
             let (hands, shared, on) = (hands.clone(), shared.clone(), watchdog.vip_on.clone());
-            let job = vip::Job { hands, shared, address, on, commands, passing: Rc::default() };
+            let passing = Rc::default();
+            let job = vip::Job { hands, shared, address, on, commands, passing, disk: body.disk.clone() };
             vip::Keeper::start(job, &mut home, tell.clone())
         });
         let (order, orders) = watch::channel((0, Kept::default()));
@@ -141,7 +142,7 @@ impl<H: Hands + 'static> Heart<H> {
         let (session, limit) = (words.timings.session, words.timings.lease * 9 / 10);
         let keeper = |node: NodeId| {
             let job = locks::Job { hands: hands.clone(), node, key, session, limit };
-            (node, locks::Keeper::start(job, tell.clone()))
+            (node, locks::Keeper::start(job, &mut tasks, tell.clone()))
         };
         let locks = settings::locked(&words).into_iter().map(keeper).collect();
         let (share, now) = (kept.shared.clone(), clock::boot());
@@ -194,7 +195,7 @@ impl<H: Hands + 'static> Heart<H> {
         let mut event = self.sights();
         loop {
             #[cfg(debug_assertions)]
-            body.disk.fail_if_asked();
+            body.disk.fail_if_asked("fail");
             let now = clock::boot();
             if self.step(event, now) {
                 self.farewell().await;
@@ -209,6 +210,10 @@ impl<H: Hands + 'static> Heart<H> {
                 Some(came) = self.inbox.recv() => self.came(came),
                 Some(number) = self.persisted.recv() => Event::Persisted(number),
                 Some(event) = self.told.recv() => self.heed(event),
+                // One that has failed takes the loop along: what it was there for would never be done.
+                Some(ended) = self.home.join_next() => tick(ended),
+                Some(ended) = self.tasks.join_next() => tick(ended),
+                () = self.links.failed() => Event::Tick,
                 wish = body.wishes.recv(), if wishing => {
                     wishing = wish.is_some();
                     wish.map_or(Event::Tick, |wish| self.wish(wish))
@@ -382,7 +387,6 @@ impl<H: Hands + 'static> Heart<H> {
         let rest = if dies_along { Duration::ZERO } else { self.settings.timings.clear() };
         let Some((_, at)) = self.far(member) else { return };
         let (links, tell) = (self.links.clone(), self.tell.clone());
-        while self.tasks.try_join_next().is_some() {}
         self.tasks.spawn_local(async move {
             if links.ends(at, (ENDING, LOOK)).await {
                 sleep(rest).await;
@@ -398,12 +402,8 @@ impl<H: Hands + 'static> Heart<H> {
     fn ping(&mut self, now: Instant) {
         let (watchdog, tell) = (self.watchdog.clone(), self.tell.clone());
         let within = (self.settings.timings.lease / 5).min(Duration::from_secs(1));
-        while self.tasks.try_join_next().is_some() {}
         self.tasks.spawn_local(async move {
-            let answered = trusted::one_answers(&watchdog, within).await.unwrap_or_else(|why| {
-                tracing::debug!(why, "ping");
-                false
-            });
+            let answered = trusted::one_answers(&watchdog, within).await;
             let _ = tell.send(Event::Trusted { sent: now, answered }).await;
         });
     }
@@ -422,6 +422,12 @@ impl<H> Drop for Heart<H> {
         self.home.abort_all();
         self.tasks.abort_all();
     }
+}
+
+/// Of a task that has ended.
+fn tick(ended: Result<(), JoinError>) -> Event {
+    failed_with(ended);
+    Event::Tick
 }
 
 fn random() -> u64 {

@@ -37,9 +37,13 @@ pub(super) struct Keeper(mpsc::Sender<Order>);
 
 impl Keeper {
     /// Starts its task, which ends with it. Each attempt is told to `events`.
-    pub(super) fn start<H: Hands + 'static>(job: Job<H>, events: mpsc::Sender<Event>) -> Self {
+    pub(super) fn start<H: Hands + 'static>(
+        job: Job<H>,
+        tasks: &mut tokio::task::JoinSet<()>,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
         let (order, orders) = mpsc::channel(ORDERS);
-        tokio::task::spawn_local(job.serve(orders, events));
+        tasks.spawn_local(job.serve(orders, events));
         Self(order)
     }
 

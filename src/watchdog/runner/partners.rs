@@ -167,7 +167,6 @@ impl<H: Hands + 'static> Heart<H> {
 
     /// Does what a partner asks for, beside everything else; it is never passed on, so that no two wait for each other.
     fn obey(&mut self, from: MemberId, number: u64, errand: Errand, who: String, now: Instant) -> Result<(), String> {
-        while self.tasks.try_join_next().is_some() {}
         if self.desk.say.strong_count() > MOST_OBEYED {
             return Err("it has too much under way for its partners: try again".to_owned());
         }

@@ -100,7 +100,6 @@ impl<H: Hands + 'static> Heart<H> {
         let (hands, tell, stops) = (self.hands.clone(), self.tell.clone(), self.stops.clone());
         // Behind the bound nothing counts any more, whoever is still at it.
         let patience = self.bound.map_or_else(clock::boot, |bound| bound - REST);
-        while self.tasks.try_join_next().is_some() {}
         self.tasks.spawn_local(async move { Rc::clone(&stops).serve(&*hands, epoch, patience, tell).await });
     }
 }

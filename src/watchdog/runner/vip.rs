@@ -91,6 +91,9 @@ pub(super) struct Job<H> {
     pub(super) on: VipOn,
     pub(super) commands: Commands,
     pub(super) passing: Passed,
+    /// Where a test asks for a failure.
+    #[cfg_attr(not(debug_assertions), expect(dead_code, reason = "there are no such tests"))]
+    pub(super) disk: super::Disk,
 }
 
 impl<H: Hands> Job<H> {
@@ -113,6 +116,8 @@ impl<H: Hands> Job<H> {
                     continue;
                 }
             };
+            #[cfg(debug_assertions)]
+            self.disk.fail_if_asked("fail-address");
             let said = match order {
                 None => return,
                 Some(Address::Take { ask, until }) => Some(self.take(&mut vip, ask, until).await),

@@ -95,6 +95,18 @@ fn s18_a_watchdog_that_fails_begins_anew() {
     eventually("it is a standby", || both.state(0, 0) == "STANDBY" && both.state(1, 0) == "STANDBY");
     let fault = "active proxy: its watchdog fails (panic); the partner takes over";
     table::gap("S18", fault, Duration::from_secs(4), &report);
+    // One of its tasks: that it has ended must not stay unnoticed.
+    let mut clients = Clients::start(&both.world);
+    clients.fault();
+    both.fail_at(1, "fail-address");
+    both.wait_holder(0);
+    both.wait_serving();
+    clients.go_on(Duration::from_secs(3));
+    let report = clients.stop(&both.world);
+    safe(&both, &report);
+    let fault = "active proxy: the task that holds its address fails (panic)";
+    table::gap("S18", fault, Duration::from_secs(4), &report);
+    eventually("it is a standby", || both.state(0, 1) == "STANDBY" && both.state(1, 1) == "STANDBY");
 }
 
 #[test]
