@@ -14,6 +14,7 @@
 mod ability;
 mod address;
 mod agreed;
+mod credible;
 mod lease;
 mod leaving;
 mod members;
@@ -30,6 +31,7 @@ pub use crate::watchdog::message::{Fitness, Hold, MemberId, Message, Shared, Sig
 use ability::Ability;
 use address::Place;
 use agreed::{Asking, Recording};
+use credible::Leaps;
 use lease::{Bid, Stage};
 use members::Peer;
 use third::Lock;
@@ -60,6 +62,8 @@ pub struct Engine {
     peers: BTreeMap<MemberId, Peer>,
     /// The highest term that was heard of.
     seen: Term,
+    /// When that, and when an epoch, was last believed to have leapt ahead.
+    leaps: [Leaps; 2],
     leader: Option<(Term, MemberId, Instant)>,
     bid: Option<Bid>,
     seq: u64,
@@ -136,6 +140,7 @@ impl Engine {
             peers,
             // The disk may have what a leader of a later term has shared, and no vote of that term.
             seen: kept.term.max(kept.shared.version.0),
+            leaps: Default::default(),
             leader: None,
             bid: None,
             seq: 0,

@@ -27,9 +27,9 @@ pub struct MemberId(pub u8);
 pub struct Term(pub u64);
 
 impl Term {
-    /// The least term of `owner` above this one.
+    /// The least term of `owner` above this one; of the last ones, that none is above, the last of `owner`.
     pub fn next(self, owner: MemberId) -> Self {
-        Self((((self.0 >> 8) + 1) << 8) | u64::from(owner.0))
+        Self(((self.count() + 1).min(u64::MAX >> 8) << 8) | u64::from(owner.0))
     }
 
     /// Whose it is; says nothing for the first, 0.

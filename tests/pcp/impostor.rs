@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use pgherd::cluster::Errand;
 use pgherd::support::clock::now;
+use pgherd::watchdog::message::{Claim, Fitness, Kind, MemberId, Message, Part, Shared, State, Term};
 use pgherd::watchdog::seal::{MAX_FRAME, Opened, Seal};
 use pgherd::watchdog::word::{Report, Word};
 
@@ -22,11 +23,14 @@ struct Impostor {
     back: TcpStream,
 }
 
+/// The session of the impostor's process.
+const SESSION: u64 = 0x1234_5678;
+
 impl Impostor {
     /// Takes the place of `of`, which has been killed, and makes itself known to `to`.
     fn new(group: &Group, of: usize, to: usize) -> Self {
         let others: Vec<&str> = NAMES.into_iter().filter(|name| *name != NAMES[of]).collect();
-        let mut seal = Seal::new(KEY.trim_end().as_bytes(), NAMES[of], 0x1234_5678, &others).expect("it fits");
+        let mut seal = Seal::new(KEY.trim_end().as_bytes(), NAMES[of], SESSION, &others).expect("it fits");
         let listener = TcpListener::bind(std::net::SocketAddr::from(group.place(of))).expect("its port is free");
         let out = TcpStream::connect(std::net::SocketAddr::from(group.place(to))).expect("connected");
         out.set_write_timeout(Some(SOON)).expect("set");
@@ -40,6 +44,63 @@ impl Impostor {
                 return made;
             }
             seal = made.seal;
+        }
+    }
+
+    /// The next message of the other side for the engine.
+    fn hear(&mut self) -> Message {
+        loop {
+            self.say(b"");
+            let mut length = [0; 4];
+            self.back.read_exact(&mut length).expect("it speaks");
+            let mut frame = vec![0; u32::from_be_bytes(length) as usize];
+            self.back.read_exact(&mut frame).expect("a frame");
+            let Ok(Opened::Text { text, .. }) = self.seal.open(&frame, self.begun.elapsed()) else { continue };
+            if let Ok(message) = Message::decode(text) {
+                return message;
+            }
+        }
+    }
+
+    /// Joins, and says what uses up the numbers that all share, or speaks for another one.
+    fn exhaust(&mut self) {
+        let heard = self.hear();
+        assert_eq!(heard.state, State::Leader);
+        let mut number = 0;
+        let mut say = |term: Term, promised: u64, part: Part| {
+            number += 1;
+            let message = Message {
+                incarnation: SESSION,
+                number,
+                heard: heard.number,
+                digest: heard.digest,
+                state: State::Standby,
+                term,
+                priority: i64::MAX,
+                fitness: Fitness::default(),
+                sights: Vec::new(),
+                promised,
+                shared: (Term(0), 0),
+                part,
+            };
+            self.say(&message.encode().expect("it fits"));
+        };
+        let claim = |kind, term| Part::Claim(Claim { kind, term, seq: u64::MAX, prepare: u64::MAX });
+        let shared = |version, epoch| {
+            Part::Shared(Box::new(Shared { version, epoch, claimed: epoch, body: "not a journal".to_owned() }))
+        };
+        let (last, own) = (Term(u64::MAX), heard.term);
+        say(own, 0, Part::Beat);
+        say(last, 0, Part::Beat);
+        say(own, u64::MAX, Part::Beat);
+        say(own, 0, claim(Kind::Elect, own.next(own.owner())));
+        say(own, 0, Part::Yield(own.next(own.owner()), Some(MemberId(9))));
+        say(own, 0, Part::Yield(last, None));
+        say(own, 0, shared((last, u64::MAX), 1));
+        say(own, 0, shared((own, u64::MAX), 1));
+        say(own, 0, shared((own, u64::MAX), u64::MAX));
+        for kind in [Kind::Probe, Kind::Elect, Kind::Renew] {
+            say(own, 0, claim(kind, last));
         }
     }
 
@@ -113,6 +174,9 @@ fn a_hostile_partner_with_the_key_stops_nobody() {
             evil.say(&Word::Ask { number: round, errand: Errand::Detach(node), who }.encode());
         }
     }
+    let term = || group.watchdog(leader).expect("it answers")["term"].clone();
+    let before = term();
+    evil.exhaust();
     let frame = evil.say(b"");
     (0..50).for_each(|_| evil.raw(&frame));
     let frames = victim.until_ready().expect("an answer");
@@ -121,6 +185,14 @@ fn a_hostile_partner_with_the_key_stops_nobody() {
     eventually("what came twice is refused", || told()["refused"]["replayed"].as_u64() >= Some(50));
     assert!(told()["cancels"]["refused"].as_u64() >= Some(100) && told()["cancels"]["obeyed"] == 0, "{:#}", told());
     eventually("it still leads", || told()["leader"] == NAMES[leader]);
+    eventually("it is told", || group.log(leader).contains("its epoch is too far ahead"));
+    for why in ["a term of another member", "its term is too far ahead"] {
+        assert!(group.log(leader).contains(why), "{why}");
+    }
+    assert_eq!(term(), before, "in the same term");
+    group.own(leader, &["detach_node", "2"]).expect("what it decides is written down by a majority");
+    group.own(leader, &["attach_node", "2"]).expect("and taken back");
+    eventually("it is used again", || group.status(leader, 2) == "up");
     let log = group.log(leader);
     assert!(log.contains("nobody nobody"), "who orders is told");
     assert!(!log.lines().any(|line| line.starts_with("nobody")), "no line of the log is a partner's");

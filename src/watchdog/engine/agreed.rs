@@ -52,7 +52,8 @@ impl Engine {
     }
 
     pub(super) fn on_shared(&mut self, _from: MemberId, shared: Shared, now: Instant) {
-        if shared.version <= self.kept.shared.version {
+        // What this proxy itself agrees on as leader it knows better.
+        if shared.version <= self.kept.shared.version || self.leads() == Some(shared.version.0) {
             return;
         }
         self.kept.shared = shared;
@@ -80,7 +81,7 @@ impl Engine {
     fn propose(&mut self, term: Term, change: impl FnOnce(&mut Shared), now: Instant) {
         let (of, number) = self.kept.shared.version;
         change(&mut self.kept.shared);
-        self.kept.shared.version = (term, if of == term { number + 1 } else { 1 });
+        self.kept.shared.version = (term, if of == term { number.saturating_add(1) } else { 1 });
         self.persist();
         self.peers.values_mut().for_each(|peer| peer.informed = Some(now));
         let shared = self.kept.shared.clone();
@@ -273,7 +274,7 @@ impl Engine {
             return late.then(|| Err("a majority has not agreed on the present state yet".to_owned()));
         }
         if self.prepare == 0 {
-            let next = self.kept.shared.epoch.max(self.kept.shared.claimed) + 1;
+            let next = self.kept.shared.epoch.max(self.kept.shared.claimed).saturating_add(1);
             (self.prepare, self.prepared_by) = (next, self.seq + 1);
             self.promised = self.promised.max(next);
             self.propose(term, |shared| shared.claimed = next, now);

@@ -190,6 +190,10 @@ impl Engine {
     }
 
     pub(super) fn on_message(&mut self, from: MemberId, message: Message, now: Instant) {
+        if let Err(why) = self.check(from, &message, now) {
+            self.note("member_incredible", Some(from), why);
+            return;
+        }
         let Some(peer) = self.peers.get_mut(&from) else { return };
         if peer.incarnation != message.incarnation {
             let returned = peer.heard.is_some();
