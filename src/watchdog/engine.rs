@@ -18,6 +18,7 @@ mod credible;
 mod lease;
 mod leaving;
 mod members;
+mod storage;
 mod third;
 mod votes;
 mod words;
@@ -34,6 +35,7 @@ use agreed::{Asking, Recording};
 use credible::Leaps;
 use lease::{Bid, Stage};
 use members::Peer;
+use storage::Storage;
 use third::Lock;
 use votes::{Grant, Pledge};
 pub use words::{
@@ -49,9 +51,7 @@ pub struct Engine {
     /// Of the settings that must agree.
     digest: u64,
     kept: Kept,
-    /// The number of the newest order to persist, and of the newest that is on disk.
-    number: u64,
-    persisted: u64,
+    storage: Storage,
     /// Versions of what is agreed that are on their way to the disk, and the one that is there.
     syncing: Vec<(u64, (Term, u64))>,
     synced: (Term, u64),
@@ -130,8 +130,7 @@ impl Engine {
         Self {
             incarnation,
             digest: digest(&settings),
-            number: 0,
-            persisted: 0,
+            storage: Storage::default(),
             syncing: Vec::new(),
             synced: kept.shared.version,
             pledges: Vec::new(),
@@ -233,6 +232,7 @@ impl Engine {
             }
         }
         self.look_for_lost(now);
+        self.look_for_stuck(now);
         self.look_after_agreement(now);
         self.look_after_address(now);
         self.look_after_succession(now);
@@ -270,34 +270,11 @@ impl Engine {
             self.address_wakeup(),
             self.succession_wakeup(),
             self.write_until,
+            self.storage.waits().map(|since| since + self.settings.timings.clear()),
         ];
         let all = single.into_iter().flatten().chain(guards).chain(clear).chain(held);
         let all = all.chain(self.third_wakeups()).chain(self.agreement_wakeups());
         all.filter(|at| *at > now).min().unwrap_or(self.beat_at).min(self.beat_at).max(now)
-    }
-
-    fn on_persisted(&mut self, number: u64, now: Instant) {
-        self.persisted = self.persisted.max(number);
-        let done: Vec<_> = self.syncing.extract_if(.., |(at, _)| *at <= number).collect();
-        if let Some((_, version)) = done.last() {
-            self.synced = *version;
-            if self.leads().is_none() {
-                // The leader waits for it.
-                self.beat_at = now;
-            }
-        }
-        self.redeem_pledges(now);
-    }
-
-    /// Orders the present state to the disk; the order's number.
-    fn persist(&mut self) -> u64 {
-        self.number += 1;
-        let version = self.kept.shared.version;
-        if self.syncing.last().map_or(self.synced, |(_, version)| *version) != version {
-            self.syncing.push((self.number, version));
-        }
-        self.out.push(Action::Persist(self.number, Box::new(self.kept.clone())));
-        self.number
     }
 
     fn configure(&mut self, settings: Settings) {

@@ -213,6 +213,10 @@ pub struct Message {
     pub promised: u64,
     /// The version of [`Shared`] that the sender has on disk.
     pub shared: (Term, u64),
+    /// The version that the sender knows, while its disk has not answered for longer than any lease lasts: it votes for nobody, and follows
+    /// nobody's lease. None: its disk answers; earlier versions do not say.
+    #[serde(default)]
+    pub stuck: Option<(Term, u64)>,
     /// What it is about.
     pub part: Part,
 }

@@ -15,6 +15,7 @@ fn message(part: Part) -> Message {
         sights: vec![(0, Sight::Dead), (9, Sight::Alive)],
         promised: 4,
         shared: (Term(257), 2),
+        stuck: Some((Term(257), 3)),
         part,
     }
 }

@@ -81,6 +81,7 @@ impl Impostor {
                 sights: Vec::new(),
                 promised,
                 shared: (Term(0), 0),
+                stuck: None,
                 part,
             };
             self.say(&message.encode().expect("it fits"));

@@ -57,7 +57,7 @@ impl Engine {
             return;
         }
         self.kept.shared = shared;
-        self.persist();
+        self.persist(now);
         if self.leads().is_some() {
             // Not known when this term began: it is put forward again under our own.
             self.committed = None;
@@ -82,7 +82,7 @@ impl Engine {
         let (of, number) = self.kept.shared.version;
         change(&mut self.kept.shared);
         self.kept.shared.version = (term, if of == term { number.saturating_add(1) } else { 1 });
-        self.persist();
+        self.persist(now);
         self.peers.values_mut().for_each(|peer| peer.informed = Some(now));
         let shared = self.kept.shared.clone();
         self.broadcast(&Part::Shared(Box::new(shared)), now);
@@ -104,11 +104,12 @@ impl Engine {
         if own + has >= self.needed() {
             return true;
         }
-        // The third vote of a pair stores nothing: it stands in only for a partner that is not there.
-        let silent = self
-            .peers
-            .values()
-            .all(|peer| peer.heard.is_none_or(|at| now >= at + clear) || peer.standing != Joined::Yes);
+        // The third vote of a pair stores nothing: it stands in only for a partner that is not there, or that knows it and cannot keep it.
+        let silent = self.peers.values().all(|peer| {
+            peer.heard.is_none_or(|at| now >= at + clear)
+                || peer.standing != Joined::Yes
+                || peer.stuck.is_some_and(|known| known >= version)
+        });
         self.settings.third != Third::None && own == 1 && silent && self.leads().is_some()
     }
 
@@ -323,7 +324,9 @@ impl Engine {
         let lease = if self.leads().is_some() {
             self.lease_end(now).filter(|_| self.committed.is_some() && self.prepare == 0)
         } else {
-            self.write_until.filter(|until| *until > now && self.promised <= self.kept.shared.epoch)
+            // Nothing prolongs it while the disk owes an answer, and it is over long before the disk counts as stuck.
+            let follows = self.promised <= self.kept.shared.epoch && !self.is_stuck(now);
+            self.write_until.filter(|until| *until > now && follows)
         };
         // Who has heard of a newer epoch has stopped for it: whoever prepares it counts on that.
         let newer = self.prepare != 0 || self.promised > self.kept.shared.epoch;

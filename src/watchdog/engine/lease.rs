@@ -90,6 +90,7 @@ impl Engine {
         self.duty() == Duty::Proxy
             && self.leaving.is_none()
             && !self.is_refused(now)
+            && !self.is_stuck(now)
             && now >= self.quiet
             && now >= self.abstains
             && (!self.settings.trusted || self.trusted_answers(now))
@@ -189,10 +190,10 @@ impl Engine {
             Stage::Probe if end.is_some() => {
                 let term = self.seen.next(me);
                 (self.seen, self.kept.term, self.kept.vote) = (term, term, Some(me));
-                let number = self.persist();
+                let number = self.persist(now);
                 self.bid = Some(Bid::new(Stage::Vow(number), term, now));
             }
-            Stage::Vow(number) if self.persisted >= number => {
+            Stage::Vow(number) if self.storage.has(number) => {
                 self.bid = Some(Bid::new(Stage::Elect, term, now));
                 self.claim(now);
             }

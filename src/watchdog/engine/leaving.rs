@@ -64,6 +64,7 @@ impl Engine {
     /// A partner that is fitter for a while, or as fit and preferred for longer, takes over.
     fn look_for_fitter(&mut self, now: Instant) {
         let ours = (self.fitness(now), self.settings.priority);
+        let stuck = self.is_dispensable(now);
         let found = self.best(now).and_then(|best| {
             let peer = self.peers.get(&best)?;
             // Who holds the address is not asked to give it away for what was, here or there, some time ago.
@@ -71,14 +72,17 @@ impl Engine {
             let fitter = theirs > own;
             let wanted = theirs == own && peer.fitness.trial == Trial::Sound && peer.priority > ours.1;
             // So long it has been tried here already.
+            let keeps = stuck && theirs >= own;
             let able = fitter && peer.fitness.hold == Hold::Able && self.is_found_unable(now);
             let patience = if fitter { self.settings.timings.fitter } else { SETTLED };
             let why = match (able, fitter) {
+                _ if keeps => "this proxy can write nothing down",
                 (true, _) => "the address cannot be held here, and may be there",
                 (_, true) => "it reaches more than this proxy",
                 _ => "its priority is higher",
             };
-            (fitter || wanted).then_some((best, if able { Duration::ZERO } else { patience }, why))
+            let at_once = able || keeps;
+            (fitter || wanted || keeps).then_some((best, if at_once { Duration::ZERO } else { patience }, why))
         });
         let Some((best, patience, why)) = found else {
             self.preferred = None;

@@ -29,6 +29,8 @@ pub(super) struct Peer {
     pub(super) answered: (Term, u64),
     /// What it has on disk, or, of a leader, what it says is agreed.
     pub(super) shared: (Term, u64),
+    /// What it knows while its disk does not answer; none: it does.
+    pub(super) stuck: Option<(Term, u64)>,
     pub(super) standing: Joined,
     digest: u64,
     pub(super) differs: Vec<String>,
@@ -73,6 +75,7 @@ impl Peer {
             promised: 0,
             answered: (Term(0), 0),
             shared: (Term(0), 0),
+            stuck: None,
             standing: Joined::No,
             digest: 0,
             differs: Vec::new(),
@@ -113,7 +116,7 @@ impl Engine {
         self.duty_of(member) == Duty::Proxy
             && self.is_trusted_peer(member)
             && self.is_fresh(member, now)
-            && self.peers.get(&member).is_some_and(|peer| able(peer.state))
+            && self.peers.get(&member).is_some_and(|peer| able(peer.state) && peer.stuck.is_none())
     }
 
     /// Our settings differ from those of somebody who leads.
@@ -157,6 +160,7 @@ impl Engine {
         let sights = self.sights.iter().map(|(node, sight)| (node.0, *sight)).collect();
         let (digest, incarnation, priority, term) =
             (self.digest, self.incarnation, self.settings.priority, self.kept.term);
+        let stuck = self.stuck(now);
         let promised = self.stopping.map_or(self.promised, |(_, before)| before);
         let Some(peer) = self.peers.get_mut(&to) else { return };
         peer.sent += 1;
@@ -177,6 +181,7 @@ impl Engine {
             sights,
             promised,
             shared,
+            stuck,
             part,
         };
         self.out.push(Action::Send(to, Box::new(message)));
@@ -213,7 +218,7 @@ impl Engine {
             peer.number = message.number;
             (peer.state, peer.priority, peer.fitness) = (message.state, message.priority, message.fitness);
             peer.sights = message.sights.iter().copied().collect();
-            (peer.promised, peer.shared) = (message.promised, message.shared);
+            (peer.promised, peer.shared, peer.stuck) = (message.promised, message.shared, message.stuck);
         }
         if peer.told_lost.take().is_some() {
             self.note("member_found", Some(from), "it is heard again");

@@ -1,6 +1,7 @@
 //! Single decisions of the engine, told by hand; histories are in `tests/sim`. Owned by the engine.
 
 mod agreement;
+mod tie;
 
 use super::*;
 use crate::watchdog::timings::Timings;

@@ -21,7 +21,7 @@ pub(super) struct Lock {
     /// Somebody else was found to hold it, then.
     busy: Option<Instant>,
     next: Option<Instant>,
-    under_way: Option<Instant>,
+    pub(super) under_way: Option<Instant>,
 }
 
 impl Engine {

@@ -69,16 +69,16 @@ impl Engine {
             return;
         }
         let acknowledged = self.acknowledged;
-        let pledge = Pledge { number: self.number, to: from, claim, incarnation, acknowledged };
+        let pledge = Pledge { number: self.storage.number(), to: from, claim, incarnation, acknowledged };
         if (self.kept.term, self.kept.vote) == (claim.term, Some(from)) {
-            if self.persisted >= self.number {
+            if self.storage.has(self.storage.number()) {
                 self.redeem(pledge, now);
                 return;
             }
             self.pledges.push(pledge);
         } else {
             (self.kept.term, self.kept.vote) = (claim.term, Some(from));
-            let number = self.persist();
+            let number = self.persist(now);
             self.pledges.push(Pledge { number, ..pledge });
         }
         // A claimant that asks again and again while the disk is stuck.
@@ -89,8 +89,8 @@ impl Engine {
 
     /// The vote is on disk.
     pub(super) fn redeem_pledges(&mut self, now: Instant) {
-        let persisted = self.persisted;
-        let due: Vec<Pledge> = self.pledges.extract_if(.., |pledge| pledge.number <= persisted).collect();
+        let storage = &self.storage;
+        let due: Vec<Pledge> = self.pledges.extract_if(.., |pledge| storage.has(pledge.number)).collect();
         for pledge in due {
             self.redeem(pledge, now);
         }

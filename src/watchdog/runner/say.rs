@@ -66,7 +66,7 @@ impl<H: Hands + 'static> Heart<H> {
     }
 
     pub(super) fn note(&mut self, note: &Note, now: Instant) {
-        const GOOD: [&str; 10] = [
+        const GOOD: [&str; 11] = [
             "leader",
             "member_joined",
             "member_found",
@@ -75,6 +75,7 @@ impl<H: Hands + 'static> Heart<H> {
             "address_taken",
             "address_released",
             "address_fit",
+            "disk_answers",
             "hand_over",
             "yielded",
         ];

@@ -13,6 +13,7 @@ pub(crate) enum Mend {
     NodeLink(usize, usize),
     Weather,
     Disk(usize),
+    Stuck(usize),
     Trusted,
     Address(usize),
 }
@@ -31,7 +32,7 @@ pub(crate) fn one(world: &mut World) {
     let member = if world.random.one_in(3) { any } else { member };
     let other = (member + 1 + world.random.below(count - 1) as usize) % world.hosts.len();
     let long = 100 * MILLI + world.random.below(8 * SECOND);
-    let kind = world.random.below(18);
+    let kind = world.random.below(19);
     world.say(|_| format!("fault {kind} at {member} (and {other}) for {} ms", long / MILLI));
     match kind {
         0 | 1 => kill(world, member, long),
@@ -51,6 +52,7 @@ pub(crate) fn one(world: &mut World) {
         }
         12 => order(world, member),
         13 | 14 => refuse(world, member, long),
+        15 => stick(world, member, long),
         _ => sight(world, member),
     }
 }
@@ -72,6 +74,14 @@ pub(crate) fn freeze(world: &mut World, member: usize, long: Time) {
         world.say(|_| format!("{member} is frozen until {until}"));
         world.hosts[member].frozen = Some(until);
         world.at(until, Next::Thaw(member));
+    }
+}
+
+/// Its disk takes nothing for a while, or until everything is mended.
+pub(crate) fn stick(world: &mut World, member: usize, long: Time) {
+    world.hosts[member].stuck = true;
+    if !world.random.one_in(3) {
+        world.after(long, Next::Mend(Mend::Stuck(member)));
     }
 }
 
@@ -117,6 +127,10 @@ fn node(world: &mut World, long: Time) {
 }
 
 fn node_link(world: &mut World, member: usize, long: Time) {
+    if world.group.may_tie() {
+        isolate(world, member, long);
+        return;
+    }
     let at = world.random.below(world.servers.servers.len() as u64) as usize;
     world.servers.cut[member][at] = true;
     world.after(long, Next::Mend(Mend::NodeLink(member, at)));
@@ -193,6 +207,7 @@ pub(crate) fn mend(world: &mut World, mend: Mend) {
         Mend::NodeLink(member, at) => world.servers.cut[member][at] = false,
         Mend::Weather => (world.links.loss, world.links.delay) = (0, 3 * MILLI),
         Mend::Disk(member) => world.hosts[member].slow_disk = false,
+        Mend::Stuck(member) => world.unstick(member),
         Mend::Trusted => world.trusted_up = true,
         Mend::Address(member) => accept(world, member),
     }
@@ -208,6 +223,7 @@ pub(crate) fn heal(world: &mut World) {
     promoted(world);
     for member in 0..world.hosts.len() {
         world.hosts[member].slow_disk = false;
+        world.unstick(member);
         accept(world, member);
         if world.hosts[member].frozen.is_some() {
             world.hosts[member].frozen = Some(world.now);

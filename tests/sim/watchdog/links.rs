@@ -1,6 +1,6 @@
 //! Links that lose, delay, double and reorder, and cuts in one direction or both.
 
-use pgherd::watchdog::engine::{Event, Message};
+use pgherd::watchdog::engine::{Event, Message, State, Writes};
 use pgherd::watchdog::message::{Kind, Part};
 
 use super::world::{MILLI, Next, SECOND, Time, World, id};
@@ -48,6 +48,19 @@ impl Links {
 
 impl World {
     pub(crate) fn send(&mut self, from: usize, to: usize, message: Box<Message>) {
+        if message.stuck.is_some() && message.state != State::Leader {
+            // Where it stands holds before anything leaves.
+            let writes = self.hosts[from].process.as_ref().map(|process| process.engine.standing().writes);
+            let over = match writes {
+                Some(Writes::Until(until)) => self.truly(from, until) <= self.now,
+                Some(Writes::Course) => false,
+                Some(Writes::Stop) | None => true,
+            };
+            assert!(over, "h17: {from} says that it is stuck and writes: {writes:?}");
+            let given = self.words.iter().filter(|((voter, to), _)| *voter == from && *to != from);
+            let last = given.map(|(_, at)| *at).max();
+            assert!(last.is_none_or(|at| self.now > at + 3 * SECOND), "h18: {from} says that it is stuck and votes");
+        }
         if let Part::Verdict(verdict) = &message.part
             && verdict.granted
             && verdict.kind != Kind::Probe

@@ -6,6 +6,7 @@
 mod consent_by_majority;
 mod converges;
 mod faults;
+mod group;
 mod links;
 mod one_address;
 mod one_leader;
@@ -87,6 +88,11 @@ fn h16_pair_with_the_locks_of_three_servers() {
 }
 
 #[test]
+fn h16_pair_with_the_locks_of_two_servers_and_a_trusted_one() {
+    histories("tie", Group::PairNodes(2));
+}
+
+#[test]
 fn h16_pair_with_a_witness() {
     histories("witness", Group::PairWitness);
 }
@@ -123,6 +129,7 @@ fn s20_a_killed_active_is_replaced_in_time() {
 fn s29_a_vanished_active_is_replaced_in_time() {
     let groups = [
         ("v-nodes", Group::PairNodes(3)),
+        ("v-tie", Group::PairNodes(2)),
         ("v-witness", Group::PairWitness),
         ("v-trusted", Group::PairTrusted),
         ("v-three", Group::Voters(3)),
@@ -151,6 +158,22 @@ fn h03_members_that_all_cannot_hold_the_address_take_turns_without_flapping() {
     let groups = [("e-nodes", Group::PairNodes(3)), ("e-witness", Group::PairWitness), ("e-three", Group::Voters(3))];
     for (name, group) in groups {
         run(name, group, takeover::refused_everywhere);
+    }
+}
+
+#[test]
+fn h13_a_partner_whose_disk_does_not_answer_holds_nothing_up() {
+    let groups = [("d-nodes", Group::PairNodes(3)), ("d-trusted", Group::PairTrusted)];
+    for (name, group) in groups {
+        run(name, group, takeover::partner_is_stuck);
+    }
+}
+
+#[test]
+fn h13_a_leader_whose_disk_does_not_answer_hands_over() {
+    let groups = [("l-nodes", Group::PairNodes(3)), ("l-witness", Group::PairWitness), ("l-three", Group::Voters(3))];
+    for (name, group) in groups {
+        run(name, group, takeover::leader_is_stuck);
     }
 }
 

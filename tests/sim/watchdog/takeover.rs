@@ -1,6 +1,6 @@
 //! SCENARIOS S6, S20, S29: how long the address is nowhere when its holder stops, is killed, or vanishes.
 
-use pgherd::watchdog::engine::Event;
+use pgherd::watchdog::engine::{Event, Ticket};
 
 use super::faults;
 use super::world::{MILLI, SECOND, Tally, Time, World};
@@ -91,4 +91,55 @@ pub(crate) fn refused_everywhere(mut world: World) -> Tally {
     }
     world.tally.slowest = (world.now - begun) / MILLI;
     world.tally
+}
+
+/// The disks of all others answer no more. Whoever leads agrees on what it must all the same, and does so again after a new start.
+pub(crate) fn partner_is_stuck(mut world: World) -> Tally {
+    let holder = settled(&mut world);
+    for other in (0..world.hosts.len()).filter(|other| *other != holder) {
+        world.hosts[other].stuck = true;
+    }
+    let agrees = |world: &mut World| {
+        let (begun, before) = (world.now, world.tally.records);
+        while world.tally.records == before {
+            assert!(
+                world.now < begun + 8 * SECOND,
+                "h13: nothing is agreed on while the partner's disk does not answer"
+            );
+            let epoch = world.hosts[holder].process.as_ref().expect("it runs").standing.epoch;
+            let event = Event::Record(Ticket(2), epoch, format!("at {}", world.now));
+            world.tell(holder, world.hosts[holder].incarnation, event);
+            let next = world.now + SECOND;
+            world.run(next);
+        }
+    };
+    agrees(&mut world);
+    // Trusted servers elect nobody while the partner is in sight: it must vote.
+    if world.group == super::world::Group::PairTrusted {
+        return world.tally;
+    }
+    world.kill(holder);
+    let begun = world.now;
+    world.start(holder);
+    while world.writes(holder).is_none_or(|(_, until)| until <= world.now) {
+        assert!(world.now < begun + 20 * SECOND, "h17: it may not write while the partner's disk does not answer");
+        let next = world.now + 100 * MILLI;
+        world.run(next);
+    }
+    world.tally.slowest = (world.now - begun) / MILLI;
+    agrees(&mut world);
+    world.tally
+}
+
+/// The disk of whoever leads answers no more: others take over where they can.
+pub(crate) fn leader_is_stuck(mut world: World) -> Tally {
+    let holder = settled(&mut world);
+    world.hosts[holder].stuck = true;
+    let epoch = world.hosts[holder].process.as_ref().expect("it runs").standing.epoch;
+    let event = Event::Record(Ticket(3), epoch, "lost".to_owned());
+    world.tell(holder, world.hosts[holder].incarnation, event);
+    // It is waited for as long as any lease lasts; then an election, for which servers let go of their locks.
+    let tally = replaced(world, holder, 12 * SECOND);
+    assert!(tally.hand_overs == 1, "h13: {tally:?}");
+    tally
 }

@@ -10,6 +10,7 @@ use pgherd::watchdog::engine::{
 };
 use pgherd::watchdog::timings::Timings;
 
+pub(crate) use super::group::{Group, Tally};
 use super::links::Links;
 use super::servers::Servers;
 use super::{consent_by_majority, converges, faults, one_address, one_leader};
@@ -19,47 +20,6 @@ use crate::world::Random;
 pub(crate) type Time = u64;
 pub(crate) const MILLI: Time = 1_000;
 pub(crate) const SECOND: Time = 1_000 * MILLI;
-
-/// Who votes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Group {
-    PairNodes(usize),
-    PairWitness,
-    PairTrusted,
-    Voters(usize),
-}
-
-/// What happened, to see that something did.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Tally {
-    pub(crate) elections: u64,
-    pub(crate) takes: u64,
-    pub(crate) consents: u64,
-    pub(crate) records: u64,
-    pub(crate) deaths: u64,
-    pub(crate) freezes: u64,
-    pub(crate) hand_overs: u64,
-    /// Members that found themselves unable to hold the address.
-    pub(crate) unfit: u64,
-    pub(crate) steps: u64,
-    /// The longest take-over, in milliseconds.
-    pub(crate) slowest: u64,
-}
-
-impl Tally {
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.elections += other.elections;
-        self.takes += other.takes;
-        self.consents += other.consents;
-        self.records += other.records;
-        self.deaths += other.deaths;
-        self.freezes += other.freezes;
-        self.hand_overs += other.hand_overs;
-        self.unfit += other.unfit;
-        self.steps += other.steps;
-        self.slowest = self.slowest.max(other.slowest);
-    }
-}
 
 /// What is going to happen.
 #[derive(Debug, Clone)]
@@ -106,6 +66,10 @@ pub(crate) struct Host {
     /// The newest of them is to delete it.
     pub(crate) gives_up: bool,
     pub(crate) slow_disk: bool,
+    /// Its disk does not answer.
+    pub(crate) stuck: bool,
+    /// The newest order to it meanwhile.
+    waiting: Option<(u64, u64, Box<Kept>)>,
     pub(crate) sights: Vec<Sight>,
     /// Asks for consent to replace node 0.
     pub(crate) asking: bool,
@@ -164,6 +128,8 @@ impl World {
             refuses: false,
             gives_up: false,
             slow_disk: false,
+            stuck: false,
+            waiting: None,
             sights: vec![Sight::Alive; nodes],
             asking: false,
             vanished: false,
@@ -305,7 +271,7 @@ impl World {
             members: (0..self.hosts.len()).map(|id| Member { name: format!("p{id}"), duty: duty(id) }).collect(),
             priority: 1,
             timings: self.timings,
-            trusted: third == Third::Trusted,
+            trusted: self.group.asks_trusted(),
             third,
             address: true,
             on_quorum_loss: OnQuorumLoss::Stop,
@@ -315,6 +281,11 @@ impl World {
 
     pub(crate) fn start(&mut self, member: usize) {
         if self.hosts[member].process.is_some() || self.hosts[member].vanished {
+            return;
+        }
+        // It finds that out at its start, and is started again.
+        if self.hosts[member].stuck {
+            self.after(500 * MILLI, Next::Start(member));
             return;
         }
         self.hosts[member].incarnation += 1;
@@ -351,6 +322,7 @@ impl World {
         self.hosts[member].address = None;
         self.hosts[member].frozen = None;
         self.hosts[member].deferred.clear();
+        self.hosts[member].waiting = None;
         self.servers.hang_up(member, incarnation, self.now);
         for other in 0..self.hosts.len() {
             // The kernel ends its links in order, and refuses new ones.
@@ -387,6 +359,9 @@ impl World {
     fn act(&mut self, by: usize, incarnation: u64, action: Action) {
         match action {
             Action::Send(to, message) => self.send(by, usize::from(to.0), message),
+            Action::Persist(number, kept) if self.hosts[by].stuck => {
+                self.hosts[by].waiting = Some((incarnation, number, kept));
+            }
             Action::Persist(number, kept) => {
                 let delay = if self.hosts[by].slow_disk { 500 * MILLI } else { MILLI + self.random.below(8 * MILLI) };
                 self.after(delay, Next::Synced { to: by, incarnation, number, kept });
@@ -463,6 +438,14 @@ impl World {
             }
             (1 | 2, _) => self.after(SECOND, Next::Ask(by)),
             _ => {}
+        }
+    }
+
+    /// A disk answers again, and takes the newest of what waited.
+    pub(crate) fn unstick(&mut self, member: usize) {
+        self.hosts[member].stuck = false;
+        if let Some((incarnation, number, kept)) = self.hosts[member].waiting.take() {
+            self.after(5 * MILLI, Next::Synced { to: member, incarnation, number, kept });
         }
     }
 
