@@ -112,6 +112,7 @@ fn view() -> ClusterView {
         version: 150_000,
         lag,
         delay: None,
+        replication: Default::default(),
         reason: "",
     };
     ClusterView {

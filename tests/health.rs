@@ -3,6 +3,8 @@
 mod common;
 #[path = "health/facts.rs"]
 mod facts;
+#[path = "health/streams.rs"]
+mod streams;
 
 use std::rc::Rc;
 use std::sync::Arc;

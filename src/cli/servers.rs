@@ -95,7 +95,7 @@ fn start(dialer: &Rc<Dialer>, settings: &Settings, node: &Node) -> tokio::task::
 async fn ask(dialer: &Dialer, wishes: &Wishes, id: NodeId) -> Result<Answer, String> {
     let mut client = dialer.connect(id, None).await.map_err(|error| error.detail)?;
     let mut rows = async |sql: &str| client.query(sql).await.map_err(|error| error.detail);
-    let reading = rows(PROBE_SQL).await?.first().and_then(Reading::from_row);
+    let reading = rows(&PROBE_SQL).await?.first().and_then(Reading::from_row);
     let reading = reading.ok_or("an answer that PostgreSQL would not give")?;
     let number = |row: &Row, index: usize| row.get(index)?.as_deref()?.parse::<u64>().ok();
     let limits = rows(LIMITS_SQL).await?.first().and_then(|row| Some((number(row, 0)?, number(row, 1)?)));

@@ -25,7 +25,7 @@ pub use records::{Checks, NodeRecord, Records};
 pub use ruling::{Mandate, Ruling, Succession};
 pub use samples::{MAX_SAMPLED_NODES, Sample, Samples, WANTED_FOR};
 pub use shared::Shared;
-pub use view::{ClusterView, NodeView, PgpoolNode, Position, Written};
+pub use view::{ClusterView, NodeView, PgpoolNode, Position, Replication, Written};
 pub use words::{
     Alone, Answer, Consensus, Epoch, FailoverRequest, Life, Lsn, NodeId, Role, Status, Timeline, Trouble, Verdict,
 };

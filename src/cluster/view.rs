@@ -35,6 +35,20 @@ pub struct Written {
     pub by: Instant,
 }
 
+/// How a standby receives write-ahead log, in PostgreSQL's words; all empty for others, and while nothing new was read of it for too long.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Replication {
+    /// `pg_stat_replication.state` at the primary; `streaming` by its own word alone if it streams from another server. Empty: it does not
+    /// stream.
+    pub state: &'static str,
+    /// `sync_state` there, `async` if it streams from another server; empty if it does not stream, or cannot be told from others.
+    pub sync: &'static str,
+    /// What its WAL receiver is connected to, `host:port` as it knows it: the primary, or a standby that it cascades from.
+    pub upstream: Option<Arc<str>>,
+    /// The slot that it uses there.
+    pub slot: Option<Arc<str>>,
+}
+
 /// One node as it was when the view was made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeView {
@@ -54,11 +68,14 @@ pub struct NodeView {
     pub position: Option<Position>,
     /// `server_version_num`, 0 if unknown.
     pub version: u32,
-    /// Bytes that a standby's replay is behind the primary's newest sample.
+    /// Bytes that a standby's replay is behind the primary's newest sample; unknown if either was read too long ago.
     pub lag: Option<u64>,
-    /// How long ago the newest replayed transaction was committed; zero for a standby that has replayed all it received.
+    /// How long ago the newest replayed transaction was committed; zero for a standby that has replayed all it received. Unknown if it was
+    /// read too long ago.
     pub delay: Option<Duration>,
-    /// Why it is not up, for people; empty when it is.
+    /// How a standby receives.
+    pub replication: Replication,
+    /// Why it is not up, or, if it is, what keeps the monitor from asking it, for people; empty when all is well.
     pub reason: &'static str,
 }
 
@@ -93,9 +110,9 @@ pub struct PgpoolNode {
     pub server_role: String,
     /// Bytes behind the primary.
     pub lag: u64,
-    /// `streaming`, or empty.
+    /// See [`Replication`].
     pub replication_state: &'static str,
-    /// By the names that the primary waits for; empty unless it streams.
+    /// See [`Replication`].
     pub sync_state: &'static str,
 }
 
@@ -143,10 +160,9 @@ impl ClusterView {
     }
 
     /// A node as pgpool-II's tables and programs show it.
-    pub fn pgpool_node(&self, id: NodeId, application_name: &str) -> PgpoolNode {
+    pub fn pgpool_node(&self, id: NodeId) -> PgpoolNode {
         let (seen, primary) = (self.node(id), self.primary == Some(id));
-        let position = seen.and_then(|seen| seen.position.as_ref());
-        let streams = !primary && position.is_some_and(|position| position.streaming);
+        let replication = seen.map(|seen| &seen.replication).filter(|_| !primary);
         PgpoolNode {
             status: seen.map_or("down", NodeView::pgpool_status),
             usable: seen.is_some_and(NodeView::usable),
@@ -158,24 +174,8 @@ impl ClusterView {
             role: self.pgpool_role(id),
             server_role: seen.map_or("unknown".to_owned(), |seen| seen.role.to_string()),
             lag: seen.and_then(|seen| seen.lag).filter(|_| !primary).unwrap_or(0),
-            replication_state: if streams { "streaming" } else { "" },
-            sync_state: if streams { self.sync_state(application_name) } else { "" },
-        }
-    }
-
-    /// `pg_stat_replication.sync_state` of a standby of that application name, as far as the primary's setting alone tells it.
-    pub fn sync_state(&self, name: &str) -> &'static str {
-        let setting = self.synchronous.trim();
-        let (head, list) = setting.split_once('(').unwrap_or(("", setting));
-        let names = list.trim_end_matches(')').split(',').map(|name| name.trim().trim_matches('"'));
-        let place = names.clone().position(|known| known == "*" || known.eq_ignore_ascii_case(name));
-        let head = head.trim().to_ascii_lowercase();
-        let count = head.split_whitespace().next_back().and_then(|count| count.parse::<usize>().ok()).unwrap_or(1);
-        match place {
-            Some(_) if head.starts_with("any") => "quorum",
-            Some(place) if place < count => "sync",
-            Some(_) => "potential",
-            None => "async",
+            replication_state: replication.map_or("", |replication| replication.state),
+            sync_state: replication.map_or("", |replication| replication.sync),
         }
     }
 
@@ -193,27 +193,5 @@ impl ClusterView {
     /// Standbys that may be used now.
     pub fn usable_standbys(&self) -> impl Iterator<Item = &NodeView> {
         self.nodes.iter().filter(|node| node.usable() && Some(node.id) != self.primary && node.role == Role::Standby)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sync_state_follows_the_setting() {
-        for (setting, name, state) in [
-            ("", "a", "async"),
-            ("a", "a", "sync"),
-            ("a, b", "b", "potential"),
-            ("FIRST 2 (a, \"B\", c)", "b", "sync"),
-            ("2 (a, b, c)", "c", "potential"),
-            ("ANY 1 (a, b)", "b", "quorum"),
-            ("any 1 (a, b)", "c", "async"),
-            ("*", "c", "sync"),
-        ] {
-            let view = ClusterView { synchronous: setting.into(), ..ClusterView::empty() };
-            assert_eq!(view.sync_state(name), state, "{setting} {name}");
-        }
     }
 }

@@ -2,6 +2,7 @@
 //! control thread, through `runner`. `step(event, now) -> actions`; no clock, no socket, nobody promoted here.
 
 mod probed;
+mod shown;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,10 +10,10 @@ use std::time::{Duration, Instant};
 use super::choice::{self, Candidate, Choice, Judgement, Record, Seen, Standing};
 use super::reading::{Failure, Reading, Receiver};
 use crate::cluster::{
-    ClusterView, Epoch, FailoverRequest, History, Lsn, Mandate, NodeId, NodeView, Position, Role, Ruling, Sample,
-    Status, Timeline, Trouble,
+    ClusterView, Epoch, FailoverRequest, History, Mandate, NodeId, NodeView, Role, Ruling, Status, Timeline, Trouble,
 };
 use probed::{Health, Node, Probing};
+pub use shown::STALE_PERIODS;
 
 /// Two probes of one node start at least this far apart, whatever sessions report.
 pub const MIN_GAP: Duration = Duration::from_millis(100);
@@ -128,6 +129,8 @@ pub enum Note {
     Status(NodeId, Status, &'static str),
     /// A probe failed where the one before did not, or in another way.
     Failing(NodeId, Failure),
+    /// Nothing keeps us from asking a living server any more.
+    Asked(NodeId),
     /// The primary is another one now.
     Primary(NodeId, Epoch),
     /// Several servers say that they are primary and none can be preferred: nobody is.
@@ -192,7 +195,8 @@ impl Engine {
             // Once late it is known to be.
             Probing::Flying { .. } => node.overdue().filter(|late| *late > self.seen),
         };
-        self.nodes.iter().filter_map(due).min()
+        let stale = |node: &Node| node.stale_at().filter(|stale| *stale > self.seen);
+        self.nodes.iter().flat_map(|node| [due(node), stale(node)]).flatten().min()
     }
 
     /// Other settings hold from now on. What is known of nodes that stay is kept; all probes under way are forgotten, so that the
@@ -217,10 +221,7 @@ impl Engine {
         let mut actions = Vec::new();
         match event {
             Event::Answered { node, asked, reading } => {
-                if let Some(node) = self.node_mut(node) {
-                    node.learn(Seen { asked, answered: now, reading });
-                    node.ended(now);
-                }
+                self.answered(node, Seen { asked, answered: now, reading }, &mut actions);
             }
             Event::Failed { node, failure } => self.failed(node, failure, now, &mut actions),
             Event::Lost(node) => self.hurry(node, true, now),
@@ -243,9 +244,21 @@ impl Engine {
         self.nodes.iter_mut().find(|node| node.settings.id == id)
     }
 
+    fn answered(&mut self, id: NodeId, seen: Seen, actions: &mut Vec<Action>) {
+        let Some(node) = self.node_mut(id) else { return };
+        let (before, now) = (node.hindrance(), seen.answered);
+        node.learn(seen);
+        node.ended(now);
+        actions.extend(match node.hindrance() {
+            hindrance if hindrance == before => None,
+            Some(failure) => Some(Action::Note(Note::Failing(id, failure))),
+            None => Some(Action::Note(Note::Asked(id))),
+        });
+    }
+
     fn failed(&mut self, id: NodeId, failure: Failure, now: Instant, actions: &mut Vec<Action>) {
         let Some(node) = self.node_mut(id) else { return };
-        if node.failure != Some(failure) {
+        if node.failure.or(node.hindrance()) != Some(failure) {
             actions.push(Action::Note(Note::Failing(id, failure)));
         }
         node.failed(failure);
@@ -422,28 +435,11 @@ impl Engine {
         self.nodes.iter_mut().map(judge).collect()
     }
 
-    fn make_view(&self, primary: Option<NodeId>, epoch: Epoch, judgements: &[Judgement], now: Instant) -> ClusterView {
-        let reference = primary.and_then(|id| self.nodes.iter().find(|node| node.settings.id == id));
-        let reference = reference.and_then(|node| node.last.as_ref()).map(|seen| seen.reading.lsn);
-        let nodes = self
-            .nodes
-            .iter()
-            .zip(judgements)
-            .map(|(node, judgement)| node_view(node, *judgement, reference, (epoch, now)));
-        ClusterView {
-            epoch,
-            generation: self.view.generation,
-            nodes: nodes.collect(),
-            primary,
-            writes: self.ruling.writes,
-            synchronous: self.synchronous.clone(),
-            succession: self.ruling.succession.filter(|succession| succession.after == epoch),
-        }
-    }
-
     fn publish(&mut self, mut view: ClusterView, actions: &mut Vec<Action>) {
         for new in &view.nodes {
-            if self.view.node(new.id).is_none_or(|old| (old.status, old.reason) != (new.status, new.reason)) {
+            let same = |old: &NodeView| old.status == new.status && (old.reason == new.reason || new.usable());
+            // What keeps us from asking one that is used has a note of its own.
+            if self.view.node(new.id).is_none_or(|old| !same(old)) {
                 actions.push(Action::Note(Note::Status(new.id, new.status, new.reason)));
             }
         }
@@ -463,36 +459,6 @@ const NOT_ASKED: Judgement = Judgement::down("not asked yet");
 
 fn claims(node: &Node) -> bool {
     node.last.as_ref().is_some_and(|seen| seen.reading.role == Role::Primary)
-}
-
-fn node_view(node: &Node, judgement: Judgement, reference: Option<Lsn>, (epoch, now): (Epoch, Instant)) -> NodeView {
-    let reading = node.last.as_ref().map(|seen| &seen.reading);
-    // What the configuration calls a standby is one for everybody.
-    let role = if node.copy { Role::Standby } else { reading.map_or(Role::Unknown, |reading| reading.role) };
-    let position = node.last.as_ref().map(|Seen { asked, reading, .. }| Position {
-        history: reading.history.clone(),
-        written: node.written,
-        sample: Sample { asked: *asked, lsn: reading.lsn, epoch },
-        received: reading.received,
-        timeline: reading.timeline,
-        system: reading.system,
-        streaming: reading.receiver == Receiver::Streaming,
-    });
-    let standby = reading.filter(|reading| reading.role == Role::Standby);
-    let lag = standby.and_then(|reading| Some(reference?.0.saturating_sub(reading.lsn.0)));
-    NodeView {
-        id: node.settings.id,
-        name: node.settings.name.clone(),
-        role,
-        status: judgement.status,
-        life: node.life(now),
-        weight: node.settings.weight,
-        position,
-        version: reading.map_or(0, |reading| reading.version),
-        lag,
-        delay: standby.and_then(|reading| reading.delay),
-        reason: judgement.reason,
-    }
 }
 
 #[cfg(test)]

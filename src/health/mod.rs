@@ -8,5 +8,6 @@ pub mod engine;
 pub mod node;
 pub mod reading;
 pub mod runner;
+pub mod senders;
 mod tally;
 mod written;

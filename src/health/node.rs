@@ -103,6 +103,8 @@ pub(super) struct NodeTask<C: Connector> {
     pub(super) client: Option<C::Client>,
     /// Of the timeline that the server was last seen on.
     pub(super) origin: Origin,
+    /// How the last new connection was refused, while the one before goes on answering.
+    pub(super) refused: Option<Failure>,
 }
 
 /// The history of one timeline, or when to ask for it again.
@@ -155,6 +157,7 @@ impl<C: Connector> NodeTask<C> {
             Ok(Ok((asked, mut reading))) => {
                 self.store(asked, epoch, reading.role, reading.lsn);
                 reading.history = self.history(reading.timeline).await;
+                reading.refused = self.refused;
                 return Event::Answered { node: self.id, asked, reading };
             }
             Ok(Err(error)) => error,
@@ -214,9 +217,13 @@ impl<C: Connector> NodeTask<C> {
             }
         }
         *stage = Stage::Connecting;
+        self.refused = None;
         let mut client = match (self.connector.connect(self.id, None).await, kept) {
             (Ok(client), _) => client,
-            (Err(error), Some(kept)) if error.failure.weight() == Weight::Alive => kept,
+            (Err(error), Some(kept)) if error.failure.weight() == Weight::Alive => {
+                self.refused = Some(error.failure);
+                kept
+            }
             (Err(error), _) => return Err(error),
         };
         *stage = Stage::Asking;
@@ -263,7 +270,7 @@ impl<C: Connector> NodeTask<C> {
 
 async fn ask(client: &mut impl ProbeClient) -> Result<(Instant, Reading), ProbeError> {
     let asked = clock::now();
-    let rows = client.query(PROBE_SQL).await?;
+    let rows = client.query(&PROBE_SQL).await?;
     let reading = rows.first().and_then(Reading::from_row);
     let reading = reading.ok_or_else(|| ProbeError {
         failure: Failure::BadAnswer,

@@ -3,17 +3,20 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use super::senders::{self, SENDERS_COLUMN, STREAM_COLUMNS, Sender, Stream};
 use crate::cluster::{History, Lsn, Role, Timeline};
 
-/// Everything that a probe asks, one row, PostgreSQL 13 and newer, any role. `OFFSET 0` keeps the role evaluated once, so
+/// Everything that a probe asks in one round trip, one row, PostgreSQL 13 and newer, any role. `OFFSET 0` keeps the role evaluated once, so
 /// that a promotion in the middle cannot mix the functions of both roles.
 ///
 /// The primary's timeline comes from the name of its present WAL file: in a server that is not in recovery that name is made from the
 /// insertion timeline in shared memory. (HA H6 rules file names out for standbys, where this function refuses to run.)
-pub const PROBE_SQL: &str = "\
+pub static PROBE_SQL: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "\
 SELECT r.standby, \
 CASE WHEN r.standby THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_insert_lsn() END, \
 CASE WHEN r.standby THEN pg_catalog.pg_last_wal_receive_lsn() END, \
@@ -25,10 +28,13 @@ WHEN pg_catalog.pg_last_wal_receive_lsn() = pg_catalog.pg_last_wal_replay_lsn() 
 ELSE (1000 * extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp()))::pg_catalog.int8 END, \
 CASE WHEN NOT r.standby THEN pg_catalog.current_setting('synchronous_standby_names') END, \
 (1000000 * extract(epoch FROM pg_catalog.clock_timestamp()))::pg_catalog.int8, w.flushed_lsn, \
-(1000000 * extract(epoch FROM w.last_msg_receipt_time))::pg_catalog.int8 \
+(1000000 * extract(epoch FROM w.last_msg_receipt_time))::pg_catalog.int8, \
+{STREAM_COLUMNS}, {SENDERS_COLUMN} \
 FROM (SELECT pg_catalog.pg_is_in_recovery() AS standby OFFSET 0) r \
 CROSS JOIN pg_catalog.pg_control_system() s CROSS JOIN pg_catalog.pg_control_checkpoint() c \
-LEFT JOIN pg_catalog.pg_stat_wal_receiver w ON true";
+LEFT JOIN pg_catalog.pg_stat_wal_receiver w ON true"
+    )
+});
 
 /// The sampler's question: role and position, nothing else.
 pub const SAMPLE_SQL: &str = "\
@@ -78,6 +84,13 @@ pub struct Reading {
     pub clock: i64,
     /// Standby: what its WAL receiver says of itself.
     pub receipt: Option<Receipt>,
+    /// Standby: where its WAL receiver is connected to.
+    pub stream: Option<Stream>,
+    /// Primary: whom it sends to; none if the role may not see it, or there are too many.
+    pub senders: Option<Arc<[Sender]>>,
+    /// It answered over a connection that was there, and a new one was refused in this way, last time one was tried; put in by whoever
+    /// has tried.
+    pub refused: Option<Failure>,
     /// Of `timeline`, or of what was received before while nothing is; put in by whoever has asked for it.
     pub history: Option<Arc<History>>,
 }
@@ -96,7 +109,8 @@ impl Reading {
     /// Reads the row of [`PROBE_SQL`]; `None` if it has not that shape.
     pub fn from_row(row: &Row) -> Option<Self> {
         let [standby, lsn, received, tli, checkpoint, system, version, rest @ ..] = row.as_slice() else { return None };
-        let [pid, status, received_tli, delay, names, clock, flushed, at] = rest else { return None };
+        let [pid, status, received_tli, delay, names, clock, flushed, at, rest @ ..] = rest else { return None };
+        let [host, port, slot, name, senders] = rest else { return None };
         let role = role(standby.as_deref())?;
         let timeline = match role {
             Role::Primary => Timeline(u32::from_str_radix(tli.as_deref()?, 16).ok()?),
@@ -127,6 +141,9 @@ impl Reading {
                 .and_then(Lsn::parse)
                 .zip(number(at.as_deref()))
                 .map(|(flushed, at)| Receipt { flushed, at }),
+            stream: Stream::read(host.as_deref(), port.as_deref(), slot.as_deref(), name.as_deref()),
+            senders: senders.as_deref().and_then(senders::read),
+            refused: None,
             history: None,
         })
     }
@@ -220,7 +237,8 @@ impl Failure {
     }
 
     /// Of an error that the server sent. `57P03` says by its text alone whether the server comes or goes; a translated text
-    /// is taken for coming, which counts the same.
+    /// is taken for coming, which counts the same. Starting and recovering from a crash ("in recovery mode") have one code, come from one
+    /// place in the server, and differ in a translated text only: they are not told apart.
     pub fn from_server(sqlstate: &str, message: &str) -> Self {
         match sqlstate {
             "57P03" if message.contains("shutting down") => Self::ShuttingDown,
@@ -266,39 +284,59 @@ mod tests {
 
     #[test]
     fn a_primary_is_read() {
-        let reading = Reading::from_row(&row("f|0/3000060|~|00000002|1|-9223372036854775807|150014|~|~|~|~|~|9|~|~"))
-            .expect("reads");
+        let reading = Reading::from_row(&row(
+            "f|0/3000060|~|00000002|1|-9223372036854775807|150014|~|~|~|~|~|9|~|~|~|~|~|~|streaming sync  a",
+        ))
+        .expect("reads");
         assert_eq!(
             (reading.role, reading.timeline, reading.checkpoint_timeline),
             (Role::Primary, Timeline(2), Timeline(1))
         );
         assert_eq!(reading.system, 0x8000_0000_0000_0001);
-        assert_eq!(reading.receiver, Receiver::Absent);
+        assert_eq!((reading.receiver, &reading.stream), (Receiver::Absent, &None));
+        assert_eq!(reading.senders.expect("read").len(), 1);
     }
 
     #[test]
     fn a_standby_is_read_with_and_without_receiver() {
-        let streaming = Reading::from_row(&row("t|0/3000060|0/3000080|~|1|7|150014|99|streaming|1|12|~|9|0/3000080|8"))
-            .expect("reads");
+        let streaming = Reading::from_row(&row(
+            "t|0/3000060|0/3000080|~|1|7|150014|99|streaming|1|12|~|9|0/3000080|8|db1|5432|~|a|~",
+        ))
+        .expect("reads");
         assert_eq!((streaming.receiver, streaming.timeline), (Receiver::Streaming, Timeline(1)));
         assert_eq!(streaming.delay, Some(Duration::from_millis(12)));
+        assert_eq!(streaming.stream.map(|stream| stream.upstream.to_string()).as_deref(), Some("db1:5432"));
         assert_eq!((streaming.clock, streaming.receipt), (9, Some(Receipt { flushed: Lsn(0x300_0080), at: 8 })));
-        let hidden = Reading::from_row(&row("t|0/3000060|0/3000080|~|1|7|150014|99|~|~|-5|~|9|~|~")).expect("reads");
+        let hidden =
+            Reading::from_row(&row("t|0/3000060|0/3000080|~|1|7|150014|99|~|~|-5|~|9|~|~|~|~|~|~|~")).expect("reads");
         assert_eq!(
             (hidden.receiver, hidden.timeline, hidden.delay),
             (Receiver::Hidden, Timeline(0), Some(Duration::ZERO))
         );
-        let fresh = Reading::from_row(&row("t|~|~|~|1|7|150014|~|~|~|~|~|9|~|~")).expect("reads");
+        let fresh = Reading::from_row(&row("t|~|~|~|1|7|150014|~|~|~|~|~|9|~|~|~|~|~|~|~")).expect("reads");
         assert_eq!((fresh.lsn, fresh.receiver, fresh.delay), (Lsn(0), Receiver::Absent, None));
+    }
+
+    #[test]
+    fn what_is_said_of_streams_spoils_no_reading() {
+        for text in ["   ", "\u{1b}[2J", "streaming\nsync", "streaming sure  a"] {
+            let primary = format!("f|0/1|~|00000001|1|7|150014|~|~|~|~|~|9|~|~|~|~|~|~|{text}");
+            assert_eq!(Reading::from_row(&row(&primary)).expect("read").senders, None, "{text:?}");
+            let standby = format!("t|0/1|0/1|~|1|7|150014|9|streaming|1|~|~|9|~|~|{text}|{text}|{text}|{text}|{text}");
+            let standby = Reading::from_row(&row(&standby)).expect("read");
+            assert_eq!((standby.receiver, standby.stream), (Receiver::Streaming, None), "{text:?}");
+        }
     }
 
     #[test]
     fn other_shapes_are_refused() {
         for text in [
             "t",
-            "x|0/1|~|~|1|7|150014|~|~|~|~|~|9|~|~",
-            "f|0/1|~|~|1|7|150014|~|~|~|~|~|9|~|~",
-            "f|zz|~|00000001|1|7|150014|~|~|~|~|~|9|~|~",
+            "x|0/1|~|~|1|7|150014|~|~|~|~|~|9|~|~|~|~|~|~|~",
+            "f|0/1|~|~|1|7|150014|~|~|~|~|~|9|~|~|~|~|~|~|~",
+            "f|zz|~|00000001|1|7|150014|~|~|~|~|~|9|~|~|~|~|~|~|~",
+            "f|0/1|~|00000001|1|7|150014|~|~|~|~|~|9|~|~|~|~|~|~",
+            "f|0/1|~|00000001|1|7|150014|~|~|~|~|~|9|~|~|~|~|~|~|~|~",
         ] {
             assert_eq!(Reading::from_row(&row(text)), None, "{text}");
         }

@@ -193,6 +193,9 @@ impl Monitor {
                 let why = format!("probe failed: {}", failure.as_str());
                 cluster::Event::warn("probe_failed", WHO).node(node).why(why)
             }
+            Note::Asked(node) => {
+                cluster::Event::info("probe_answered", WHO).node(node).why("the monitor role can ask this node again")
+            }
             Note::Primary(node, epoch) => {
                 let from = view.primary.map_or(String::new(), |node| node.to_string());
                 let event = cluster::Event::info("primary", WHO).node(node).change(from, node);
@@ -237,6 +240,7 @@ impl Tasks {
                 events: sender.clone(),
                 client: None,
                 origin: Origin::default(),
+                refused: None,
             };
             running.spawn_local(task.run());
         }

@@ -22,7 +22,7 @@ pub(super) struct Told<'a> {
 
 impl<'a> Told<'a> {
     pub(super) fn new(node: &'a Node, view: &'a ClusterView, shared: &Shared) -> Self {
-        let shown = view.pgpool_node(node.id, &node.application_name);
+        let shown = view.pgpool_node(node.id);
         Self { node, view, seen: view.node(node.id), record: shared.records.of(node.id), shown }
     }
 
@@ -94,6 +94,8 @@ impl<'a> Told<'a> {
             "delay_seconds": self.seen.and_then(|seen| seen.delay).map(|delay| delay.as_secs_f64()),
             "replication_state": self.shown.replication_state,
             "sync_state": self.shown.sync_state,
+            "upstream": self.seen.and_then(|seen| seen.replication.upstream.as_deref()),
+            "slot": self.seen.and_then(|seen| seen.replication.slot.as_deref()),
             "since": self.record.changed.map(stamp),
         })
     }
@@ -155,6 +157,7 @@ mod tests {
             version: 150_000,
             lag: Some(17),
             delay: None,
+            replication: crate::cluster::Replication::default(),
             reason: "",
         }
     }

@@ -77,6 +77,7 @@ fn node(id: u16, role: Role, weight: f64, lag: Option<u64>) -> NodeView {
         version: 150_000,
         lag,
         delay: None,
+        replication: crate::cluster::Replication::default(),
         reason: "",
     }
 }

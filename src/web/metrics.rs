@@ -171,6 +171,14 @@ fn nodes(page: &mut Page, view: &ClusterView, names: &[(NodeId, String)]) {
     per_node(page, ("pgherd_node_timeline", "The server's timeline."), view, |node| {
         node.position.as_ref().map(|position| f64::from(position.timeline.0))
     });
+    page.family(Kind::Gauge, "pgherd_node_replication", "1 for how a standby receives; empty is unknown.");
+    for node in view.nodes.iter().filter(|node| !node.replication.state.is_empty()) {
+        let (of, text) = (&node.replication, |text: &Option<Arc<str>>| text.as_deref().unwrap_or("").to_owned());
+        let (id, upstream, slot) = (node.id.to_string(), text(&of.upstream), text(&of.slot));
+        let labels =
+            [("node", &*id), ("state", of.state), ("sync_state", of.sync), ("upstream", &upstream), ("slot", &slot)];
+        page.count(&labels, 1);
+    }
     page.family(Kind::Gauge, "pgherd_node_status", "1 for the status that the server has.");
     for node in &view.nodes {
         for status in [Status::Up, Status::Down, Status::Detached, Status::Quarantined] {

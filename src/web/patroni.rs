@@ -111,8 +111,7 @@ impl Asks {
         let near = lag.is_none_or(|most| node.lag.is_some_and(|behind| behind <= most));
         let replica = node.usable() && !primary && node.role == Role::Standby && near;
         // Who does not stream acknowledges nothing.
-        let streams = node.position.as_ref().is_some_and(|position| position.streaming);
-        let sync = || if streams { sync_state(node, shown) } else { "async" };
+        let sync = || node.replication.sync;
         match self {
             Self::Primary => primary && shown.takes_writes(),
             Self::StandbyLeader => false,
@@ -126,12 +125,6 @@ impl Asks {
             Self::Health | Self::Alive => node.usable(),
         }
     }
-}
-
-/// How `synchronous_standby_names` of the primary counts it now.
-fn sync_state(node: &NodeView, shown: &Shown<'_>) -> &'static str {
-    let own = shown.settings.node(node.id).map_or(node.name.as_str(), |node| node.application_name.as_str());
-    shown.view.sync_state(own)
 }
 
 /// `16MB`, `1000`.
@@ -168,7 +161,7 @@ fn cluster(shown: &Shown<'_>) -> Value {
 fn member(node: &NodeView, shown: &Shown<'_>) -> Value {
     let settings = shown.settings.node(node.id);
     let leader = shown.view.primary == Some(node.id);
-    let streams = node.position.as_ref().is_some_and(|position| position.streaming);
+    let streams = !node.replication.state.is_empty();
     let state = match node.status {
         Status::Up if streams => "streaming",
         Status::Up => "running",
@@ -187,6 +180,11 @@ fn member(node: &NodeView, shown: &Shown<'_>) -> Value {
     if !leader && let Some(fields) = member.as_object_mut() {
         fields.insert("lag".to_owned(), node.lag.map_or_else(|| json!("unknown"), |lag| json!(lag)));
     }
+    for (name, value) in [("upstream", &node.replication.upstream), ("slot", &node.replication.slot)] {
+        if let (Some(value), Some(fields)) = (value.as_deref(), member.as_object_mut()) {
+            fields.insert(name.to_owned(), json!(value));
+        }
+    }
     if !node.reason.is_empty()
         && let Some(fields) = member.as_object_mut()
     {
@@ -198,7 +196,7 @@ fn member(node: &NodeView, shown: &Shown<'_>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{ClusterView, Epoch, Life, Lsn, NodeId, Position, Sample, Timeline};
+    use crate::cluster::{ClusterView, Epoch, Life, Lsn, NodeId, Position, Replication, Sample, Timeline};
     use crate::config::Settings;
     use std::path::Path;
 
@@ -219,23 +217,25 @@ mod tests {
             version: 150_000,
             lag,
             delay: None,
+            replication: crate::cluster::Replication::default(),
             reason: "",
         }
     }
 
-    /// Status of each path about each node: a primary, and two standbys.
-    fn statuses(synchronous: &str, path: &str) -> [u16; 3] {
+    /// Status of each path about each node: a primary, and two standbys that its setting counts so.
+    fn statuses(sync: [&'static str; 2], path: &str) -> [u16; 3] {
         let file = "[[node]]\nid = 0\nhost = \"a\"\n[[node]]\nid = 1\nhost = \"b\"\n[[node]]\nid = 2\nhost = \"c\"\n";
         let settings = Settings::parse(file, Path::new("/etc/pgherd.toml")).expect("good");
-        let names = settings.nodes.iter().map(|node| node.application_name.clone()).collect::<Vec<_>>();
         let mut view = ClusterView::empty();
         view.nodes =
             vec![node(0, Role::Primary, None), node(1, Role::Standby, Some(5)), node(2, Role::Standby, Some(5_000))];
         view.primary = Some(NodeId(0));
-        view.synchronous = synchronous.replace("ONE", &names[1]).replace("TWO", &names[2]).into();
+        for (node, sync) in view.nodes[1..].iter_mut().zip(sync) {
+            node.replication = Replication { state: "streaming", sync, ..Replication::default() };
+        }
         let shown = Shown { view: &view, settings: &settings, stopping: false };
         let mut away = view.clone();
-        away.nodes[1].position = Some(position(false));
+        away.nodes[1].replication = Replication::default();
         let broken = Shown { view: &away, settings: &settings, stopping: false };
         for path in ["/sync", "/quorum"] {
             let said = answer(path, "node=1", &broken).expect("one of its paths").status;
@@ -247,22 +247,24 @@ mod tests {
 
     #[test]
     fn standbys_are_told_apart_by_what_the_primary_waits_for() {
-        for (setting, path, wanted) in [
-            ("ONE", "/sync", [503, 200, 503]),
-            ("ONE", "/quorum", [503, 503, 503]),
-            ("ONE", "/async", [503, 503, 200]),
-            ("ONE", "/read-only-sync", [200, 200, 503]),
-            ("ANY 1 (ONE, TWO)", "/synchronous", [503, 503, 503]),
-            ("ANY 1 (ONE, TWO)", "/quorum", [503, 200, 200]),
-            ("ANY 1 (ONE, TWO)", "/read-only-quorum?lag=4kB", [200, 200, 503]),
-            ("ANY 1 (ONE, TWO)", "/asynchronous", [503, 503, 503]),
-            ("", "/async?lag=4kB", [503, 200, 503]),
-            ("", "/read-only", [200, 200, 200]),
-            ("", "/replica?lag=6", [503, 200, 503]),
-            ("", "/standby-leader", [503, 503, 503]),
-            ("", "/patroni", [200, 200, 200]),
+        let (one, any, none) = (["sync", "async"], ["quorum", "quorum"], ["async", "async"]);
+        for (sync, path, wanted) in [
+            (one, "/sync", [503, 200, 503]),
+            (["potential", "sync"], "/sync", [503, 503, 200]),
+            (one, "/quorum", [503, 503, 503]),
+            (one, "/async", [503, 503, 200]),
+            (one, "/read-only-sync", [200, 200, 503]),
+            (any, "/synchronous", [503, 503, 503]),
+            (any, "/quorum", [503, 200, 200]),
+            (any, "/read-only-quorum?lag=4kB", [200, 200, 503]),
+            (any, "/asynchronous", [503, 503, 503]),
+            (none, "/async?lag=4kB", [503, 200, 503]),
+            (none, "/read-only", [200, 200, 200]),
+            (none, "/replica?lag=6", [503, 200, 503]),
+            (none, "/standby-leader", [503, 503, 503]),
+            (none, "/patroni", [200, 200, 200]),
         ] {
-            assert_eq!(statuses(setting, path), wanted, "{setting} {path}");
+            assert_eq!(statuses(sync, path), wanted, "{sync:?} {path}");
         }
     }
 }

@@ -173,6 +173,12 @@ fn answers_are_tables_or_json_and_the_status_tells() {
         assert!(ran.code == Some(0) && ran.out.contains(word), "{command}: {ran:?}");
         world.own(&[command]).unwrap_or_else(|ran| panic!("{command}: {ran:?}"));
     }
+    eventually("a standby's stream is known", || {
+        let told = world.own(&["node_info"]).expect("told");
+        let upstream = format!("127.0.0.1:{}", world.cluster.primary().port());
+        let [primary, standby] = [0, 1].map(|id| ["upstream", "slot"].map(|name| told["nodes"][id][name].as_str()));
+        (primary, standby) == ([None, None], [Some(&*upstream), Some("standby1")])
+    });
     assert_eq!(world.own_text(&["node_count"]).out, "3");
     assert!(world.own_text(&["proc_count"]).out.parse::<u32>().is_ok_and(|count| count >= 1));
     let watched = world.own_text(&["overview", "--watch", "1", "--times", "2"]);

@@ -112,6 +112,8 @@ fn tables_have_pgpools_columns_and_true_values() {
         ["streaming", "async"]
     );
     assert!(cell(&nodes, 0, "last_status_change").starts_with("20"), "{nodes:?}");
+    let own = table(cluster, proxy.port(), &db, "PGPOOL SHOW NODES");
+    assert_eq!(["slot", "sync_state", "why"].map(|name| cell(&own, 1, name)), ["standby1", "async", ""]);
     let checks = show("POOL_HEALTH_CHECK_STATS");
     assert_eq!([cell(&checks, 0, "fail_count"), cell(&checks, 0, "skip_count")], ["0", "0"]);
     assert!(cell(&show("POOL_VERSION"), 0, "pool_version").starts_with("4.3.5 (pgherd"));

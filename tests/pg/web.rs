@@ -86,6 +86,11 @@ fn metrics_pass_promtool_in_and_tell_the_truth() {
                 .any(|(name, value)| name.starts_with(&format!("pgherd_node_up{{node=\"{node}\"")) && *value == 1.0)
         })
     });
+    let upstream = format!("127.0.0.1:{}", cluster.primary().port());
+    let stream = format!(
+        "pgherd_node_replication{{node=\"1\",state=\"streaming\",sync_state=\"async\",upstream=\"{upstream}\",slot=\"standby1\"}}"
+    );
+    eventually("a standby's stream is known", || page().get(&stream) == Some(&1.0));
     let all = page();
     let value = |name: &str| *all.get(name).unwrap_or_else(|| panic!("no {name} in {all:#?}"));
     assert_eq!(value("pgherd_statements_total{node=\"0\",kind=\"insert\"}"), 50.0);
@@ -228,6 +233,10 @@ fn patronis_paths_have_its_status_codes() {
         cluster["members"].as_array().expect("members").iter().map(|one| one["role"].as_str()).collect();
     assert_eq!(roles, [Some("leader"), Some("replica"), Some("replica")]);
     assert_eq!(cluster["members"][1]["state"], "streaming");
+    assert_eq!(
+        [&cluster["members"][0]["slot"], &cluster["members"][1]["slot"]],
+        [&serde_json::Value::Null, &"standby1".into()]
+    );
     let (status, head, body) = request(web.port(), "HEAD", "/primary", "*/*");
     assert!(status == 200 && body.is_empty() && head.contains("content-length:"), "{head}");
     for (method, target, wanted) in [

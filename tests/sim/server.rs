@@ -146,6 +146,9 @@ impl Server {
             synchronous: primary.then(|| sync.into()),
             clock: self.clock(now),
             receipt: self.stream.map(|_| Receipt { flushed: self.lsn(), at: self.heard_at }),
+            stream: None,
+            senders: None,
+            refused: None,
             history: (timeline > 0).then(|| Arc::new(History::new(Timeline(timeline), self.ancestors.clone()))),
         }
     }

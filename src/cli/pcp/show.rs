@@ -18,6 +18,8 @@ const NODES: Columns = &[
     ("LAG", "lag_bytes"),
     ("REPLICATION", "replication_state"),
     ("SYNC", "sync_state"),
+    ("UPSTREAM", "upstream"),
+    ("SLOT", "slot"),
     ("LSN", "lsn"),
     ("TIMELINE", "timeline"),
     ("SINCE", "since"),

@@ -62,6 +62,7 @@ impl Play {
             version: 150_000,
             lag: None,
             delay: None,
+            replication: crate::cluster::Replication::default(),
             reason: "",
         };
         let view = ClusterView {

@@ -38,6 +38,7 @@ fn node(id: u16, role: Role, status: Status, asked: Instant) -> NodeView {
         version: 150_000,
         lag: None,
         delay: None,
+        replication: crate::cluster::Replication::default(),
         reason: "",
     }
 }

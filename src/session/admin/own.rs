@@ -31,8 +31,23 @@ pub(super) const SESSIONS: &[&str] = &[
     "retries",
 ];
 
-pub(super) const NODES: &[&str] =
-    &["node_id", "name", "status", "role", "lb_weight", "lsn", "timeline", "lag_bytes", "delay_ms", "epoch", "why"];
+pub(super) const NODES: &[&str] = &[
+    "node_id",
+    "name",
+    "status",
+    "role",
+    "lb_weight",
+    "lsn",
+    "timeline",
+    "lag_bytes",
+    "delay_ms",
+    "epoch",
+    "why",
+    "replication_state",
+    "sync_state",
+    "upstream",
+    "slot",
+];
 pub(super) const WAITING: &[&str] = &["session", "database", "username", "seconds"];
 pub(super) const PINNED: &[&str] = &["session", "database", "username", "node_id", "server_pid", "reason", "state"];
 pub(super) const ROUTING: &[&str] = &["target", "reason", "requests", "explanation"];
@@ -199,6 +214,10 @@ pub(super) fn nodes(global: &Global) -> Rows {
             node.delay.map(|delay| delay.as_millis().to_string()),
             Some(view.epoch.0.to_string()),
             Some(node.reason.to_owned()),
+            Some(node.replication.state.to_owned()),
+            Some(node.replication.sync.to_owned()),
+            node.replication.upstream.as_deref().map(str::to_owned),
+            node.replication.slot.as_deref().map(str::to_owned),
         ]
     };
     view.nodes.iter().map(row).collect()

@@ -129,7 +129,7 @@ fn nodes(global: &Global, row: impl Fn(&Node) -> Vec<Option<String>>) -> Rows {
 
 /// The first columns of a node's statistics.
 fn head(view: &ClusterView, node: &Node) -> Vec<Option<String>> {
-    let told = view.pgpool_node(node.id, &node.application_name);
+    let told = view.pgpool_node(node.id);
     texts([node.id.to_string(), node.host.clone(), node.port.to_string(), told.status.to_owned(), told.role.to_owned()])
 }
 
@@ -142,7 +142,7 @@ impl Session {
         let global = &self.context.global;
         let view = global.cluster.view();
         nodes(global, |node| {
-            let told = view.pgpool_node(node.id, &node.application_name);
+            let told = view.pgpool_node(node.id);
             texts([
                 node.id.to_string(),
                 node.host.clone(),
