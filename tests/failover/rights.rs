@@ -2,6 +2,9 @@
 
 use std::process::Command;
 
+use pgherd::cluster::NodeId;
+use pgherd::failover::engine::Order;
+
 use crate::herd::{Herd, script};
 
 const ROLE: &str = "CREATE ROLE herder LOGIN IN ROLE pg_monitor";
@@ -94,11 +97,14 @@ fn h11_with_hooks_for_both_a_failover_needs_to_ask_standbys_alone() {
 }
 
 #[test]
-fn h11_a_switch_over_asks_for_its_rights_whatever_stops_the_primary() {
-    let means = ["demote_command = \"true\"", "[recovery]\nfirst_stage_command = \"recovery_1st_stage\""];
+fn h11_a_switch_over_needs_its_rights_whatever_stops_the_primary() {
+    let means = ["demote_command = \"./demote.sh '%D'\"", "[recovery]\nfirst_stage_command = \"recovery_1st_stage\""];
     let all = [REPLICATION, PROMOTE, RELOAD, POINT, CHECKPOINT];
     let failover = format!("promote = \"never\"\n{}", means[0]);
     let Some(mut herd) = Herd::start_as("herder", ROLE, &failover, &[]) else { return };
+    let stops =
+        "kill -INT $(head -1 \"$1/postmaster.pid\") || exit 1\nwhile [ -e \"$1/postmaster.pid\" ]; do sleep 0.05; done";
+    script(&herd, "demote.sh", stops);
     for statement in all {
         assert!(check(&herd).contains(statement), "{statement}: {}", check(&herd));
     }
@@ -111,6 +117,14 @@ fn h11_a_switch_over_asks_for_its_rights_whatever_stops_the_primary() {
     herd.reload(|text| text.replace(means[0], ""));
     let said = check(&herd);
     assert!(is_well(&said) && said.contains(&format!("promote_node would lack: {PROMOTE}")), "{said}");
+    // With all of them the role is moved.
+    herd.server(0).psql("postgres", PROMOTE).expect("given");
+    herd.cluster.wait_replayed(crate::common::SOON).expect("standbys follow");
+    herd.reload(str::to_owned);
+    assert!(is_well(&check(&herd)), "{}", check(&herd));
+    herd.running().order(Order::SwitchOver(Some(NodeId(1)))).expect("moved");
+    assert_eq!(herd.primary(), Some(1));
+    herd.follow(&[2], 1);
 }
 
 #[test]
