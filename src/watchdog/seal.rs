@@ -5,7 +5,9 @@
 //! "pgh1" │ from: u8 + name │ to: u8 + name │ session u64 │ yours u64 │ counter u64 │ time u64 (ms) │ text │ tag (32 bytes)
 //! ```
 //! Replays are refused without a wall clock. Within a session (one process of the sender) no counter counts twice, and a frame that
-//! was held back for longer than [`LATEST`] is stale. A new session is believed only in a frame that bears the receiver's own session
+//! was held back for longer than [`LATEST`] is stale. If for [`JUMPED`] nothing but stale frames comes, equally late, one after the other and
+//! all of them new, the sender's clock has stood still (a virtual machine was paused), and what is quickest is learned anew: who holds back
+//! everything for ever is a slow link, against which leases hold, and one frame on time ends the wait. A new session is believed only in a frame that bears the receiver's own session
 //! in `yours`: nobody could have recorded that before. Anything else of an unknown session is a mere [`Opened::Greeting`]; the answer
 //! to it (any frame) teaches the other side our session.
 
@@ -29,6 +31,13 @@ pub const MAX_FRAME: usize = MAX_BYTES + 4 + 2 * (1 + MAX_NAME) + 4 * 8 + TAG;
 pub const MIN_KEY: usize = 16;
 /// A frame that took so much longer than the quickest one of its session was held back by somebody.
 pub const LATEST: Duration = Duration::from_secs(5);
+/// So long nothing but stale frames comes, and so many at least, before the sender's clock is believed to have stood still.
+pub const JUMPED: Duration = Duration::from_secs(3);
+const ENOUGH: u32 = 8;
+/// A pause between two of them that is longer begins that time anew: what was recorded is played at once, or does not go on.
+const GAP: Duration = Duration::from_secs(2);
+/// [`LATEST`] in milliseconds.
+const LATEST_MILLIS: i64 = 5_000;
 /// Frames may overtake each other by so many.
 const WINDOW: u64 = 128;
 
@@ -94,8 +103,23 @@ struct Session {
     opened: u128,
     /// The least seen of (our time − its time), and when, in milliseconds: the quickest frame.
     floor: Option<(i64, u64)>,
+    /// Frames that are all late.
+    late: Option<Late>,
     /// Counter of frames to it.
     sent: u64,
+}
+
+/// Nothing but stale frames since a moment ago.
+#[derive(Debug, Clone, Copy)]
+struct Late {
+    /// Since when, and when the newest came, in milliseconds.
+    since: u64,
+    last: u64,
+    /// How many.
+    count: u32,
+    /// The least and the greatest of (our time − its time).
+    least: i64,
+    most: i64,
 }
 
 /// Seals and opens for one process.
@@ -227,6 +251,7 @@ impl Seal {
 impl Session {
     fn accept(&mut self, counter: u64, time: u64, now: u64) -> Result<(), Refusal> {
         let behind = self.newest.saturating_sub(counter);
+        let newer = counter > self.newest;
         if counter == 0 || (counter <= self.newest && (behind >= WINDOW || self.opened & (1 << behind) != 0)) {
             return Err(Refusal::Replayed);
         }
@@ -235,19 +260,36 @@ impl Session {
         let floor = self.floor.map_or(offset, |(floor, at)| {
             floor.saturating_add(i64::try_from(now.saturating_sub(at) / 20).unwrap_or(i64::MAX))
         });
-        if offset.saturating_sub(floor) > i64::try_from(LATEST.as_millis()).unwrap_or(i64::MAX) {
-            return Err(Refusal::Stale);
-        }
-        if offset <= floor {
-            self.floor = Some((offset, now));
-        }
-        if counter > self.newest {
+        // Refused or not, it never counts again.
+        if newer {
             let by = counter - self.newest;
             self.opened = if by >= WINDOW { 0 } else { self.opened << by };
             self.newest = counter;
         }
         self.opened |= 1 << (self.newest - counter);
+        if offset.saturating_sub(floor) > LATEST_MILLIS {
+            // What was overtaken proves nothing in either way.
+            let least = newer.then(|| self.stood_still(offset, now)).flatten().ok_or(Refusal::Stale)?;
+            (self.floor, self.late) = (Some((least, now)), None);
+            return Ok(());
+        }
+        self.late = None;
+        if offset <= floor {
+            self.floor = Some((offset, now));
+        }
         Ok(())
+    }
+
+    /// One more frame that is late, and newer than all before; if its sender's clock has stood still: the quickest of them.
+    fn stood_still(&mut self, offset: i64, now: u64) -> Option<i64> {
+        let begun = Late { since: now, last: now, count: 0, least: offset, most: offset };
+        let late = self.late.filter(|late| now.saturating_sub(late.last) <= millis(GAP)).unwrap_or(begun);
+        let (least, most) = (late.least.min(offset), late.most.max(offset));
+        // Of different lateness: they come out of a queue.
+        let late = if most.saturating_sub(least) > LATEST_MILLIS { begun } else { Late { least, most, ..late } };
+        let late = Late { last: now, count: late.count.saturating_add(1), ..late };
+        self.late = Some(late);
+        (late.count >= ENOUGH && now.saturating_sub(late.since) >= millis(JUMPED)).then_some(late.least)
     }
 }
 

@@ -80,6 +80,59 @@ fn clocks_that_run_apart_make_nothing_stale() {
     }
 }
 
+/// Frames of `a`, one each tenth of a second of both clocks; the sender's was behind by so much at `from`, and stays so.
+fn beats(a: &mut Seal, from: u64, count: u64, behind: u64) -> Vec<(u64, Vec<u8>)> {
+    let one = |n| (from + n * 100, a.seal("b", b"beat", at(from + n * 100 - behind)).expect("short"));
+    (0..count).map(one).collect()
+}
+
+#[test]
+fn a_clock_that_stood_still_is_believed_after_a_while_and_what_came_meanwhile_never_counts() {
+    let (mut a, mut b) = pair();
+    for (time, frame) in beats(&mut a, 1_000, 10, 0) {
+        assert!(b.open(&frame, at(time)).is_ok());
+    }
+    // Its machine is paused for ten minutes.
+    let frames = beats(&mut a, 602_000, 60, 600_000);
+    let opened: Vec<bool> = frames.iter().map(|(time, frame)| b.open(frame, at(*time)).is_ok()).collect();
+    let first = opened.iter().position(|opened| *opened).expect("it is heard again");
+    assert_eq!(first, 30, "3 s later");
+    assert!(opened[first..].iter().all(|opened| *opened), "and from then on");
+    for (_, frame) in &frames {
+        assert_eq!(b.open(frame, at(608_000)), Err(Refusal::Replayed));
+    }
+    let held = a.seal("b", b"late", at(8_000)).expect("short");
+    assert_eq!(b.open(&held, at(616_000)), Err(Refusal::Stale), "what is late by the new time is late");
+}
+
+#[test]
+fn frames_that_were_held_back_are_not_believed_while_one_comes_on_time_or_all_come_at_once() {
+    let (mut a, mut b) = pair();
+    let held = beats(&mut a, 1_000, 100, 0);
+    let mut live = beats(&mut a, 70_000, 100, 0).into_iter();
+    for (n, (_, frame)) in held.iter().enumerate() {
+        // Played again at the pace at which they were recorded; each second one comes on time, and puts all before it behind.
+        let time = 70_000 + n as u64 * 100;
+        if n % 10 == 9 {
+            let (_, frame) = live.nth(9).expect("enough");
+            assert!(b.open(&frame, at(time)).is_ok());
+        }
+        assert!(b.open(frame, at(time)).is_err(), "{n}");
+    }
+    let (mut a, mut b) = pair();
+    // A queue that was not read for a minute: everything at once, each as late as it has waited.
+    for (_, frame) in beats(&mut a, 1_000, 600, 0) {
+        let _ = b.open(&frame, at(61_000));
+    }
+    assert!(b.peers["a"].floor.is_some_and(|(floor, _)| floor < 10_000));
+    // Some now and then, minutes apart.
+    let (mut a, mut b) = pair();
+    for n in 0..100 {
+        let frame = a.seal("b", b"late", at(3)).expect("short");
+        assert_eq!(b.open(&frame, at(100_000 + n * 3_000)), Err(Refusal::Stale));
+    }
+}
+
 #[test]
 fn any_changed_byte_and_any_cut_is_refused() {
     let (mut a, mut b) = pair();

@@ -21,14 +21,10 @@ const MARK: usize = 16;
 const PACKET: usize = 60 + 8 + MARK;
 
 /// Does one of the section's servers answer within `within`? By `trusted_server_command` if there is one.
-pub async fn one_answers(watchdog: &Watchdog, within: Duration) -> bool {
-    asked(watchdog, within).await.unwrap_or_else(|why| {
-        tracing::debug!(why, "trusted servers");
-        false
-    })
-}
-
-async fn asked(watchdog: &Watchdog, within: Duration) -> Result<bool, String> {
+///
+/// # Errors
+/// As [`any_answers`], or the program cannot be run.
+pub async fn one_answers(watchdog: &Watchdog, within: Duration) -> Result<bool, String> {
     let WatchdogCommands { trusted: Some(command), folder, .. } = &watchdog.commands else {
         return any_answers(&watchdog.trusted_servers, within).await;
     };
@@ -218,7 +214,7 @@ mod tests {
              [[watchdog.peer]]\nname = \"b\"\nhost = \"127.0.0.2\"\n[[node]]\nid = 0\nhost = \"a\"\n"
         );
         let settings = crate::config::Settings::parse(&text, &folder.join("pgherd.toml")).expect("good");
-        asked(settings.watchdog.as_ref().expect("it is there"), within).await
+        one_answers(settings.watchdog.as_ref().expect("it is there"), within).await
     }
 
     #[tokio::test]

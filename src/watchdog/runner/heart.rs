@@ -1,5 +1,6 @@
 //! The loop: what comes in becomes an event, what the engine wants is done, in its order. Part of the runner; must not decide.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
@@ -79,6 +80,8 @@ pub(super) struct Heart<H> {
     pub(super) consents: Consents,
     pub(super) holds_ip: bool,
     pub(super) said: HashMap<(String, String), Instant>,
+    /// Why trusted servers could not be asked at all.
+    pub(super) unasked: Rc<RefCell<Option<String>>>,
     /// What is not as it should be, by what it is about.
     pub(super) troubles: BTreeMap<&'static str, String>,
     pub(super) refusals: Refusals,
@@ -181,6 +184,7 @@ impl<H: Hands + 'static> Heart<H> {
             consents: Consents::new(*body.given_up.borrow()),
             holds_ip: false,
             said: HashMap::new(),
+            unasked: Rc::default(),
             troubles: BTreeMap::new(),
             refusals: Refusals::default(),
             pictured: now,
@@ -400,11 +404,12 @@ impl<H: Hands + 'static> Heart<H> {
     }
 
     fn ping(&mut self, now: Instant) {
-        let (watchdog, tell) = (self.watchdog.clone(), self.tell.clone());
+        let (watchdog, tell, unasked) = (self.watchdog.clone(), self.tell.clone(), self.unasked.clone());
         let within = (self.settings.timings.lease / 5).min(Duration::from_secs(1));
         self.tasks.spawn_local(async move {
             let answered = trusted::one_answers(&watchdog, within).await;
-            let _ = tell.send(Event::Trusted { sent: now, answered }).await;
+            unasked.replace(answered.as_ref().err().cloned());
+            let _ = tell.send(Event::Trusted { sent: now, answered: answered == Ok(true) }).await;
         });
     }
 

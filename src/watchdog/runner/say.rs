@@ -18,6 +18,22 @@ const REMINDER: Duration = Duration::from_secs(60);
 /// Different words that are remembered for that.
 const WORDS: usize = 64;
 
+/// That no trusted server answers, and why none could be asked, if that is so.
+fn silent(servers: &[String], unasked: Option<&str>) -> String {
+    let why = unasked.map_or(String::new(), |why| format!(" ({why})"));
+    format!("no trusted server answers: {}{why}", servers.join(", "))
+}
+
+/// A link of a partner has gone silent, or is back.
+fn of_link(name: &str, link: &str, lost: bool) -> cluster::Event {
+    if lost {
+        let why = format!("{name}: nothing comes by {link} any more, while it is heard by another link");
+        cluster::Event::warn("heartbeat_lost", "watchdog").why(why)
+    } else {
+        cluster::Event::info("heartbeat_found", "watchdog").why(format!("{name}: it is heard by {link} again"))
+    }
+}
+
 /// Tells of attempts to keep votes: the first failure, again once in a while, and that it works again.
 pub(super) fn of_votes(shared: Arc<cluster::Shared>) -> impl Fn(io::Result<()>) {
     let told = Cell::new(None);
@@ -57,8 +73,10 @@ impl<H: Hands + 'static> Heart<H> {
                 let event = cluster::Event::info("trusted_answer", "watchdog");
                 self.shared.events.record(event.why("a trusted server answers again"));
             }
-        } else if !self.troubles.contains_key("trusted") {
-            let why = format!("no trusted server answers: {}", self.watchdog.trusted_servers.join(", "));
+            return;
+        }
+        let why = silent(&self.watchdog.trusted_servers, self.unasked.borrow().as_deref());
+        if self.troubles.get("trusted") != Some(&why) {
             self.troubles.insert("trusted", why.clone());
             let why = format!("{why}; this proxy does not begin to lead, and keeps trying");
             self.shared.events.record(cluster::Event::warn("trusted_silent", "watchdog").why(why));
@@ -144,6 +162,10 @@ impl<H: Hands + 'static> Heart<H> {
             let id = MemberId(u8::try_from(at).unwrap_or(u8::MAX));
             member.links = self.links_of(id, now);
             // Of one that is not heard nobody knows what it hears and thinks.
+            let silence = self.settings.timings.silence();
+            for (link, lost) in self.sights.turns(id, &member.links, silence, now) {
+                self.shared.events.record(of_link(&member.name, &link, lost));
+            }
             if member.is_heard() {
                 member.heard_by = self.sights.heard_by(id, now);
                 member.says = self.sights.says(id, now);
@@ -201,6 +223,14 @@ impl<H: Hands + 'static> Heart<H> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn why_no_trusted_server_could_be_asked_is_told() {
+        let servers = ["192.0.2.1".to_owned(), "gateway".to_owned()];
+        assert_eq!(silent(&servers, None), "no trusted server answers: 192.0.2.1, gateway");
+        let why = silent(&servers, Some("Operation not permitted; the process needs CAP_NET_RAW"));
+        assert!(why.ends_with("gateway (Operation not permitted; the process needs CAP_NET_RAW)"), "{why}");
+    }
 
     #[test]
     fn a_disk_that_fails_is_told_once_and_again_when_it_works() {

@@ -21,8 +21,21 @@ const STALE: Duration = Duration::from_secs(5);
 const SENT: usize = 64;
 /// Addresses of one partner that datagrams came from.
 const PLACES: usize = 16;
+/// What datagrams from an address come by that nobody has configured.
+const STRANGE: &str = "udp from ";
 /// A round trip that took longer tells nothing of a clock.
 const LONGEST: i64 = 5_000;
+
+/// A link is lost when nothing has come by it for so much longer than it takes to miss a partner, while another one lives.
+const LOST: Duration = Duration::from_secs(2);
+
+/// A link by which nothing comes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Quiet {
+    /// Since when another link of the same partner has lived meanwhile.
+    since: Option<Instant>,
+    told: bool,
+}
 
 /// One partner.
 #[derive(Debug, Default)]
@@ -37,6 +50,8 @@ struct Sight {
     /// Its newest report, and when it came.
     report: Option<(Report, Instant)>,
     clock: Option<Clock>,
+    /// Links that are missed, by their names.
+    quiet: BTreeMap<String, Quiet>,
 }
 
 /// See the head of the file.
@@ -143,6 +158,36 @@ impl Sights {
         votes
     }
 
+    /// Which of a partner's links have gone silent while another one lives (true), and which are back, since one last looked. A link
+    /// by which nothing ever came, and one that nobody has configured, is not missed.
+    pub(super) fn turns(
+        &mut self,
+        of: MemberId,
+        links: &[Link],
+        silence: Duration,
+        now: Instant,
+    ) -> Vec<(String, bool)> {
+        let mut turns = Vec::new();
+        let lives = |link: &Link| link.heard.is_some_and(|age| age < silence);
+        let quiet = &mut self.all.entry(of).or_default().quiet;
+        quiet.retain(|name, _| links.iter().any(|link| link.name == *name));
+        for link in links.iter().filter(|link| link.heard.is_some() && !link.name.starts_with(STRANGE)) {
+            if lives(link) {
+                if quiet.remove(&link.name).is_some_and(|quiet| quiet.told) {
+                    turns.push((link.name.clone(), false));
+                }
+                continue;
+            }
+            let missed = quiet.entry(link.name.clone()).or_default();
+            if !links.iter().any(lives) {
+                missed.since = None;
+            } else if now >= *missed.since.get_or_insert(now) + LOST && !std::mem::replace(&mut missed.told, true) {
+                turns.push((link.name.clone(), true));
+            }
+        }
+        turns
+    }
+
     fn fresh(&self, of: MemberId, now: Instant) -> Option<&Sight> {
         self.all.get(&of).filter(|sight| sight.report.as_ref().is_some_and(|(_, at)| now < *at + STALE))
     }
@@ -240,7 +285,7 @@ impl<H: Hands + 'static> Heart<H> {
             let heard = others.remove(&ip).map(|at| age(at, now));
             links.push(Link { name: format!("udp {}", std::net::SocketAddr::new(ip, port)), connected: None, heard });
         }
-        let from = |(ip, at)| Link { name: format!("udp from {ip}"), connected: None, heard: Some(age(at, now)) };
+        let from = |(ip, at)| Link { name: format!("{STRANGE}{ip}"), connected: None, heard: Some(age(at, now)) };
         links.extend(others.into_iter().map(from));
         links
     }
@@ -298,6 +343,32 @@ mod tests {
         sights.came(OTHER, Via::Connection(7), begun);
         let sight = &sights.all[&OTHER];
         assert_eq!((sight.datagrams.len(), sight.connection), (PLACES, Some(begun)));
+    }
+
+    #[test]
+    fn s24_a_link_that_goes_silent_is_told_once_and_once_when_it_is_back() {
+        let (mut sights, begun) = (Sights::default(), clock::boot());
+        let silence = Duration::from_secs(1);
+        let mut look = |second: u64, ages: [Option<u64>; 4]| {
+            let names = ["tcp b:1", "udp 10.0.0.2:1", "udp 10.0.1.2:1", "udp from 10.0.9.9"];
+            let link = |(name, age): (&str, Option<u64>)| {
+                let heard = age.map(Duration::from_secs);
+                Link { name: name.to_owned(), connected: None, heard }
+            };
+            let links: Vec<Link> = names.into_iter().zip(ages).map(link).collect();
+            sights.turns(OTHER, &links, silence, begun + Duration::from_secs(second))
+        };
+        assert_eq!(look(0, [Some(0), Some(0), None, Some(0)]), []);
+        assert_eq!(look(1, [Some(0), Some(1), None, Some(1)]), [], "not at once");
+        assert_eq!(look(2, [Some(0), Some(2), None, Some(2)]), []);
+        assert_eq!(look(3, [Some(0), Some(3), None, Some(3)]), [("udp 10.0.0.2:1".to_owned(), true)]);
+        (4..60).for_each(|second| assert_eq!(look(second, [Some(0), Some(second), None, Some(second)]), [], "once"));
+        assert_eq!(look(60, [Some(0), Some(0), None, Some(60)]), [("udp 10.0.0.2:1".to_owned(), false)]);
+        // The partner is gone: no link is the worse one. What is heard first when it is back is waited for by the others.
+        (61..90).for_each(|second| assert_eq!(look(second, [Some(second - 60), Some(second - 60), None, None]), []));
+        assert_eq!(look(90, [Some(30), Some(0), None, None]), []);
+        assert_eq!(look(91, [Some(31), Some(0), None, None]), []);
+        assert_eq!(look(91, [Some(0), Some(0), None, None]), []);
     }
 
     #[test]
