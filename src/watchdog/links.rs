@@ -14,14 +14,13 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
+use super::door::{Door, GREETING, Pass};
 use super::seal::MAX_FRAME;
 use crate::support::clock::{Duration, Instant, now};
 
-/// Connections of others at a time; each peer needs one.
-const MOST: usize = 64;
 /// The same is said again after so long.
 const REMINDER: Duration = Duration::from_secs(60);
-/// How long a connection may be without saying anything.
+/// How long a connection of a member may be without saying anything.
 const SILENCE: Duration = Duration::from_secs(30);
 /// How long a connection may take to be made, and a frame to be written.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -77,8 +76,12 @@ pub struct Links {
     far: Vec<Outward>,
     udp: Rc<UdpSocket>,
     port: u16,
+    door: Rc<RefCell<Door>>,
     tasks: RefCell<JoinSet<()>>,
 }
+
+/// What names stand for now.
+type Resolved = Rc<RefCell<Vec<SocketAddr>>>;
 
 #[derive(Debug)]
 struct Outward {
@@ -87,7 +90,7 @@ struct Outward {
     /// Since when its connection is there.
     connected: Rc<Cell<Option<Instant>>>,
     /// What the heartbeat links' names stand for now.
-    heartbeat: Rc<RefCell<Vec<SocketAddr>>>,
+    heartbeat: Resolved,
 }
 
 impl Links {
@@ -103,17 +106,29 @@ impl Links {
         let udp = Rc::new(datagrams(heartbeat_port)?);
         let dual = udp.local_addr()?.is_ipv6();
         let mut tasks = JoinSet::new();
-        tasks.spawn_local(listen(listener, sender.clone()));
-        tasks.spawn_local(hear(udp.clone(), sender));
-        let mut outward = Vec::new();
+        let (mut outward, mut known, door) = (Vec::new(), Vec::new(), Rc::<RefCell<Door>>::default());
         for far in far {
             let (queue, frames) = mpsc::channel(QUEUE);
-            let (heartbeat, connected) = (Rc::new(RefCell::new(Vec::new())), Rc::new(Cell::new(None)));
+            let (heartbeat, host, connected) = (Resolved::default(), Resolved::default(), Rc::new(Cell::new(None)));
+            known.extend([host.clone(), heartbeat.clone()]);
+            tasks.spawn_local(resolve(vec![far.host.clone()], dual, host));
             tasks.spawn_local(speak(far.host.clone(), frames, connected.clone()));
             tasks.spawn_local(resolve(far.heartbeat, dual, heartbeat.clone()));
             outward.push(Outward { host: far.host, queue, connected, heartbeat });
         }
-        Ok((Self { far: outward, udp, port, tasks: tasks.into() }, inbox))
+        tasks.spawn_local(listen(listener, (door.clone(), known), sender.clone()));
+        tasks.spawn_local(hear(udp.clone(), sender));
+        Ok((Self { far: outward, udp, port, door, tasks: tasks.into() }, inbox))
+    }
+
+    /// A frame of the member at this place has come by that connection: it may stay.
+    pub fn vouch(&self, connection: u64, member: usize) {
+        self.door.borrow_mut().vouch(connection, member);
+    }
+
+    /// What came by that connection is of nobody who has the key.
+    pub fn end(&self, connection: u64) {
+        self.door.borrow_mut().leave(connection);
     }
 
     /// Returns when one of its tasks has ended, which none does by itself; fails with it if it has failed. Cancel safe.
@@ -223,48 +238,63 @@ async fn hear(udp: Rc<UdpSocket>, came: mpsc::Sender<Came>) {
     }
 }
 
-async fn listen(listener: TcpListener, came: mpsc::Sender<Came>) {
+async fn listen(listener: TcpListener, (door, known): (Rc<RefCell<Door>>, Vec<Resolved>), came: mpsc::Sender<Came>) {
     let mut connections = JoinSet::new();
-    let (mut number, mut refused, mut told) = (0, 0_u64, None);
+    let (mut ended, mut told) = (0_u64, None);
+    let expects = |ip: IpAddr| {
+        let of = |resolved: &Resolved| resolved.borrow().iter().any(|known| known.ip().to_canonical() == ip);
+        known.iter().any(of)
+    };
     loop {
-        while let Some(ended) = connections.try_join_next() {
-            failed_with(ended);
+        while let Some(joined) = connections.try_join_next() {
+            failed_with(joined);
         }
-        match listener.accept().await {
-            Ok((stream, _)) if connections.len() < MOST => {
-                number += 1;
-                connections.spawn_local(receive(stream, number, came.clone()));
-            }
-            Ok(_) => {
-                refused += 1;
-                if told.is_none_or(|at| now() >= at + REMINDER) {
-                    told = Some(now());
-                    tracing::warn!(
-                        event = "watchdog_crowded",
-                        most = MOST,
-                        refused,
-                        "connections to the watchdog's port are refused"
-                    );
-                }
-            }
-            Err(_) => sleep(AGAIN).await,
+        let Ok((stream, from)) = listener.accept().await else {
+            sleep(AGAIN).await;
+            continue;
+        };
+        let (number, pass, crowded) = door.borrow_mut().enter(expects(from.ip().to_canonical()));
+        connections.spawn_local(receive(stream, (number, pass, door.clone()), came.clone()));
+        ended += u64::from(crowded);
+        if crowded && told.is_none_or(|at| now() >= at + REMINDER) {
+            told = Some(now());
+            let why = "too many connections to the watchdog's port show no key: the oldest of them are ended";
+            tracing::warn!(event = "watchdog_crowded", ended, "{why}");
         }
     }
 }
 
 /// Reads one connection to its end.
-async fn receive(mut stream: TcpStream, connection: u64, came: mpsc::Sender<Came>) {
+async fn receive(
+    mut stream: TcpStream,
+    (connection, pass, door): (u64, Rc<Pass>, Rc<RefCell<Door>>),
+    came: mpsc::Sender<Came>,
+) {
+    let greeted = now() + GREETING;
     let orderly = loop {
-        match timeout(SILENCE, frame(&mut stream)).await {
-            Ok(Ok(Some(bytes))) => {
-                if came.send(Came::Frame(Via::Connection(connection), bytes)).await.is_err() {
-                    return;
-                }
+        let too_long = async {
+            sleep(greeted.saturating_duration_since(now())).await;
+            // It may have been vouched for meanwhile.
+            if pass.is_vouched() {
+                sleep(SILENCE).await;
             }
-            Ok(Ok(None)) => break true,
-            Ok(Err(_)) | Err(_) => break false,
+        };
+        tokio::select! {
+            biased;
+            () = pass.over() => break false,
+            read = frame(&mut stream) => match read {
+                Ok(Some(bytes)) => {
+                    if came.send(Came::Frame(Via::Connection(connection), bytes)).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => break true,
+                Err(_) => break false,
+            },
+            () = too_long => break false,
         }
     };
+    door.borrow_mut().leave(connection);
     let _ = came.send(Came::Ended { connection, orderly }).await;
 }
 
@@ -323,7 +353,7 @@ async fn write(mut stream: TcpStream, frames: &mut mpsc::Receiver<Vec<u8>>) -> O
 }
 
 /// Looks up what the names stand for, again and again: it may change.
-async fn resolve(names: Vec<Place>, dual: bool, found: Rc<RefCell<Vec<SocketAddr>>>) {
+async fn resolve(names: Vec<Place>, dual: bool, found: Resolved) {
     loop {
         let mut all = Vec::new();
         for (host, port) in &names {

@@ -132,3 +132,84 @@ async fn what_must_come_once_comes_by_the_connection_alone_and_not_at_all_withou
     };
     LocalSet::new().run_until(work).await;
 }
+
+/// Connections that show nothing.
+async fn strangers(far: &Links, count: usize) -> Vec<TcpStream> {
+    let mut all = Vec::new();
+    for _ in 0..count {
+        all.push(TcpStream::connect(("127.0.0.1", far.port())).await.expect("connected"));
+    }
+    all
+}
+
+/// How long it takes until the other side ends a connection.
+async fn ended(mut stream: TcpStream, since: Instant) -> Duration {
+    let read = timeout(STEP, stream.read(&mut [0; 1])).await.expect("it is ended");
+    assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    now().saturating_duration_since(since)
+}
+
+#[tokio::test]
+async fn who_shows_no_key_is_there_for_a_moment_whatever_it_sends() {
+    let work = async {
+        let (far, mut inbox) = alone().await;
+        let begun = now();
+        let mut all = strangers(&far, 3).await;
+        let (silent, empty, mut slow) = (all.remove(0), all.remove(0), all.remove(0));
+        // A frame of nobody, again and again, and a byte now and then.
+        let (mut read, mut write) = empty.into_split();
+        let sending = async {
+            while write.write_all(&[0, 0, 0, 0]).await.is_ok() && slow.write_all(&[0]).await.is_ok() {
+                while inbox.try_recv().is_ok() {}
+                sleep(AGAIN).await;
+            }
+        };
+        let reading = async { while !matches!(read.read(&mut [0; 1]).await, Ok(0) | Err(_)) {} };
+        let both = async { tokio::join!(sending, reading) };
+        timeout(STEP, both).await.expect("it is ended");
+        assert!(now().saturating_duration_since(begun) >= GREETING);
+        let took = ended(silent, begun).await;
+        assert!(took >= GREETING && took < SILENCE, "{took:?}");
+    };
+    LocalSet::new().run_until(work).await;
+}
+
+#[tokio::test]
+async fn a_crowd_of_strangers_keeps_no_member_out() {
+    let work = async {
+        let (far, mut inbox) = alone().await;
+        let before = strangers(&far, 100).await;
+        let (near, _unused) = to(&far).await;
+        let until = now() + STEP;
+        while !near.carry(0, vec![1; 9]) {
+            assert!(now() < until, "it connects");
+            sleep(AGAIN / 10).await;
+        }
+        let Came::Frame(Via::Connection(number), _) = frame_of(&mut inbox).await else { panic!("a frame") };
+        far.vouch(number, 0);
+        let after = strangers(&far, 100).await;
+        sleep(GREETING + AGAIN * 2).await;
+        assert!(near.carry(0, vec![2; 9]), "its connection has stayed");
+        let came = frame_of(&mut inbox).await;
+        assert!(matches!(came, Came::Frame(Via::Connection(same), bytes) if same == number && bytes == [2; 9]));
+        // What shows to be of nobody ends it at once.
+        let begun = now();
+        far.end(number);
+        while near.connected(0).is_some() {
+            assert!(now() < begun + STEP, "it is ended");
+            sleep(AGAIN / 10).await;
+        }
+        drop((before, after));
+    };
+    LocalSet::new().run_until(work).await;
+}
+
+/// The next frame; ends of other connections do not matter.
+async fn frame_of(inbox: &mut mpsc::Receiver<Came>) -> Came {
+    loop {
+        let came = next(inbox).await;
+        if matches!(came, Came::Frame(..)) {
+            return came;
+        }
+    }
+}

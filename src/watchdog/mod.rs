@@ -24,6 +24,7 @@
 //! lease runs out. `incarnation` is a random number of the process, the same as the session of its [`seal`].
 
 pub mod address;
+mod door;
 pub mod engine;
 pub mod links;
 pub mod message;

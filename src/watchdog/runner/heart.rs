@@ -12,7 +12,7 @@ use super::super::engine::{
     Action, Address, Duty, Engine, Event, Kept, MemberId, Message, Settings, Shared, Standing, Ticket,
 };
 use super::super::links::{Came, Links, Via, failed_with};
-use super::super::seal::{Opened, Refusals, Seal};
+use super::super::seal::{Opened, Refusal, Refusals, Seal};
 use super::super::timings::Arbiter;
 use super::super::trusted;
 use super::super::word::Word;
@@ -29,6 +29,8 @@ use crate::support::clock::{self, Duration, Instant};
 
 /// Events of tasks that may wait: each task has one or two under way.
 const EVENTS: usize = 256;
+/// Frames that are taken in a row before others have a turn: whoever floods the inbox delays nobody's wishes.
+const ROW: u32 = 32;
 /// How often, and how soon again, it is looked whether a process that has closed its connection has ended.
 const ENDING: u32 = 40;
 const LOOK: Duration = Duration::from_millis(25);
@@ -196,7 +198,7 @@ impl<H: Hands + 'static> Heart<H> {
     /// Runs until it has left in order.
     pub(super) async fn beat(mut self, body: &mut Body<H>) {
         let (mut wishing, mut reloading, mut seeing, mut straying, mut giving_up) = (true, true, true, true, true);
-        let mut event = self.sights();
+        let (mut event, mut row) = (self.sights(), 0);
         loop {
             #[cfg(debug_assertions)]
             body.disk.fail_if_asked("fail");
@@ -209,9 +211,13 @@ impl<H: Hands + 'static> Heart<H> {
                 return;
             }
             let wakeup = Sleep::from_std(clock::now() + self.engine.wakeup(now).saturating_duration_since(now));
+            let before = row;
             event = tokio::select! {
                 biased;
-                Some(came) = self.inbox.recv() => self.came(came),
+                Some(came) = self.inbox.recv(), if row < ROW => {
+                    row += 1;
+                    self.came(came)
+                }
                 Some(number) = self.persisted.recv() => Event::Persisted(number),
                 Some(event) = self.told.recv() => self.heed(event),
                 // One that has failed takes the loop along: what it was there for would never be done.
@@ -246,7 +252,12 @@ impl<H: Hands + 'static> Heart<H> {
                     Event::Tick
                 }
                 () = sleep_until(wakeup) => Event::Tick,
+                // Nobody else wants anything.
+                () = std::future::ready(()), if row >= ROW => Event::Tick,
             };
+            if row == before {
+                row = 0;
+            }
         }
     }
 
@@ -349,6 +360,7 @@ impl<H: Hands + 'static> Heart<H> {
                 let from = self.member(from)?;
                 self.sights.came(from, via, now);
                 if let Via::Connection(connection) = via {
+                    self.links.vouch(connection, usize::from(from.0));
                     self.connections.insert(connection, (from, session));
                 }
                 // Nothing but a sign that our session is known.
@@ -373,11 +385,20 @@ impl<H: Hands + 'static> Heart<H> {
             }
             Ok(Opened::Greeting { from }) => {
                 let from = self.member(from)?;
+                if let Via::Connection(connection) = via {
+                    self.links.vouch(connection, usize::from(from.0));
+                }
                 self.send(from, None);
                 None
             }
             Err(refusal) => {
                 self.refusals = self.seal.refusals();
+                let has_key = matches!(refusal, Refusal::Replayed | Refusal::Stale);
+                if let Via::Connection(connection) = via
+                    && !has_key
+                {
+                    self.links.end(connection);
+                }
                 let why = format!("a frame for the watchdog was refused: {refusal:?}; another key, or somebody else's");
                 self.complain("frame_refused", why, now);
                 None
