@@ -14,6 +14,7 @@ mod once;
 mod parser;
 mod passthrough;
 mod pcp;
+mod priority;
 mod recovery;
 mod servers;
 mod service;
@@ -394,6 +395,7 @@ fn threads(settings: &Settings) -> usize {
 
 fn start_control(runtime: tokio::runtime::Runtime, duties: Duties) -> Result<JoinHandle<()>, Error> {
     let run = move || {
+        priority::raise("control");
         runtime.block_on(duties.run());
         // A name that is being looked up may take longer than anybody's patience.
         runtime.shutdown_background();

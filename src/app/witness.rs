@@ -16,7 +16,7 @@ use crate::watchdog::engine::Duty;
 use crate::watchdog::runner::{self, Hands, MAX_WISHES, Parts, Wish, first_accord, hands::Row};
 
 use super::signals::{Signals, hatch};
-use super::{Error, log, pcp, service, watchdog};
+use super::{Error, log, pcp, priority, service, watchdog};
 
 /// How long the partners are told good-bye.
 const LEAVING: Duration = Duration::from_secs(2);
@@ -126,6 +126,7 @@ pub fn run(config: &Path) -> Result<(), Error> {
     let settings = Settings::load(config)?;
     let dial = log::to_stderr(&settings.log);
     let Some((disk, kept)) = watchdog::kept(&settings)? else { return Err(Error::Watchdog(SECTION.to_owned())) };
+    priority::raise("witness");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Start)?;
     let (wish, wishes) = mpsc::channel(MAX_WISHES);
     let (reloads, reloaded) = watch::channel(settings.clone());

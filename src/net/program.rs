@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{AccessFlags, Pid, access};
+use rustix::process::{getpriority_process, setpriority_pgrp};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 
@@ -65,6 +66,16 @@ enum Rest {
 pub struct Group(Option<Pid>);
 
 impl Group {
+    /// Of a child that was just started; who starts it may run before others, and it must not.
+    fn of(child: &Child) -> Self {
+        let group = child.id().and_then(|id| i32::try_from(id).ok());
+        if getpriority_process(None).is_ok_and(|nice| nice < 0) {
+            // Fails if it has ended.
+            let _ = setpriority_pgrp(group.and_then(rustix::process::Pid::from_raw), 0);
+        }
+        Self(group.map(Pid::from_raw))
+    }
+
     /// Kills it, and waits a second for its end; true: something of it lives, as what runs as another user does.
     async fn end(&self) -> bool {
         let until = clock::now() + GOING;
@@ -165,7 +176,7 @@ impl Program<'_> {
             Ok(child) => child,
             Err(error) => return Ran::NotStarted(format!("{} cannot be run: {error}", self.words[0])),
         };
-        let group = Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw));
+        let group = Group::of(&child);
         let Ended { well, status, .. } = self.watch(child).await;
         group.end().await;
         if well { Ran::Well(String::new()) } else { Ran::Failed(status) }
@@ -198,7 +209,7 @@ impl Program<'_> {
                 return (Ran::NotStarted(why.clone()), why, None);
             }
         };
-        let mut group = Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw));
+        let mut group = Group::of(&child);
         let Ended { well, status, stdout, stderr } = self.watch(child).await;
         if !stdout.is_empty() || !stderr.is_empty() {
             tracing::info!(program = self.words[0], stdout, stderr, "what a hook has said");
@@ -303,6 +314,18 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(800)).await;
         assert!(!Path::new(&mark).exists(), "somebody has lived on");
         std::fs::remove_dir_all(folder).expect("removed");
+    }
+
+    #[tokio::test]
+    async fn a_program_of_who_runs_before_others_does_not() {
+        // Not without the right to; the thread is this test's own.
+        if rustix::process::setpriority_process(None, -10).is_err() {
+            return;
+        }
+        let words = shell("sleep 0.2; cut -d ' ' -f 19 /proc/$$/stat");
+        let limit = Duration::from_secs(5);
+        let program = Program { words: &words, folder: Path::new("/"), surroundings: &[], limit };
+        assert_eq!(program.run_quietly().await.0, Ran::Well("0".to_owned()));
     }
 
     #[tokio::test]
