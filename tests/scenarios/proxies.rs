@@ -8,9 +8,10 @@ use crate::common::{self, eventually};
 use crate::pair::{Both, Pair, VIP, said};
 use crate::table;
 
-/// Nothing was lost or doubled, and at no time did two hosts have the address.
+/// Nothing was lost or doubled, at no time did two hosts have the address, and at none did two servers take writes.
 pub fn safe(both: &Both, report: &Report) {
     assert!(report.lost.is_empty() && report.doubled.is_empty(), "{report}");
+    report.one_writer();
     both.watch.judge();
 }
 

@@ -61,6 +61,11 @@ impl Watch {
         now
     }
 
+    /// When a host's kernel said last that it has the address no more.
+    pub fn gone(&self, host: &str) -> Option<Instant> {
+        self.words().iter().rev().find(|word| word.host == host && !word.here).map(|word| word.at)
+    }
+
     /// At no instant did two hosts have it; the longest time when nobody had, behind the first take.
     pub fn judge(&self) -> Duration {
         let (mut now, mut gone, mut longest): (Vec<&str>, Option<Instant>, Duration) =

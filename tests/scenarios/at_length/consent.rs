@@ -40,6 +40,9 @@ fn s35_s34_who_alone_loses_the_primary_promotes_nobody() {
     );
 }
 
+/// So long writes are tried on the minority's side behind the other side's promotion.
+const BEHIND: Duration = Duration::from_secs(5);
+
 #[test]
 fn s36_of_two_sides_one_at_most_takes_writes() {
     let Some(both) = Both::start(&Pair::default()) else { return };
@@ -75,6 +78,18 @@ fn s36_of_two_sides_one_at_most_takes_writes() {
         promoted = (1..=2).find(|id| both.world.ask(*id, "SELECT pg_is_in_recovery()").is_ok_and(|said| said == "f"));
     }
     let new = promoted.expect("the majority's side has promoted");
+    // Nor behind the promotion, whatever is tried there.
+    let (since, mut tried) = (Instant::now(), 0);
+    while since.elapsed() < BEHIND {
+        let said = near(0).and_then(|mut client| {
+            client.patience(Duration::from_secs(1));
+            client.try_query("BEGIN; SET LOCAL synchronous_commit = off; INSERT INTO shared VALUES (3); COMMIT")
+        });
+        assert!(!said.is_ok_and(|frames| frames.iter().all(|frame| frame.tag != b'E')), "acknowledged by the minority");
+        tried += 1;
+    }
+    let row = "SELECT count(*) FROM shared WHERE n = 3";
+    assert!(tried >= 3 && both.world.told(0, row) == "0", "{tried} tried, {} are there", both.world.told(0, row));
     let end = last.map_or(Duration::ZERO, |(_, answered)| answered - cut);
     assert!(end < Duration::from_secs(4), "acknowledged {end:?} after the cut");
     eventually("the majority's side takes writes", || {
@@ -92,8 +107,9 @@ fn s36_of_two_sides_one_at_most_takes_writes() {
         "S36",
         "{proxy1, db1 (primary)} cut from {proxy2, db2, db3, upstream}, later mended",
         &format!(
-            "the minority acknowledged nothing later than {} behind the cut; the majority promoted node {new}",
-            table::seconds(end)
+            "the minority acknowledged nothing later than {} behind the cut, and refused {tried} writes in {} behind the promotion of node {new}",
+            table::seconds(end),
+            table::seconds(BEHIND)
         ),
         "one side at most takes writes in an epoch",
         "asynchronous writes to the minority's side throughout",

@@ -15,7 +15,7 @@ use crate::world::{Setup, World};
 
 const SYNCHRONOUS: &[(&str, &str)] = &[("synchronous_standby_names", "ANY 1 (*)")];
 
-fn time() -> Duration {
+pub(super) fn time() -> Duration {
     let given = std::env::var("NO_FALSE_SECONDS").ok().and_then(|text| text.parse().ok());
     Duration::from_secs(given.unwrap_or(12))
 }

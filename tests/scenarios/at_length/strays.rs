@@ -1,13 +1,15 @@
-//! Cancel requests that come by the address, when that has moved since the query (SESSIONS R18, HA H22, H24).
+//! Sessions that came by the address, when that goes (HA H22), and cancel requests that come by it when it has moved since the query (SESSIONS
+//! R18, HA H24).
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use crate::common::raw::{Frame, RawClient, cancel_request, query};
 use crate::common::{SOON, eventually};
 use crate::pair::{Both, PROXIES, Pair};
+use crate::table;
 
 /// A client that waits for something long.
 fn busy(both: &Both, at: SocketAddr, sql: &str) -> RawClient {
@@ -74,5 +76,48 @@ fn r18_a_cancel_request_comes_behind_the_address_to_who_has_the_session_or_hits_
     cancel(&both, address, &stays.key);
     assert_eq!(state(&bystander.until_ready().expect("an answer")), None, "nobody else's");
     assert_eq!(both.holder(), Some(1));
+    both.watch.judge();
+}
+
+/// Sessions by the address, half of them in a statement; when each has ended, once all have.
+fn sessions(both: &Both) -> Vec<std::thread::JoinHandle<Instant>> {
+    let address = both.world.address();
+    let begin = |number: usize| {
+        let mut client = both.world.upstream().inside(|| RawClient::login_at(address, SOON)).expect("a login");
+        if number.is_multiple_of(2) {
+            client.send(&query("SELECT pg_sleep(60)")).expect("sent");
+        }
+        std::thread::spawn(move || {
+            assert!(client.ended(), "it ends");
+            Instant::now()
+        })
+    };
+    let all = (0..8).map(begin).collect();
+    std::thread::sleep(Duration::from_millis(300));
+    all
+}
+
+#[test]
+fn h22_sessions_end_with_the_address() {
+    const BOUND: Duration = Duration::from_millis(100);
+    let pair = Pair::default();
+    let Some(mut both) = Both::start(&pair) else { return };
+    let sessions = sessions(&both);
+    let text = both.text(&pair, 1).replacen("[[watchdog.peer]]", "priority = 9\n[[watchdog.peer]]", 1);
+    std::fs::write(both.proxy(1).folder().join("pgherd.toml"), text).expect("written");
+    both.signal(1, Signal::SIGHUP);
+    both.wait_holder(1);
+    let last = sessions.into_iter().map(|session| session.join().expect("it ends")).max().expect("there are some");
+    let gone = both.watch.gone(PROXIES[0].0).expect("it is elsewhere");
+    let (behind, before) = (last.saturating_duration_since(gone), gone.saturating_duration_since(last));
+    let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1000.0);
+    let measured = match before.is_zero() {
+        true => format!("{} behind", ms(behind)),
+        false => format!("{} before", ms(before)),
+    };
+    let measured = format!("the last of 8 sessions ends {measured} the kernel's word that it is gone");
+    let fault = "the address is handed over; half of its sessions are in a statement";
+    table::line("H22", fault, &measured, "100 ms behind", "–");
+    assert!(behind <= BOUND && before <= BOUND, "{measured}");
     both.watch.judge();
 }

@@ -136,6 +136,7 @@ fn s29_a_vanished_active_is_replaced_in_time() {
     ];
     for (name, group) in groups {
         run(name, group, takeover::vanished);
+        run(&format!("{name}-long"), group, takeover::vanished_with_a_long_lease);
     }
 }
 
