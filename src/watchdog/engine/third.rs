@@ -127,7 +127,8 @@ impl Engine {
         }
     }
 
-    /// Two that hold some locks each, and neither a majority, let go and try again after different times.
+    /// Two that hold some locks each, and neither a majority, let go and try again after different times. A holder that is gone is no rival:
+    /// servers let go of its locks one after the other, as it refreshed them last, and what was found out about them must not be forgotten.
     fn break_stalemate(&mut self, now: Instant) {
         let held = self.locks.values().filter(|lock| lock.ripe.is_some()).count();
         let recent = |lock: &&Lock| lock.busy.is_some_and(|at| now < at + LOOK * 2);
@@ -137,7 +138,7 @@ impl Engine {
             return;
         }
         let since = *self.stalemate.get_or_insert(now);
-        if now >= since + LOOK * 3 {
+        if now >= since + self.settings.timings.refresh + LOOK * 2 {
             self.stalemate = None;
             self.unlock();
             self.unlocked = now + LOOK + self.chance(LOOK * 6);
