@@ -37,6 +37,8 @@ fn s03_s05_s20_a_killed_active_proxy_is_replaced() {
     let mac = own.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).expect("it has one");
     assert!(neighbour.contains(mac), "{neighbour} {mac}");
     told(&both);
+    table::line("S3", "first proxy starts", "takes the address; its neighbour knows whose it is", "the same", "–");
+    table::line("S5", "second proxy starts", "standby, no address, told by each", "the same", "–");
     let report = replaced(&mut both, |both| both.proxy(0).kill9());
     table::gap("S20", "active proxy killed (`kill -9`)", Duration::from_secs(4), &report);
     both.restart(0);
