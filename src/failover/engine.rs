@@ -13,6 +13,7 @@ mod absent;
 pub mod choice;
 mod chores;
 mod configured;
+mod hooks;
 mod partners;
 mod planned;
 mod promotion;
@@ -31,8 +32,8 @@ use crate::cluster::{
 };
 use run::{Kind, Run};
 pub use words::{
-    Action, Company, Duty, Event, FenceRule, Hook, Intent, IntentStep, Job, Journal, Member, Mode, Note, Opinion,
-    Order, Outcome, Settings, Standing, Ticket,
+    Action, Begun, Company, Duty, Event, FenceRule, Hook, Intent, IntentStep, Job, Journal, Member, Mode, Note,
+    Opinion, Order, Outcome, Settings, Standing, Ticket,
 };
 
 /// Between two attempts; grows up to [`LONGEST_PAUSE`].
@@ -64,7 +65,7 @@ enum Purpose {
     /// Partners are asked for an epoch in which this node is the primary.
     Claim(NodeId),
     /// A journal that a hook waits for.
-    Announce(&'static str),
+    Announce,
     /// Nobody waits for it, but it is told if it fails.
     Aside(&'static str),
 }
@@ -99,6 +100,8 @@ pub struct Engine {
     pauses: BTreeMap<NodeId, Instant>,
     /// Hooks that wait for the journal to say that they were started: none is run twice.
     hooks: BTreeMap<Ticket, Job>,
+    /// Hooks that run.
+    working: BTreeMap<Ticket, Begun>,
     /// When nodes that say that they are primary, and are not obeyed, were first seen.
     rivals: BTreeMap<NodeId, Instant>,
     /// Standbys that have died.
@@ -149,6 +152,7 @@ impl Engine {
             unseen,
             pauses: BTreeMap::new(),
             hooks: BTreeMap::new(),
+            working: BTreeMap::new(),
             stopped: None,
             inherited,
             lifted: None,
@@ -169,6 +173,7 @@ impl Engine {
             // Whoever leads takes it up.
             (engine.accord, engine.floor) = (Some(Accord::default()), Epoch(0));
         } else {
+            engine.tell_unknown_hooks();
             engine.resume(now);
             engine.journal.epoch += 1;
             engine.record(now);
@@ -217,7 +222,6 @@ impl Engine {
         match event {
             Event::View(view) => self.see(view, now),
             Event::Done(ticket, outcome) => self.done(ticket, outcome, now),
-            Event::Withdrawn => self.withdrawn(now),
             Event::Accord(accord) => self.agree(accord, now),
             Event::Order(ticket, order) => self.order(ticket, order, now),
             Event::Configure(settings) => self.configure(settings, now),
@@ -250,6 +254,7 @@ impl Engine {
     }
 
     fn done(&mut self, ticket: Ticket, outcome: Outcome, now: Instant) {
+        self.hook_ended(ticket, now);
         let Some((purpose, _)) = self.pending.remove(&ticket) else { return };
         match purpose {
             Purpose::Step => self.step_done(ticket, outcome, now),
@@ -260,7 +265,7 @@ impl Engine {
             Purpose::Follow(node) => self.followed(node, outcome, now),
             Purpose::Close => self.closing = None,
             Purpose::Claim(node) => self.claimed(node, outcome, now),
-            Purpose::Announce(what) => self.announced(ticket, what, outcome, now),
+            Purpose::Announce => self.announced(ticket, outcome, now),
             Purpose::Aside(what) => {
                 if let Outcome::Failed(why) = outcome {
                     if what == STATE {
@@ -435,6 +440,7 @@ impl Engine {
         let ticket = Ticket(self.next);
         self.next += 1;
         self.pending.insert(ticket, (purpose, now + self.limit(&job)));
+        self.hook_starts(ticket, &job);
         self.out.push(Action::Do(ticket, job));
         ticket
     }
@@ -449,25 +455,6 @@ impl Engine {
         if self.acts() {
             let job = Job::Record(Box::new(self.journal.clone()));
             self.give_for(Purpose::Aside(STATE), job, now);
-        }
-    }
-
-    /// Runs a hook that nobody waits for, once it is on disk that it was started (HA H13).
-    fn hook_aside(&mut self, what: &'static str, hook: Job, now: Instant) {
-        let job = Job::Record(Box::new(self.journal.clone()));
-        let ticket = self.give_for(Purpose::Announce(what), job, now);
-        self.hooks.insert(ticket, hook);
-    }
-
-    fn announced(&mut self, ticket: Ticket, what: &'static str, outcome: Outcome, now: Instant) {
-        let Some(hook) = self.hooks.remove(&ticket) else { return };
-        match outcome {
-            Outcome::Ok => drop(self.give_for(Purpose::Aside(what), hook, now)),
-            other => {
-                let why = format!("{what} is not run, since that cannot be written down: {}", run::text(other));
-                self.note("hook_not_run", None, why, Duration::ZERO);
-                self.rewrite = Some(now + REWRITE);
-            }
         }
     }
 

@@ -112,6 +112,12 @@ impl Herd {
         self.running().cluster().view().epoch.0
     }
 
+    /// What the newest event of that name says; empty: there is none.
+    pub fn told(&self, name: &str) -> String {
+        let events = self.running().cluster().events.since(0, usize::MAX);
+        events.iter().rev().find(|event| event.name == name).map(|event| event.why.clone()).unwrap_or_default()
+    }
+
     pub fn writes(&self) -> Writes {
         self.running().cluster().view().writes
     }

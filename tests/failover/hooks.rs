@@ -97,7 +97,7 @@ fn h08_a_fence_that_hangs_is_killed_and_nobody_is_promoted_before_one_has_worked
     script(&herd, "fence.sh", "echo \"$1 $PGHERD_FAILOVER_ID\" >>LOG; [ -e LOG.works ] || sleep 1000");
     herd.write_again(1);
     herd.server(0).kill9().expect("killed");
-    let waits = || told(&herd, "failover_waits");
+    let waits = || herd.told("failover_waits");
     eventually("it is told", || waits().contains("fence_command failed") && waits().contains("killed after"));
     eventually("it is tried again", || log(&herd).lines().count() == 2);
     assert_eq!(herd.primary(), Some(0), "promoted beside a primary that may live");
@@ -119,7 +119,7 @@ fn s32_a_failover_command_that_hangs_is_killed_and_its_candidate_may_be_promoted
     script(&herd, "failover.sh", "echo $1 >>LOG; sleep 1000 & echo $! >LOG.child; wait");
     herd.write_again(1);
     herd.server(0).kill9().expect("killed");
-    let failed = || told(&herd, "failover_command_failed");
+    let failed = || herd.told("failover_command_failed");
     eventually("it is told", || failed().contains("killed after") && failed().contains("promote a standby by hand"));
     let child = std::fs::read_to_string(herd.folder.path().join("log.child")).expect("it has a child");
     eventually("its child has ended", || !std::path::Path::new(&format!("/proc/{}", child.trim())).exists());
@@ -183,12 +183,6 @@ fn filled(herd: &Herd, node: u16, new: u16, old: u16) -> String {
     format!("{own} {new} 127.0.0.1 {} {} {other} {} 100%", port(new), data(new), port(old))
 }
 
-/// The newest event of that name, and what it says.
-fn told(herd: &Herd, name: &str) -> String {
-    let events = herd.running().cluster().events.since(0, usize::MAX);
-    events.iter().rev().find(|event| event.name == name).map(|event| event.why.clone()).unwrap_or_default()
-}
-
 /// Waits for the line that a hook has logged for a node, behind `from` lines.
 fn expect(herd: &Herd, from: usize, line: &str) {
     let deadline = std::time::Instant::now() + crate::common::SOON;
@@ -221,18 +215,18 @@ fn every_hook_is_run_with_all_placeholders_and_what_comes_of_it_is_told() {
     // A standby dies.
     herd.server(2).kill9().expect("killed");
     expect(&herd, 0, &format!("failover {}", filled(&herd, 2, 0, 0)));
-    eventually("it is killed", || told(&herd, "hook_failed").contains("killed after"));
+    eventually("it is killed", || herd.told("hook_failed").contains("killed after"));
     let child = std::fs::read_to_string(herd.folder.path().join("log.child")).expect("it has a child");
     let ended = || !std::path::Path::new(&format!("/proc/{}", child.trim())).exists();
     eventually("its child has ended with it", ended);
-    assert!(told(&herd, "hook_failed").contains("failover 2 of Failover 1 1 2"), "{}", told(&herd, "hook_failed"));
+    assert!(herd.told("hook_failed").contains("failover 2 of Failover 1 1 2"), "{}", herd.told("hook_failed"));
     // It comes back; the hook fails, and the server is used all the same.
     herd.server(2).start().expect("starts");
     herd.wait_status(2, Status::Detached);
     herd.running().order(Order::Attach(NodeId(2))).expect("attached");
     herd.wait_status(2, Status::Up);
     expect(&herd, 1, &format!("failback {}", filled(&herd, 2, 0, 0)));
-    let failed = |text: &str| told(&herd, "hook_failed").contains(text);
+    let failed = |text: &str| herd.told("hook_failed").contains(text);
     eventually("its failure is told", || failed("exit status: 3") && failed("no luck"));
     // The role is moved.
     herd.running().order(Order::SwitchOver(Some(NodeId(1)))).expect("moved");
@@ -240,7 +234,7 @@ fn every_hook_is_run_with_all_placeholders_and_what_comes_of_it_is_told() {
     expect(&herd, 3, &format!("follow_primary {}", filled(&herd, 0, 1, 0)));
     herd.follow(&[2], 1);
     expect(&herd, 4, &format!("failover {}", filled(&herd, 0, 1, 0)));
-    let done = || told(&herd, "hook_done");
+    let done = || herd.told("hook_done");
     eventually("what it has said is told", || done().contains("exit status: 0") && done().contains(" of F"));
     // The new primary dies, and must be fenced before another takes its place.
     let signal = herd.server(0).data().join("standby.signal");

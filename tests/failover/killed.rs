@@ -108,6 +108,9 @@ fn killed_in(herd: &mut Herd, point: &Point<'_>) {
     let process = Process::start(herd, "");
     let (second, _) = herd.write_again(first + 1);
     process.is_ready();
+    // Replication is asynchronous: what no standby has yet may be lost.
+    let has = |id: u16| herd.server(id).psql("postgres", &format!("SELECT count(*) FROM t WHERE n = {second}"));
+    eventually("the standbys have the row", || [1, 2].iter().all(|id| has(*id).is_ok_and(|said| said.trim() == "1")));
     herd.server(0).kill9().expect("killed");
     process.kill_at(point);
     herd.begin_without(&[0]);
@@ -152,6 +155,8 @@ fn s37_killed_while_the_old_primary_is_fenced_by_a_hook() {
     let said = std::fs::read_to_string(herd.folder.path().join("log")).expect("it was run");
     let attempts: Vec<&str> = said.lines().collect();
     assert!(attempts.len() == 2 && attempts[0] != attempts[1], "once in each attempt: {attempts:?}");
+    let unknown = herd.told("hook_unknown");
+    assert!(unknown.starts_with(&format!("fence_command of attempt {} was", attempts[0])), "{unknown:?}");
 }
 
 #[test]
@@ -164,6 +169,8 @@ fn s37_killed_while_a_hook_promotes() {
     killed_in(&mut herd, &point);
     let said = std::fs::read_to_string(herd.folder.path().join("log")).expect("it was run");
     assert_eq!(said.lines().count(), 1, "once: {said}");
+    let unknown = herd.told("hook_unknown");
+    assert!(unknown.starts_with(&format!("failover_command of attempt {} was", said.trim())), "{unknown:?}");
 }
 
 /// Orders a switch-over of the real binary, and kills it as soon as a job begins, or (none) its hook. Whether the old primary was told to stop.
@@ -238,8 +245,10 @@ fn s37_killed_while_it_writes_down_that_the_primary_is_stopped() {
 
 #[test]
 fn s37_killed_while_the_old_primary_stops() {
-    let Some((_, stopped)) = killed_while_it_switches(&[]) else { return };
+    let Some((herd, stopped)) = killed_while_it_switches(&[]) else { return };
     assert!(stopped, "the hook was begun");
+    let unknown = herd.told("hook_unknown");
+    assert!(unknown.starts_with("demote_command of attempt 1 was"), "{unknown:?}");
 }
 
 #[test]

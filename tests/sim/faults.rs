@@ -1,7 +1,7 @@
 //! What goes wrong, and how it ends.
 
 use pgherd::cluster::{NodeId, Role};
-use pgherd::failover::engine::{Event, Order};
+use pgherd::failover::engine::Order;
 
 use crate::world::{SECOND, World};
 
@@ -76,9 +76,6 @@ fn order(world: &mut World, id: usize) {
 
 fn partners(world: &mut World) {
     world.proxy.consent = !world.random.one_in(3);
-    if !world.proxy.consent && world.proxy.alive() {
-        world.tell(Event::Withdrawn);
-    }
 }
 
 /// Everything that can be mended is.

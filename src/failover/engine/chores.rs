@@ -82,8 +82,7 @@ impl Engine {
         self.record(now);
         let (old, id) = self.journal.leader.map_or((NodeId(u16::MAX), 0), |(old, id)| (NodeId(old), id));
         if run {
-            let job = Job::Hook { hook: Hook::Follow, node, old, new: self.view.primary, id };
-            self.hook_aside("follow_primary_command", job, now);
+            self.hook_aside(Hook::Follow, (node, old, self.view.primary), id, now);
         }
     }
 

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::promotion::Replaced;
-use super::run::{Kind, Step, text};
+use super::run::{Kind, Run, Step, text};
 use super::words::{Action, Duty, IntentStep, Job, Journal, Mode, Outcome};
 use super::{Engine, Purpose};
 use crate::cluster::{Accord, Epoch, Hold, Life, Mandate, NodeId, Timeline};
@@ -27,6 +27,7 @@ impl Engine {
             return;
         };
         self.floor = self.floor.max(new.epoch);
+        self.look_for_withdrawal(&new, now);
         let begins = new.leads.is_some() && new.leads != old.leads;
         if old.leads.is_some() && new.leads != old.leads {
             self.depose(now);
@@ -43,9 +44,31 @@ impl Engine {
             self.unseen = self.settings.members.iter().map(|member| member.id).collect();
             self.pauses.clear();
             self.claim = now;
+            if self.tell_unknown_hooks() {
+                self.record(now);
+            }
             self.resume(now);
             // A view that came before counts from now on.
             self.see(self.view.clone(), now);
+        }
+    }
+
+    /// Partners have agreed that the primary is lost, and most of those that were heard a moment ago see it again: only this proxy has lost it.
+    fn look_for_withdrawal(&mut self, new: &Accord, now: Instant) {
+        let run = self.run.as_ref().filter(|run| run.consented && !run.irrevocable() && new.blind.contains(&run.old));
+        if run.is_some_and(|run| self.must_be_lost(run)) {
+            self.abandon("the partners see the primary again", now);
+        }
+    }
+
+    /// The primary that this run replaces must be lost to a majority of those who look: nobody has ordered that it be replaced, and it has not
+    /// been stopped. That `demote_command` was run is no proof that it has stopped anything: what is only lost to this proxy others are
+    /// asked about.
+    fn must_be_lost(&self, run: &Run) -> bool {
+        match run.kind {
+            Kind::Failover => true,
+            Kind::Resumed => self.stopped.is_none() && !self.stands_by(run.old),
+            Kind::ByHand(..) | Kind::SwitchOver(..) => false,
         }
     }
 
@@ -65,6 +88,7 @@ impl Engine {
             self.pending.iter().filter(|(_, (purpose, _))| ours(purpose)).map(|(ticket, _)| *ticket).collect();
         self.pending.retain(|_, (purpose, _)| !ours(purpose));
         self.hooks.clear();
+        self.working.clear();
         (self.outage, self.obeyed, self.rewrite, self.stopped) = (None, None, None, None);
         self.out.push(Action::Drop(given_up));
     }
@@ -132,13 +156,7 @@ impl Engine {
 
     /// Asks partners for leave to go on with the run.
     pub(super) fn ask_partners(&mut self, old: NodeId, now: Instant) {
-        // That `demote_command` was run is no proof that it has stopped anything: what is only lost to this proxy others are asked about.
-        let lost = self.stopped.is_none() && !self.stands_by(old);
-        let planned = self.run.as_ref().is_some_and(|run| match run.kind {
-            Kind::Failover => false,
-            Kind::Resumed => !lost,
-            _ => true,
-        });
+        let planned = self.run.as_ref().is_some_and(|run| !self.must_be_lost(run));
         self.give_step(Step::Consenting, Job::Consent { node: old, planned }, now);
     }
 

@@ -87,9 +87,7 @@ impl Engine {
     pub(super) fn notify(&mut self, hook: Hook, node: NodeId, now: Instant) {
         let Some(primary) = self.believed().filter(|_| self.settings.hooks.contains(&hook)) else { return };
         self.journal.attempts += 1;
-        let job = Job::Hook { hook, node, old: primary, new: Some(primary), id: self.journal.attempts };
-        let what = if hook == Hook::Failback { "failback_command" } else { "failover_command" };
-        self.hook_aside(what, job, now);
+        self.hook_aside(hook, (node, primary, Some(primary)), self.journal.attempts, now);
     }
 
     fn promote_by_hand(&mut self, ticket: Ticket, node: NodeId, now: Instant) -> Result<(), String> {
@@ -288,7 +286,9 @@ impl Engine {
         run.candidate = Some(node);
         run.stopped_at = run.written;
         self.journal.intent = Some(run.intent(IntentStep::Demoting));
-        self.journal.demoted = Some(run.old.0);
+        let (old, id) = (run.old, run.id);
+        self.journal.demoted = Some(old.0);
+        self.hook_begins(Hook::Demote, old, id);
         let journal = Box::new(self.journal.clone());
         self.give_step(Step::Announcing, Job::Record(journal), now);
     }

@@ -34,6 +34,7 @@ impl Engine {
         run.hooks.promotes = by_hook && run.kind == Kind::Failover;
         let promised = run.candidate.map(|node| (node.0, run.started)).filter(|_| run.hooks.promotes);
         let (intent, candidate) = (run.intent(IntentStep::Promoting), run.candidate);
+        let (old, id) = (run.old, run.id);
         let usable = |node: NodeId| self.stands_by(node) && !self.is_detached(node) && !self.is_condemned(node);
         if !candidate.is_some_and(usable) {
             return self.abandon("the chosen standby does not answer any more", now);
@@ -42,6 +43,7 @@ impl Engine {
         self.journal.fenced = None;
         if promised.is_some() {
             (self.journal.promised, self.journal.late) = (promised, false);
+            self.hook_begins(Hook::Failover, old, id);
         }
         let journal = Box::new(self.journal.clone());
         self.give_step(Step::Committing, Job::Record(journal), now);
@@ -124,7 +126,9 @@ impl Engine {
         } else if self.is_dead(candidate) && self.settings.hooks.contains(&Hook::Fence) && !run.hooks.fenced {
             let Some(run) = self.run.as_mut() else { return false };
             run.hooks.fenced = true;
+            let id = run.id;
             self.journal.intent = Some(run.intent(IntentStep::Promoting));
+            self.hook_begins(Hook::Fence, candidate, id);
             let journal = Box::new(self.journal.clone());
             self.give_step(Step::CondemningCandidate, Job::Record(journal), now);
         } else {
@@ -216,8 +220,7 @@ impl Engine {
         }
         self.record(now);
         if planned && self.settings.hooks.contains(&Hook::Follow) {
-            let job = Job::Hook { hook: Hook::Follow, node: old, old, new: Some(primary), id };
-            self.hook_aside("follow_primary_command", job, now);
+            self.hook_aside(Hook::Follow, (old, old, Some(primary)), id, now);
         }
         let replaced =
             self.run.as_ref().map(|run| Replaced { old: run.old, timeline: run.timeline, before: run.before });
@@ -320,8 +323,7 @@ impl Engine {
         self.note(event, Some(primary), "writes go on".to_owned(), now - begun);
         self.run = None;
         if !by_hook && self.settings.hooks.contains(&Hook::Failover) {
-            let job = Job::Hook { hook: Hook::Failover, node: old, old, new: Some(primary), id };
-            self.hook_aside("failover_command", job, now);
+            self.hook_aside(Hook::Failover, (old, old, Some(primary)), id, now);
         }
     }
 

@@ -156,6 +156,7 @@ impl Engine {
             self.give_for(Purpose::Aside("resume"), Job::Resume, now);
         }
         self.pending.retain(|_, (purpose, _)| !matches!(purpose, Purpose::Step | Purpose::Recruit(_)));
+        self.forget_hooks(run.id);
         if self.journal.intent.take().is_some() || !self.journal.recruited.is_empty() {
             self.record(now);
         }
@@ -212,13 +213,6 @@ impl Engine {
         self.leads(run.old).then(|| "the primary answers again".to_owned())
     }
 
-    pub(super) fn withdrawn(&mut self, now: Instant) {
-        let committed = self.run.as_ref().is_none_or(|run| run.irrevocable() || run.step == Step::Committing);
-        if !committed {
-            self.abandon("the partners do not agree any more", now);
-        }
-    }
-
     /// The job of the present step has ended.
     pub(super) fn step_done(&mut self, ticket: Ticket, outcome: Outcome, now: Instant) {
         let Some(run) = self.run.as_ref().filter(|run| run.ticket == Some(ticket)) else { return };
@@ -228,6 +222,7 @@ impl Engine {
             Step::Doubting => self.doubted(&outcome, now),
             Step::Preparing => self.prepared(outcome, now),
             Step::Fencing => self.fenced(outcome, now),
+            Step::Condemning => self.condemned(outcome, now),
             Step::Hooking => self.hooked(outcome, now),
             Step::Committing => self.committed(outcome, now),
             Step::Promoting => self.promoted(outcome, now),
@@ -441,7 +436,7 @@ impl Engine {
 
     fn fenced(&mut self, outcome: Outcome, now: Instant) {
         let Some(run) = self.run.as_ref() else { return };
-        let (old, candidate, id, planned) = (run.old, run.candidate, run.id, run.planned());
+        let (old, id, planned) = (run.old, run.id, run.planned());
         if outcome != Outcome::Ok {
             return self.abandon(&format!("connections to the old primary are not closed: {}", text(outcome)), now);
         }
@@ -449,7 +444,19 @@ impl Engine {
         if planned || self.stands_by(old) || !self.settings.hooks.contains(&Hook::Fence) {
             return self.commit(now);
         }
-        self.give_step(Step::Hooking, Job::Hook { hook: Hook::Fence, node: old, old, new: candidate, id }, now);
+        self.hook_begins(Hook::Fence, old, id);
+        let journal = Box::new(self.journal.clone());
+        self.give_step(Step::Condemning, Job::Record(journal), now);
+    }
+
+    /// It is on disk that the old primary is being fenced.
+    fn condemned(&mut self, outcome: Outcome, now: Instant) {
+        let Some(run) = self.run.as_ref() else { return };
+        let job = Job::Hook { hook: Hook::Fence, node: run.old, old: run.old, new: run.candidate, id: run.id };
+        match outcome {
+            Outcome::Ok => self.give_step(Step::Hooking, job, now),
+            other => self.abandon(&format!("what is to be done cannot be written down: {}", text(other)), now),
+        }
     }
 
     fn hooked(&mut self, outcome: Outcome, now: Instant) {

@@ -27,6 +27,8 @@ pub(super) enum Step {
     Preparing,
     Recruiting,
     Fencing,
+    /// It is written down that the old primary is going to be fenced by `fence_command`.
+    Condemning,
     Hooking,
     Committing,
     Promoting,

@@ -61,6 +61,19 @@ pub enum Hook {
     Demote,
 }
 
+impl Hook {
+    /// The parameter that sets it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Hook::Failover => "failover_command",
+            Hook::Follow => "follow_primary_command",
+            Hook::Failback => "failback_command",
+            Hook::Fence => "fence_command",
+            Hook::Demote => "demote_command",
+        }
+    }
+}
+
 /// Who must agree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Company {
@@ -169,8 +182,21 @@ pub struct Journal {
     pub spent: Option<u16>,
     /// What is under way.
     pub intent: Option<Intent>,
+    /// Hooks that may have been started, and whose end is not written down.
+    pub begun: Vec<Begun>,
     /// With partner proxies: standbys that have died and wait to be attached.
     pub fallen: Vec<u16>,
+}
+
+/// One run of a hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begun {
+    /// Which.
+    pub hook: Hook,
+    /// The node that it is about.
+    pub node: u16,
+    /// `PGHERD_FAILOVER_ID`.
+    pub id: u64,
 }
 
 /// A failover or switch-over under way.
@@ -365,8 +391,6 @@ pub enum Event {
     View(std::sync::Arc<ClusterView>),
     /// A job has ended.
     Done(Ticket, Outcome),
-    /// The partners do not agree any more.
-    Withdrawn,
     /// What partner proxies have agreed on.
     Accord(Accord),
     /// An operator wants something; a `Reply` follows, at once or at the end.

@@ -84,12 +84,11 @@ fn with_never_nobody_is_promoted_and_it_is_told_once() {
 #[test]
 fn h04_whatever_stops_a_run_before_the_promotion_takes_it_back() {
     type Stop = fn(&mut Play);
-    let stops: [(&str, Stop); 4] = [
+    let stops: [(&str, Stop); 3] = [
         ("the primary answers", |play| {
             play.node(P).life = Life::Well;
             play.look();
         }),
-        ("consent is withdrawn", |play| play.give(Event::Withdrawn)),
         ("an operator takes a recruit out", |play| play.give(Event::Order(Ticket(99), Order::Detach(B)))),
         ("the fence fails", |play| drop(play.answer("Fence", Outcome::Failed("no".to_owned())))),
     ];
@@ -231,10 +230,15 @@ fn given_up() -> Play {
     play.answer("Checkpoint", Outcome::Position(Lsn(150)));
     play.answer("Fence", Outcome::Ok);
     play.answer("Record", Outcome::Ok);
-    play.give(Event::Withdrawn);
-    assert!(play.replies.pop().is_some_and(|said| said.is_err()));
+    // It seems to be dead, and an operator does not wait.
+    play.node(P).life = Life::Dead(play.now);
+    play.look();
+    play.give(Event::Order(Ticket(97), Order::Promote(A)));
+    play.jobs.retain(|(_, job)| *job != Job::Barrier);
+    play.node(P).life = Life::Well;
     play.position(P, 1, false);
     play.look();
+    assert!(play.replies.len() == 2 && play.replies.drain(..).all(|said| said.is_err()));
     play.chores();
     assert_eq!(play.ruling.writes, Writes::Open);
     play
@@ -248,6 +252,7 @@ fn h12_a_primary_that_is_stopped_when_its_switch_over_is_given_up_already_is_rep
     let said = play.replies.pop().expect("an answer").expect_err("one at a time");
     assert!(said.contains("demote_command may still run"), "{said}");
     play.answer("Hook { hook: Demote", Outcome::Ok);
+    play.chores();
     // It is back as a standby before anybody has noticed that it was gone.
     play.node(P).role = Role::Standby;
     play.position(P, 1, false);
@@ -449,4 +454,35 @@ fn h14_what_the_new_primary_certainly_lacks_is_told_only_if_its_history_and_what
             assert!(!succession.lacks(P, Epoch(2), by + MS) && !succession.lacks(B, Epoch(1), by + MS));
         }
     }
+}
+
+#[test]
+fn h13_what_became_of_a_hook_that_outlived_its_process_is_said_not_to_be_known() {
+    let mut play = Play::ready(Settings { hooks: BTreeSet::from([Hook::Fence]), ..settings(3) });
+    play.dies();
+    play.prepared();
+    play.recruited();
+    play.answer("Fence", Outcome::Ok);
+    // On disk before it is started.
+    let Job::Record(before) = play.answer("Record", Outcome::Ok) else { panic!("a journal") };
+    let mut next = Play::new(settings(3), *before.clone());
+    next.look();
+    assert_eq!(next.noted("hook_unknown"), 1, "{:?}", next.notes);
+    assert!(next.engine.journal().begun.is_empty(), "told once");
+    play.answer("Hook { hook: Fence", Outcome::Ok);
+    let Job::Record(after) = play.answer("Record", Outcome::Ok) else { panic!("a journal") };
+    assert_eq!((before.begun.len(), after.begun.len()), (1, 0), "what is known is written down, too");
+}
+
+#[test]
+fn h13_a_hook_that_was_not_started_is_not_unknown() {
+    let mut play = Play::ready(Settings { hooks: BTreeSet::from([Hook::Fence]), ..settings(3) });
+    play.dies();
+    play.prepared();
+    play.recruited();
+    play.answer("Fence", Outcome::Ok);
+    play.answer("Record", Outcome::Failed("disk full".to_owned()));
+    assert!(
+        play.engine.journal().begun.is_empty() && !play.jobs.iter().any(|(_, job)| matches!(job, Job::Hook { .. }))
+    );
 }

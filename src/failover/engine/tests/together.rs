@@ -254,6 +254,28 @@ fn h03_a_standby_that_this_proxy_alone_has_lost_stays() {
 }
 
 #[test]
+fn h04_a_primary_that_partners_see_again_is_not_replaced() {
+    let mut play = leader();
+    let seen = |blind: &[NodeId]| {
+        let blind = blind.iter().copied().collect();
+        Accord { leads: Some(5), version: (5, 1), epoch: Epoch(3), writes: true, blind, ..Accord::default() }
+    };
+    play.dies();
+    // Partners notice it a moment later: that is waited for.
+    play.give(Event::Accord(seen(&[P])));
+    play.answer("Barrier", Outcome::Ok);
+    play.give(Event::Accord(seen(&[])));
+    assert_eq!(play.answer("Consent", Outcome::Granted(Epoch(4))), Job::Consent { node: P, planned: false });
+    play.answer("Opinions", Outcome::Opinions(Vec::new()));
+    play.answer("Record", Outcome::Ok);
+    play.recruited();
+    play.give(Event::Accord(seen(&[P])));
+    let given = |job: &Job| play.jobs.iter().any(|(_, given)| given == job);
+    assert!(given(&Job::Resume) && given(&Job::Restore(A)) && given(&Job::Restore(B)), "{:?}", play.jobs);
+    assert!(play.engine.journal().intent.is_none() && play.noted("failover_waits") == 1);
+}
+
+#[test]
 fn h17_a_primary_that_somebody_else_promoted_is_agreed_on_before_it_is_written_to() {
     let mut play = leader();
     let since = play.now;
