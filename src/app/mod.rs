@@ -385,6 +385,9 @@ fn start_at(settings: Settings, mut passed: Passed) -> Result<Running, Error> {
     })
 }
 
+/// What the control thread has begun to write may take so long at the end.
+const LAST_WRITE: Duration = Duration::from_millis(500);
+
 /// Data threads that these settings ask for.
 fn threads(settings: &Settings) -> usize {
     match settings.listen.threads {
@@ -397,8 +400,9 @@ fn start_control(runtime: tokio::runtime::Runtime, duties: Duties) -> Result<Joi
     let run = move || {
         priority::raise("control");
         runtime.block_on(duties.run());
-        // A name that is being looked up may take longer than anybody's patience.
-        runtime.shutdown_background();
+        // What is being written to the state directory is there before another process reads it. A name that is being looked up, or a disk
+        // that hangs, may take longer than anybody's patience.
+        runtime.shutdown_timeout(LAST_WRITE);
     };
     std::thread::Builder::new().name("control".to_owned()).spawn(run).map_err(Error::Start)
 }
@@ -455,7 +459,11 @@ fn session_settings(settings: &Settings) -> SessionSettings {
         pool: settings.pool.clone(),
         nodes: settings.nodes.iter().map(|node| (node.id, node.max_connections)).collect(),
         client_idle_limit: settings.listen.client_idle_limit,
-        hold: HoldLimits { timeout: settings.failover.hold_timeout, most: settings.failover.max_held },
+        hold: HoldLimits {
+            timeout: settings.failover.hold_timeout,
+            most: settings.failover.max_held,
+            memory: settings.failover.max_held_memory,
+        },
         monitor: settings.monitor.user.clone(),
         admins: settings.auth.admin_users.clone(),
         observers: settings.auth.stats_users.clone(),

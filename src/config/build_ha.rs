@@ -15,6 +15,7 @@ pub(super) fn failover(build: &mut Build, reader: Reader<'_>) -> Failover {
         promote: reader.word("promote"),
         hold_timeout: reader.duration("hold_timeout"),
         max_held: reader.int("max_held"),
+        max_held_memory: reader.size("max_held_memory"),
         max_lag_on_failover: reader.opt_size("max_lag_on_failover"),
         fence: reader.word("fence"),
         allow_data_loss: reader.flag("allow_data_loss"),

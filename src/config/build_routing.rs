@@ -15,7 +15,7 @@ pub(super) fn routing(build: &mut Build, reader: Reader<'_>, nodes: &[Node]) -> 
         load_balance: reader.flag("load_balance"),
         statement_level: reader.flag("statement_level"),
         consistency: reader.word("consistency"),
-        delay_threshold: reader.opt_size("delay_threshold").unwrap_or_default(),
+        delay_threshold: reader.size("delay_threshold"),
         delay_threshold_by_time: reader.duration("delay_threshold_by_time"),
         too_late: match reader.flag("prefer_lower_delay_standby") {
             true => TooLate::OtherStandby,

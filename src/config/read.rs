@@ -96,6 +96,10 @@ impl<'a> Reader<'a> {
         })
     }
 
+    pub(super) fn size(&self, name: &str) -> u64 {
+        self.opt_size(name).expect(FITS)
+    }
+
     pub(super) fn opt_text(&self, name: &str) -> Option<String> {
         self.value(name).map(|value| match value {
             Value::Text(text) => text,

@@ -155,6 +155,7 @@ rows! {
         hold_timeout: Duration(0, HOUR), Default(r#""30s""#), Live, "search_primary_node_timeout",
             "How long statements that need a primary wait for a new one.";
         max_held: Int(0, 1_000_000), Default("10000"), Live, "", "How many of them wait; the next is refused at once.";
+        max_held_memory: TERABYTES, Default(r#""256MB""#), Live, "", "How much memory they take together; the next is refused at once.";
         max_lag_on_failover: TERABYTES, Unset(r#""16MB""#), Live, "", "A standby that lacks more is not promoted; unset: any may be.";
         fence: Choice(&["required", "best_effort"]), Default(r#""required""#), Live, "",
             "Whether a failing fence_command stops the failover.";

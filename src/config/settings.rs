@@ -414,6 +414,8 @@ pub struct Failover {
     pub hold_timeout: Duration,
     /// How many statements are held at a time; further ones are refused at once.
     pub max_held: u32,
+    /// How many bytes of memory they take together; further ones are refused at once.
+    pub max_held_memory: u64,
     /// Bytes that a standby may lack and still be promoted; none: any.
     pub max_lag_on_failover: Option<u64>,
     /// See [`Fence`].

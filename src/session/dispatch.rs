@@ -18,6 +18,16 @@ use super::read::ReadEnd;
 use super::survey::Survey;
 use super::{End, Session, Skip};
 
+/// What a request for the primary got.
+pub(super) enum Got {
+    /// Its connection.
+    Primary(Box<Leased>),
+    /// Nothing: there is no primary now, and a standby can answer it.
+    Elsewhere,
+    /// Nothing: the client was told why.
+    Refused,
+}
+
 impl Session {
     /// Deals with one request. The header at the front of the input is complete.
     pub(super) async fn dispatch(&mut self) -> Result<(), End> {
@@ -142,6 +152,7 @@ impl Session {
             return Ok(());
         }
         let mut avoid: Vec<NodeId> = Vec::new();
+        let mut refused = false;
         let blocked = match &self.block {
             Block::None => false,
             Block::Deferred(deferred) => !deferred.reads || survey.statements.iter().any(|looked| looked.binds_block()),
@@ -152,38 +163,50 @@ impl Session {
             Some(looked) => looked.verdict.verdict.reason,
             None => Reason::Opaque,
         };
-        while !blocked && survey.reads() {
-            let node = match self.place(survey, &avoid) {
-                (Where::Primary, reason) => {
-                    why = reason;
-                    break;
+        loop {
+            while !blocked && !refused && survey.reads() {
+                let node = match self.place(survey, &avoid) {
+                    (Where::Primary, reason) => {
+                        why = reason;
+                        break;
+                    }
+                    (Where::Standby(node), reason) => {
+                        why = reason;
+                        node
+                    }
+                };
+                self.goes(why);
+                match self.read_on(node, survey).await? {
+                    ReadEnd::Done => {
+                        self.context.counters.routed.standby(why).add(1);
+                        return Ok(());
+                    }
+                    ReadEnd::Primary => refused = true,
+                    ReadEnd::Elsewhere => avoid.push(node),
                 }
-                (Where::Standby(node), reason) => {
-                    why = reason;
-                    node
-                }
-            };
+            }
+            self.context.counters.routed.primary(why).add(1);
             self.goes(why);
-            match self.read_on(node, survey).await? {
-                ReadEnd::Done => {
-                    self.context.counters.routed.standby(why).add(1);
-                    return Ok(());
-                }
-                ReadEnd::Primary => break,
-                ReadEnd::Elsewhere => avoid.push(node),
+            let roams = (!blocked && !refused && survey.reads()).then_some(&avoid[..]);
+            let alone = matches!(self.block, Block::None) && self.who.limits.mode != PoolMode::Session;
+            let end = if survey.reads() && alone {
+                self.read_on_primary(survey, roams).await?
+            } else {
+                self.on_primary(survey, roams).await?
+            };
+            if end != ReadEnd::Elsewhere {
+                return Ok(());
             }
         }
-        self.context.counters.routed.primary(why).add(1);
-        self.goes(why);
-        if survey.reads() && matches!(self.block, Block::None) && self.who.limits.mode != PoolMode::Session {
-            return self.read_on_primary(survey).await;
-        }
-        self.on_primary(survey).await
     }
 
-    /// Leases the primary for a request and relays until the transaction has ended.
-    async fn on_primary(&mut self, survey: &Survey) -> Result<(), End> {
-        let Some(mut lease) = self.lease_primary_or_refuse(survey).await? else { return Ok(()) };
+    /// Leases the primary for a request and relays until the transaction has ended; `roams` as for [`lease_primary`](Self::lease_primary).
+    async fn on_primary(&mut self, survey: &Survey, roams: Option<&[NodeId]>) -> Result<ReadEnd, End> {
+        let mut lease = match self.lease_primary_or_refuse(survey, roams).await? {
+            Got::Primary(lease) => lease,
+            Got::Elsewhere => return Ok(ReadEnd::Elsewhere),
+            Got::Refused => return Ok(ReadEnd::Done),
+        };
         for looked in survey.statements.iter() {
             super::finish::hide_sequences(&mut lease, looked);
         }
@@ -208,27 +231,37 @@ impl Session {
         }
         // The relay takes this text first and need not look at it again.
         self.ahead = survey.single().filter(|_| !survey.series && survey.complete).cloned();
-        self.serve_lease(lease).await
+        self.serve_lease(lease).await.map(|()| ReadEnd::Done)
     }
 
-    /// The primary for a request; none if the request was refused for want of it.
-    pub(super) async fn lease_primary_or_refuse(&mut self, survey: &Survey) -> Result<Option<Box<Leased>>, End> {
-        let refusal = match self.lease_primary(survey).await {
-            Ok(lease) => return Ok(Some(lease)),
+    /// The primary for a request, which is refused for want of it.
+    pub(super) async fn lease_primary_or_refuse(
+        &mut self,
+        survey: &Survey,
+        roams: Option<&[NodeId]>,
+    ) -> Result<Got, End> {
+        let refusal = match self.lease_primary(survey, roams).await {
+            Ok(lease) => return Ok(lease.map_or(Got::Elsewhere, Got::Primary)),
             Err(NoLease::Gone) => return Err(End::Client),
             Err(NoLease::Refused(refusal)) => refusal,
             Err(NoLease::Unreachable(text)) => Refusal::new(sqlstate::CANNOT_CONNECT_NOW, text),
         };
         self.refuse(survey, &refusal);
-        Ok(None)
+        Ok(Got::Refused)
     }
 
     /// The primary, waiting for one if there is none now: as long as `failover.hold_timeout` while the view says that one is to come, as
-    /// long as the pool's queue timeout for one that cannot be reached.
-    pub(super) async fn lease_primary(&mut self, survey: &Survey) -> Result<Box<Leased>, NoLease> {
+    /// long as the pool's queue timeout for one that cannot be reached. None, for a read that `roams`: it need not wait, since a standby can
+    /// answer it that is not among these.
+    pub(super) async fn lease_primary(
+        &mut self,
+        survey: &Survey,
+        roams: Option<&[NodeId]>,
+    ) -> Result<Option<Box<Leased>>, NoLease> {
         let (mut tried, mut place) = (now(), None);
         loop {
             let wait = match self.way() {
+                Way::Held(_) | Way::Refused(_) if self.roams_to_standby(survey, roams) => return Ok(None),
                 Way::Refused(why) => return Err(NoLease::Unreachable(why.to_owned())),
                 Way::Held(why) => {
                     let until = self.held_from() + self.context.hold_limits().timeout;
@@ -255,7 +288,7 @@ impl Session {
                         }
                         done => {
                             self.held_since = self.held_since.filter(|_| done.is_err());
-                            return done;
+                            return done.map(Some);
                         }
                     }
                 }
@@ -266,6 +299,12 @@ impl Session {
                 tried = now();
             }
         }
+    }
+
+    /// There is no primary, and a standby serves this read now that it was not sent to before.
+    fn roams_to_standby(&mut self, survey: &Survey, roams: Option<&[NodeId]>) -> bool {
+        let Some(avoid) = roams.filter(|_| !self.context.global.pause.is_on()) else { return false };
+        matches!(self.place_and_reason(survey, avoid).0, Where::Standby(_))
     }
 
     async fn lease_at(&mut self, node: NodeId, survey: &Survey) -> Result<Box<Leased>, NoLease> {

@@ -104,8 +104,10 @@ impl Session {
     async fn ask_greeting(&mut self) -> Result<Greeting, Unasked> {
         // What the client hears before its greeting is the greeting.
         let fatal = |refusal| Err(Unasked::End(End::Fatal(refusal)));
-        let mut lease = match self.lease_primary(&Survey::taken(false)).await {
-            Ok(lease) => lease,
+        let mut lease = match self.lease_primary(&Survey::taken(false), None).await {
+            Ok(Some(lease)) => lease,
+            // Only a read may be answered elsewhere.
+            Ok(None) => return Err(Unasked::Lost),
             Err(NoLease::Refused(refusal)) => return fatal(refusal),
             Err(NoLease::Unreachable(text)) => {
                 return fatal(Refusal::new(crate::wire::sqlstate::CANNOT_CONNECT_NOW, text));

@@ -2,7 +2,7 @@
 //! HA H14). Must not decide whether there is a primary: `failover` does, and the view says so.
 
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::Poll;
 
 use tokio::sync::watch;
@@ -29,19 +29,22 @@ pub struct HoldLimits {
     pub timeout: Duration,
     /// Most that wait at a time, over all threads.
     pub most: u32,
+    /// Bytes that their buffers may take together.
+    pub memory: u64,
 }
 
 /// What all sessions share of it.
 #[derive(Debug)]
 pub struct Held {
     waiting: AtomicU32,
+    memory: AtomicU64,
     generation: watch::Receiver<u64>,
 }
 
 impl Held {
     /// Nobody waits; `generation` changes with the view.
     pub fn new(generation: watch::Receiver<u64>) -> Self {
-        Self { waiting: AtomicU32::new(0), generation }
+        Self { waiting: AtomicU32::new(0), memory: AtomicU64::new(0), generation }
     }
 
     /// Statements that wait now.
@@ -49,18 +52,35 @@ impl Held {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    fn enter(&self, most: u32) -> bool {
-        let more = |waiting: u32| (waiting < most).then_some(waiting + 1);
-        self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+    /// Bytes that their buffers take.
+    pub fn memory(&self) -> u64 {
+        self.memory.load(Ordering::Relaxed)
+    }
+
+    /// One more waits, whose buffer takes so much; the limit that does not let it, if there is one.
+    fn enter(&self, limits: HoldLimits, size: u64) -> Result<(), &'static str> {
+        let more = |waiting: u32| (waiting < limits.most).then_some(waiting + 1);
+        self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).map_err(|_| "max_held")?;
+        let more = |memory: u64| memory.checked_add(size).filter(|memory| *memory <= limits.memory);
+        let fits = self.memory.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+        fits.map(drop).map_err(|_| {
+            self.waiting.fetch_sub(1, Ordering::AcqRel);
+            "max_held_memory"
+        })
+    }
+
+    fn leave(&self, size: u64) {
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
+        self.memory.fetch_sub(size, Ordering::AcqRel);
     }
 }
 
-/// A place among those that wait, for the whole of a wait.
-pub(super) struct Place(Rc<Context>);
+/// A place among those that wait, for the whole of a wait, and what its buffer takes.
+pub(super) struct Place(Rc<Context>, u64);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.global.held.waiting.fetch_sub(1, Ordering::AcqRel);
+        self.0.global.held.leave(self.1);
     }
 }
 
@@ -120,11 +140,13 @@ impl Session {
         }
         let held = &context.global.held;
         if place.is_none() {
-            if !held.enter(context.hold_limits().most) {
-                let text = format!("{}; failover.max_held statements wait for it already", wait.why);
+            context.hub.buffers.tuck(&mut self.client.input);
+            let size = self.client.input.capacity() as u64;
+            if let Err(limit) = held.enter(context.hold_limits(), size) {
+                let text = format!("{}; as many statements as failover.{limit} allows wait for it already", wait.why);
                 return Err(NoLease::Refused(Refusal::new(sqlstate::CANNOT_CONNECT_NOW, text)));
             }
-            *place = Some(Place(context.clone()));
+            *place = Some(Place(context.clone(), size));
             context.counters.held.add(1);
         }
         let (mut view, resumed) = (held.generation.clone(), context.global.pause.watch());

@@ -12,6 +12,7 @@ use crate::support::clock::{Duration, now};
 use crate::wire::{ErrorFields, back, sqlstate};
 
 use super::block::Block;
+use super::dispatch::Got;
 use super::downstream::{Broken, is_stale, passes};
 use super::lease::{ASK, Leased, NoLease, SetupError};
 use super::local::Refusal;
@@ -126,16 +127,20 @@ impl Session {
         self.run_read(lease, survey).await
     }
 
-    /// Runs a complete request that only reads, outside a block, on the primary.
-    pub(super) async fn read_on_primary(&mut self, survey: &Survey) -> Result<(), End> {
+    /// Runs a complete request that only reads, outside a block, on the primary; `roams` as for [`lease_primary`](Self::lease_primary).
+    pub(super) async fn read_on_primary(&mut self, survey: &Survey, roams: Option<&[NodeId]>) -> Result<ReadEnd, End> {
         for left in (0..=RERUNS).rev() {
-            let Some(mut lease) = self.lease_primary_or_refuse(survey).await? else { return Ok(()) };
+            let mut lease = match self.lease_primary_or_refuse(survey, roams).await? {
+                Got::Primary(lease) => lease,
+                Got::Elsewhere => return Ok(ReadEnd::Elsewhere),
+                Got::Refused => break,
+            };
             lease.ways.resort = if left == 0 { Resort::Last } else { Resort::Primary };
             if self.run_read(lease, survey).await? == ReadEnd::Done {
                 break;
             }
         }
-        Ok(())
+        Ok(ReadEnd::Done)
     }
 
     async fn run_read(&mut self, mut lease: Box<Leased>, survey: &Survey) -> Result<ReadEnd, End> {

@@ -70,6 +70,8 @@ fn process(page: &mut Page, source: &Source) {
     page.count(&[], most as u64);
     page.family(Kind::Gauge, "pgherd_held_statements", "Statements that wait for a primary now.");
     page.count(&[], u64::from(source.global.held.waiting()));
+    page.family(Kind::Gauge, "pgherd_held_bytes", "Memory that their buffers take.");
+    page.count(&[], source.global.held.memory());
 }
 
 fn sessions(page: &mut Page, global: &Global) {

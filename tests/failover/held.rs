@@ -101,6 +101,76 @@ fn s11_r19_sessions_survive_a_frozen_primary_and_writes_wait() {
 }
 
 #[test]
+fn s31_r19_a_read_that_the_primary_would_have_answered_does_not_wait_for_another_one() {
+    let Some(herd) = Herd::start("promote = \"never\"\nhold_timeout = \"30s\"", &[]) else { return };
+    herd.write_again(1);
+    // A third of them read from the primary, unless all sixteen are lucky.
+    let mut clients: Vec<_> = (0..16).map(|_| herd.client()).collect();
+    let known = |client: &mut RawClient| {
+        let frames = client.query("PGPOOL SHOW ROUTE 'SELECT n FROM t WHERE n = 1'");
+        let told: Vec<_> = frames.iter().filter(|frame| frame.tag == b'D').flat_map(Frame::columns).flatten().collect();
+        let reads = ["It is a read.", "the primary takes this session's reads"];
+        reads.iter().any(|why| told.iter().any(|said| said.contains(why)))
+    };
+    eventually("the table is known to all", || clients.iter_mut().all(known));
+    herd.server(0).kill9().expect("killed");
+    let begun = Instant::now();
+    for (at, client) in clients.iter_mut().enumerate() {
+        // Every other one in a block that is not bound to any server yet.
+        if at % 2 == 1 {
+            client.query("BEGIN");
+        }
+        client.send(&query("SELECT n FROM t WHERE n = 1")).expect("sent");
+    }
+    for client in &mut clients {
+        let frames = client.until_ready().expect("an answer");
+        assert_eq!(frames.iter().find_map(Frame::sqlstate), None, "{frames:?}");
+        assert!(frames.iter().any(|frame| frame.tag == b'D'), "{frames:?}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn h14_a_hold_is_bounded_in_memory() {
+    // A buffer of 8 kB fits, and what fits into the smallest one beside it.
+    let settings = "promote = \"builtin\"\nhold_timeout = \"60s\"\nmax_held_memory = \"10kB\"";
+    let Some(herd) = Herd::start(settings, &[]) else { return };
+    let mut clients: Vec<_> = (0..3).map(|_| herd.client()).collect();
+    for client in &mut clients {
+        client.query("SELECT 1");
+    }
+    for id in [1, 2, 0] {
+        herd.server(id).stop().expect("stopped");
+    }
+    eventually("writes wait", || matches!(herd.writes(), pgherd::cluster::Writes::Held { .. }));
+    let long = |row: u32| format!("INSERT INTO t VALUES ({row}) -- {}", "x".repeat(4_000));
+    let held = |count: &str| {
+        let said = herd.client().query("PGPOOL SHOW COUNTERS");
+        let wanted = [Some("held_now".to_owned()), Some(count.to_owned())];
+        said.iter().filter(|frame| frame.tag == b'D').any(|frame| frame.columns() == wanted)
+    };
+    clients[0].send(&query(&long(0))).expect("sent");
+    eventually("the long one is held", || held("1"));
+    let refused = clients[1].query(&long(1));
+    assert_eq!(refused.iter().find_map(Frame::sqlstate).as_deref(), Some("57P03"), "{refused:?}");
+    assert!(refused[0].field(b'M').is_some_and(|text| text.contains("max_held_memory")), "{refused:?}");
+    clients[2].send(&query("INSERT INTO t VALUES (2)")).expect("sent");
+    eventually("a short one is held beside it", || held("2"));
+    for id in [0, 1, 2] {
+        herd.server(id).start().expect("starts");
+    }
+    for client in [0, 2] {
+        let frames = clients[client].until_ready().expect("an answer");
+        assert_eq!(frames.iter().find_map(Frame::sqlstate), None, "{frames:?}");
+    }
+    // What has left takes no room any more.
+    clients[1].query("SELECT 1");
+    let again = clients[1].query(&long(1));
+    assert_eq!(again.iter().find_map(Frame::sqlstate), None, "{again:?}");
+    assert_eq!(herd.try_sql("SELECT count(*) FROM t WHERE n < 3").expect("it answers"), ["3"]);
+}
+
+#[test]
 fn h14_a_hold_is_bounded_in_time_and_number_and_can_be_cancelled() {
     let settings = "promote = \"builtin\"\nhold_timeout = \"4s\"\nmax_held = 2";
     let Some(herd) = Herd::start(settings, &[]) else { return };
