@@ -64,6 +64,10 @@ enum Purpose {
     Close,
     /// Partners are asked for an epoch in which this node is the primary.
     Claim(NodeId),
+    /// A run that was given up since has waited for it; it goes on until somebody else leads.
+    GivenUp,
+    /// The same of partners who were asked for leave.
+    Unwanted,
     /// A journal that a hook waits for.
     Announce,
     /// Nobody waits for it, but it is told if it fails.
@@ -120,6 +124,8 @@ pub struct Engine {
     accord: Option<Accord>,
     /// When the next attempt to agree on a primary that somebody else promoted may begin.
     claim: Instant,
+    /// Partners were asked for leave, and may have stopped writing for it.
+    asked: bool,
     /// Connections to a primary that somebody else has replaced are being closed.
     closing: Option<Ticket>,
     /// Where the last primary's timeline comes from.
@@ -162,6 +168,7 @@ impl Engine {
             rewrite: None,
             accord: None,
             claim: now,
+            asked: false,
             closing: None,
             history: None,
             succession: None,
@@ -264,6 +271,7 @@ impl Engine {
             Purpose::Restore(node) => self.restored(node, outcome, now),
             Purpose::Follow(node) => self.followed(node, outcome, now),
             Purpose::Close => self.closing = None,
+            Purpose::GivenUp | Purpose::Unwanted => {}
             Purpose::Claim(node) => self.claimed(node, outcome, now),
             Purpose::Announce => self.announced(ticket, outcome, now),
             Purpose::Aside(what) => {
@@ -303,6 +311,7 @@ impl Engine {
             Some((primary, Life::Well)) if self.is_demoted(primary) && self.stands_by(primary) => (primary, now),
             Some((_, Life::Busy(_) | Life::Suspect(_))) => return false,
             _ => {
+                self.give_back(now);
                 if let Some(outage) = self.outage.take() {
                     self.told.clear();
                     let took = now - outage.since;
@@ -356,8 +365,10 @@ impl Engine {
         Some((id, self.view.node(id)?.life))
     }
 
+    /// What partners have agreed on counts before what this proxy has seen: it may have missed who replaced the primary that it knows.
     fn believed(&self) -> Option<NodeId> {
-        self.view.primary.or(self.journal.primary.map(NodeId))
+        let agreed = self.agreed_primary().filter(|_| self.accord.is_some());
+        agreed.or(self.view.primary).or(self.journal.primary.map(NodeId))
     }
 
     fn member(&self, id: NodeId) -> Option<&Member> {
@@ -425,7 +436,7 @@ impl Engine {
             epoch: self.floor,
             timeline: Timeline(self.journal.timeline),
             primary: self.journal.primary.map(NodeId),
-            succession: self.succession,
+            succession: self.agreed_succession(),
             mandate: self.agreed_mandate(mandate),
             agreed: self.accord.is_some(),
         }

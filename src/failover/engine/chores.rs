@@ -23,7 +23,7 @@ impl Engine {
         if !self.acts() || self.run.as_ref().is_some_and(|run| !run.settled()) {
             return;
         }
-        let primary = self.view.primary.filter(|primary| self.leads(*primary));
+        let primary = self.view.primary.filter(|primary| self.leads(*primary) && self.is_appointed(*primary));
         // Without a hook for it, as with the other modes: an operator may have promoted.
         let by_sql = self.settings.mode != Mode::Command || !self.settings.hooks.contains(&Hook::Follow);
         let old = self.journal.leader.map_or(NodeId(u16::MAX), |(old, _)| NodeId(old));

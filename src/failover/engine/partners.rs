@@ -7,7 +7,7 @@ use super::promotion::Replaced;
 use super::run::{Kind, Run, Step, text};
 use super::words::{Action, Duty, IntentStep, Job, Journal, Mode, Outcome};
 use super::{Engine, Purpose};
-use crate::cluster::{Accord, Epoch, Hold, Life, Mandate, NodeId, Timeline};
+use crate::cluster::{Accord, Epoch, Hold, Life, Mandate, NodeId, Succession, Timeline};
 
 /// Between two attempts to agree on who is primary.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -89,6 +89,7 @@ impl Engine {
         self.pending.retain(|_, (purpose, _)| !ours(purpose));
         self.hooks.clear();
         self.working.clear();
+        (self.asked, self.succession) = (false, self.agreed_succession());
         (self.outage, self.obeyed, self.rewrite, self.stopped) = (None, None, None, None);
         self.out.push(Action::Drop(given_up));
     }
@@ -108,7 +109,7 @@ impl Engine {
     }
 
     /// The primary that is agreed on, as long as it is configured.
-    fn agreed_primary(&self) -> Option<NodeId> {
+    pub(super) fn agreed_primary(&self) -> Option<NodeId> {
         self.journal.primary.map(NodeId).filter(|id| self.member(*id).is_some())
     }
 
@@ -135,12 +136,20 @@ impl Engine {
             None if !accord.writes || accord.epoch != self.view.epoch || accord.epoch == Epoch(0) => {
                 Some(Hold::Partners)
             }
+            // Who is primary in the next epoch is written down here and not agreed on yet.
+            None if accord.epoch.0 != self.journal.epoch => Some(Hold::Partners),
             // The epoch is agreed on before this proxy has seen who is primary in it; the one before may still answer here.
             None if self.agreed_primary().is_some_and(|agreed| self.view.primary != Some(agreed)) => {
                 Some(Hold::Partners)
             }
             None => None,
         }
+    }
+
+    /// Partners may go back from a primary that they have not agreed on: until then nothing is known to be missing.
+    pub(super) fn agreed_succession(&self) -> Option<Succession> {
+        let agreed = |epoch: Epoch| self.accord.as_ref().is_none_or(|accord| accord.epoch >= epoch);
+        self.succession.filter(|succession| agreed(succession.after))
     }
 
     /// What the new primary's history lacks (HA H14) each proxy finds by itself: the probes of this one tell when the standby that became it
@@ -158,6 +167,39 @@ impl Engine {
     pub(super) fn ask_partners(&mut self, old: NodeId, now: Instant) {
         let planned = self.run.as_ref().is_some_and(|run| !self.must_be_lost(run));
         self.give_step(Step::Consenting, Job::Consent { node: old, planned }, now);
+        self.asked = true;
+    }
+
+    /// A run is given up: what leave was given for does not happen. What was only asked for may be given yet, and another attempt lives on what
+    /// was prepared for this one: partners go on once the primary is well, see [`give_back`](Self::give_back).
+    pub(super) fn stop_asking(&mut self, run: &Run, now: Instant) {
+        if run.consented && self.accord.is_some() {
+            self.go_on(now);
+        }
+        let asks = run.ticket.filter(|_| run.step == Step::Consenting);
+        if let Some((purpose, _)) = asks.and_then(|ticket| self.pending.get_mut(&ticket)) {
+            *purpose = Purpose::Unwanted;
+        }
+    }
+
+    fn is_asking(&self) -> bool {
+        self.pending.values().any(|(purpose, _)| matches!(purpose, Purpose::Unwanted | Purpose::Claim(_)))
+    }
+
+    /// Not if they are about to agree on what they have stopped for.
+    fn go_on(&mut self, now: Instant) {
+        if self.accord.as_ref().is_some_and(|accord| accord.epoch.0 < self.journal.epoch) {
+            return;
+        }
+        self.give_for(Purpose::Aside("resume"), Job::Resume, now);
+        self.asked = self.is_asking();
+    }
+
+    /// Nothing is going to be done: who has stopped writing for it goes on. Not before there is an answer: it would be prepared again.
+    pub(super) fn give_back(&mut self, now: Instant) {
+        if self.asked && self.accord.is_some() && !self.is_asking() {
+            self.go_on(now);
+        }
     }
 
     /// What the view says to whoever leads.
@@ -230,7 +272,7 @@ impl Engine {
             // Not below the timeline, as elsewhere.
             let timeline = self.node(found).and_then(|node| Some(node.position.as_ref()?.timeline.0)).unwrap_or(0);
             let epoch = u64::from(timeline).max(1);
-            if self.journal.epoch != epoch || self.journal.primary.is_none() {
+            if self.journal.epoch == 0 || self.journal.primary.is_none() {
                 self.appoint(found, Epoch(epoch), now);
             }
             return false;
@@ -272,6 +314,7 @@ impl Engine {
         // Who says that it is a standby takes no writes; a dead one must be dead for a majority.
         let planned = !self.is_dead(old) || self.obeyed.is_some() || self.run.is_some();
         self.give_for(Purpose::Claim(primary), Job::Consent { node: old, planned }, now);
+        self.asked = true;
     }
 
     pub(super) fn claimed(&mut self, primary: NodeId, outcome: Outcome, now: Instant) {
@@ -279,15 +322,16 @@ impl Engine {
             Outcome::Granted(epoch) => epoch,
             other => return self.tell("primary_not_agreed", Some(primary), &text(other), now),
         };
+        let wanted = self.is_promoting(primary) || self.adoptable() == Some(primary);
+        if !self.leads(primary) || !wanted {
+            // Asked again if it is wanted again: what is prepared now is forgotten then.
+            return self.go_on(now);
+        }
         let ours = self.run.as_mut().filter(|run| run.candidate == Some(primary));
         if let Some(run) = ours {
             (run.epoch, run.consented) = (epoch, true);
         }
-        if self.leads(primary) {
-            self.appoint(primary, epoch, now);
-        } else {
-            self.give_for(Purpose::Aside("resume"), Job::Resume, now);
-        }
+        self.appoint(primary, epoch, now);
     }
 
     /// Dead for longer than it takes to hear from partners that it lives for them.

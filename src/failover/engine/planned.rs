@@ -177,8 +177,8 @@ impl Engine {
         if let Some(late) = self.late() {
             return Err(promised(late));
         }
-        let primary =
-            self.view.primary.filter(|primary| self.leads(*primary)).ok_or("there is no primary that answers")?;
+        let obeyed = |primary: &NodeId| self.leads(*primary) && self.is_appointed(*primary);
+        let primary = self.view.primary.filter(obeyed).ok_or("there is no primary that answers")?;
         let works = self.pending.values().any(|(purpose, _)| *purpose == Purpose::Demote);
         if works || self.is_being_demoted(primary, now) {
             return Err("demote_command may still run for a switch-over that was given up".to_owned());

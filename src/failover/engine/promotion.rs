@@ -43,6 +43,8 @@ impl Engine {
         self.journal.fenced = None;
         if promised.is_some() {
             (self.journal.promised, self.journal.late) = (promised, false);
+            // Whoever takes this up must not start it again, whatever has become of it.
+            self.journal.spent = Some(old.0);
             self.hook_begins(Hook::Failover, old, id);
         }
         let journal = Box::new(self.journal.clone());
@@ -54,18 +56,20 @@ impl Engine {
         let (old, candidate, id) = (run.old, run.candidate, run.id);
         match (outcome, candidate) {
             (Outcome::Ok, Some(_)) if run.hooks.promotes => {
-                self.journal.spent = Some(old.0);
-                self.give_step(
-                    Step::Promoting,
-                    Job::Hook { hook: Hook::Failover, node: old, old, new: candidate, id },
-                    now,
-                );
+                let job = Job::Hook { hook: Hook::Failover, node: old, old, new: candidate, id };
+                self.give_step(Step::Promoting, job, now);
             }
             (Outcome::Ok, Some(node)) => {
                 let recruits = run.standings.keys().copied().collect();
                 self.give_step(Step::Promoting, Job::Promote { node, recruits, again: None }, now);
             }
-            (other, _) => self.abandon(&format!("the decision cannot be written down: {}", text(other)), now),
+            (other, _) => {
+                if run.hooks.promotes {
+                    // It was not started.
+                    self.journal.spent = None;
+                }
+                self.abandon(&format!("the decision cannot be written down: {}", text(other)), now);
+            }
         }
     }
 
@@ -368,6 +372,7 @@ impl Engine {
             ticket: None,
             timer: Some(timer),
             asked: BTreeSet::new(),
+            doubted: BTreeSet::new(),
             standings: std::collections::BTreeMap::new(),
             candidate: intent.candidate.map(NodeId),
             stopped_at: (intent.stopped_at > 0).then_some(Lsn(intent.stopped_at)),

@@ -34,6 +34,8 @@ pub(super) struct Run {
     /// When the step wants to be looked at.
     pub(super) timer: Option<Instant>,
     pub(super) asked: BTreeSet<NodeId>,
+    /// Standbys that were asked whether the old primary lives.
+    pub(super) doubted: BTreeSet<NodeId>,
     pub(super) standings: BTreeMap<NodeId, Standing>,
     pub(super) candidate: Option<NodeId>,
     /// Switch-over: the old primary was told to stop, at this position.
@@ -119,6 +121,7 @@ impl Engine {
             ticket: None,
             timer: None,
             asked: BTreeSet::new(),
+            doubted: BTreeSet::new(),
             standings: BTreeMap::new(),
             candidate: None,
             stopped_at: None,
@@ -152,10 +155,12 @@ impl Engine {
     /// The run is over before the promotion: nothing that it did stays. Tried again later unless an operator ordered it.
     pub(super) fn abandon(&mut self, why: &str, now: Instant) {
         let Some(run) = self.run.take() else { return };
-        if run.consented && self.accord.is_some() {
-            self.give_for(Purpose::Aside("resume"), Job::Resume, now);
+        self.stop_asking(&run, now);
+        for (purpose, _) in self.pending.values_mut() {
+            if matches!(purpose, Purpose::Step | Purpose::Recruit(_)) {
+                *purpose = Purpose::GivenUp;
+            }
         }
-        self.pending.retain(|_, (purpose, _)| !matches!(purpose, Purpose::Step | Purpose::Recruit(_)));
         self.forget_hooks(run.id);
         if self.journal.intent.take().is_some() || !self.journal.recruited.is_empty() {
             self.record(now);
@@ -200,7 +205,11 @@ impl Engine {
     /// Why what was begun makes no sense any more.
     fn overtaken(&self) -> Option<String> {
         let run = self.run.as_ref()?;
-        if self.view.primary.is_some_and(|primary| primary != run.old && self.leads(primary)) {
+        if self
+            .view
+            .primary
+            .is_some_and(|primary| primary != run.old && self.leads(primary) && self.is_appointed(primary))
+        {
             return Some("another node was promoted meanwhile".to_owned());
         }
         if let Some(rival) = self.rival(run.timeline) {
@@ -261,10 +270,7 @@ impl Engine {
                 let old = run.old;
                 self.give_step(Step::Draining, Job::Drain(old), now);
             }
-            Outcome::Ok | Outcome::Granted(_) => {
-                let standbys = self.standbys();
-                self.give_step(Step::Doubting, Job::Opinions(standbys), now);
-            }
+            Outcome::Ok | Outcome::Granted(_) => self.doubt(now),
             other => self.abandon(&format!("the partners do not agree: {}", text(other)), now),
         }
     }
@@ -284,6 +290,14 @@ impl Engine {
             Kind::ByHand(..) => 1,
             _ => choice::majority(&self.settings, old, &self.journal.detached),
         }
+    }
+
+    fn doubt(&mut self, now: Instant) {
+        let standbys = self.standbys();
+        if let Some(run) = self.run.as_mut() {
+            run.doubted = standbys.iter().copied().collect();
+        }
+        self.give_step(Step::Doubting, Job::Opinions(standbys), now);
     }
 
     /// Second opinion (HA H2): does a standby that streams from the primary itself hear of it still?
@@ -317,6 +331,10 @@ impl Engine {
             return self.abandon(&why, now);
         }
         let Some(run) = self.run.as_mut() else { return };
+        if !run.planned() && standbys.iter().any(|node| !run.doubted.contains(node)) {
+            // It has come since the others were asked, or the old primary was to be stopped and is only lost.
+            return self.doubt(now);
+        }
         run.asked = standbys.iter().copied().collect();
         let step = if run.stopped_at.is_some() { IntentStep::Demoting } else { IntentStep::Preparing };
         self.journal.intent = Some(run.intent(step));

@@ -4,11 +4,11 @@ use super::*;
 use crate::cluster::Accord;
 use crate::failover::engine::words::HookState;
 
-fn partners() -> Settings {
+pub(super) fn partners() -> Settings {
     Settings { company: Company::Partners, ..settings(3) }
 }
 
-fn accord(leads: Option<u64>, version: (u64, u64), epoch: u64, journal: &Journal) -> Event {
+pub(super) fn accord(leads: Option<u64>, version: (u64, u64), epoch: u64, journal: &Journal) -> Event {
     let body = serde_json::to_string(journal).expect("a journal");
     Event::Accord(Accord {
         leads,
@@ -20,12 +20,12 @@ fn accord(leads: Option<u64>, version: (u64, u64), epoch: u64, journal: &Journal
     })
 }
 
-fn known(epoch: u64) -> Journal {
+pub(super) fn known(epoch: u64) -> Journal {
     Journal { epoch, primary: Some(0), timeline: 1, ..Journal::default() }
 }
 
 /// Leads in term 5, epoch 3 is agreed, P is its primary, nothing is left to do.
-fn leader() -> Play {
+pub(super) fn leader() -> Play {
     let mut play = Play::new(partners(), Journal::default());
     play.view.epoch = Epoch(3);
     play.give(accord(Some(5), (5, 1), 3, &known(3)));
@@ -291,6 +291,6 @@ fn h17_a_primary_that_somebody_else_promoted_is_agreed_on_before_it_is_written_t
     assert_eq!(records.next_back().map(|journal| (journal.epoch, journal.primary)), Some((4, Some(1))));
 }
 
-fn journal_of(play: &Play) -> Journal {
+pub(super) fn journal_of(play: &Play) -> Journal {
     play.engine.journal().clone()
 }
