@@ -119,7 +119,7 @@ pub struct PgpoolNode {
 /// The cluster as everyone sees it until the next view.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClusterView {
-    /// Grows with each promotion.
+    /// Grows with each promotion. Goes back only from a candidate that partner proxies have never agreed on.
     pub epoch: Epoch,
     /// Grows with each published view whose roles, status, weights or `writes` differ from the one before.
     pub generation: u64,

@@ -338,7 +338,8 @@ impl Engine {
         self.system = Some(system);
         // Each promotion makes both greater by one: without a memory of epochs the timeline says how many there were at least (HA H13).
         let counted = Epoch(floor.0 + 1).max(Epoch(u64::from(timeline.0)));
-        let epoch = if self.ruling.agreed { floor } else { counted }.max(least);
+        // A candidate that partners never agreed on may have been seen in a later epoch than the one that they go back to.
+        let epoch = if self.ruling.agreed { self.ruling.epoch } else { counted }.max(least);
         actions.push(Action::Note(Note::Primary(id, epoch)));
         (Some(id), epoch)
     }
@@ -359,7 +360,11 @@ impl Engine {
                 && node.reading.role == Role::Primary
                 && self.system.is_none_or(|system| system == node.reading.system)
                 && match self.view.primary {
-                    Some(primary) if primary != only => node.reading.timeline > self.timeline,
+                    Some(primary) if primary != only => {
+                        let agreed = self.ruling.agreed && self.ruling.primary == Some(only);
+                        let since = node.reading.timeline > self.timeline;
+                        since || (agreed && node.reading.timeline >= self.ruling.timeline)
+                    }
                     _ => node.reading.timeline >= self.timeline,
                 }
         };

@@ -109,3 +109,23 @@ fn h06_two_first_primaries_of_different_branches_are_none() {
     world.run(5000 * MS);
     assert_eq!((world.engine.view().primary, world.up().len()), (None, 0));
 }
+
+#[test]
+fn h17_partners_go_back_from_a_candidate_that_they_have_not_agreed_on() {
+    let mut world = World::ready();
+    let (agreed, timeline) = (Mandate::Only(P, Epoch(3)), Timeline(1));
+    let ruling =
+        Ruling { agreed: true, epoch: Epoch(3), timeline, primary: Some(P), mandate: agreed, ..Ruling::default() };
+    world.give(Event::Ruling(Ruling { mandate: Mandate::Only(A, Epoch(5)), ..ruling.clone() }));
+    *world.server(A) = primary(2, 1000);
+    world.run(3000 * MS);
+    assert_eq!((world.engine.view().primary, world.engine.view().epoch), (Some(A), Epoch(5)));
+    // Whoever leads next has never seen it, and the primary is well.
+    world.give(Event::Ruling(ruling.clone()));
+    assert_eq!((world.engine.view().primary, world.engine.view().epoch), (Some(P), Epoch(3)));
+    // What is agreed on is behind the timeline of P.
+    world.give(Event::Ruling(Ruling { mandate: Mandate::Only(A, Epoch(6)), ..ruling.clone() }));
+    let next = Ruling { epoch: Epoch(7), timeline: Timeline(2), ..ruling };
+    world.give(Event::Ruling(next));
+    assert_eq!((world.engine.view().primary, world.engine.view().epoch), (Some(A), Epoch(7)));
+}
