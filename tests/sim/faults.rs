@@ -26,16 +26,19 @@ pub(crate) fn maybe(world: &mut World) {
     // The primary is what matters: it is hit more often than others.
     let leader = world.servers.iter().position(|server| server.role == Role::Primary && server.alive);
     let id = if world.random.one_in(2) { leader.unwrap_or(id) } else { id };
-    let kind = world.random.below(18);
+    let kind = world.random.below(if world.group.is_some() { 23 } else { 18 });
     world.say(|world| format!("fault {kind} at node {id} ({:?})", world.servers[id].role));
     match kind {
         0 | 1 => world.servers[id].kill(),
         2 | 3 => world.servers[id].start(),
         4 | 5 => world.servers[id].frozen = world.servers[id].alive,
         6 | 7 => world.servers[id].frozen = false,
-        8 => world.servers[id].cut = !world.servers[id].cut,
+        8 => cut(world, id),
         9 => world.servers[id].isolated = !world.servers[id].isolated,
-        10 => world.proxy_dies(),
+        10 => {
+            let by = any_proxy(world);
+            world.proxy_dies(by);
+        }
         11 => {
             // Restarted within a moment.
             world.servers[id].kill();
@@ -46,6 +49,13 @@ pub(crate) fn maybe(world: &mut World) {
         14 => plot(world, id),
         // Its clock is set.
         15 => world.servers[id].skew += world.random.below(10_000_000) as i64 - 5_000_000,
+        18 | 19 => cut(world, id),
+        20 => world.refuse_leader(),
+        21 => partners(world),
+        22 => {
+            let by = world.leader().unwrap_or(0);
+            world.proxy_dies(by);
+        }
         _ => {
             // At any standby.
             let id = world.random.below(world.servers.len() as u64) as usize;
@@ -71,33 +81,64 @@ fn order(world: &mut World, id: usize) {
         3 => Order::Attach(node),
         _ => Order::SwitchOver(None),
     };
-    world.order(order);
+    let any = any_proxy(world);
+    let by = world.leader().filter(|_| !world.random.one_in(8)).unwrap_or(any);
+    world.order(by, order);
 }
 
+/// One alone draws no number for it.
+fn any_proxy(world: &mut World) -> usize {
+    let count = world.proxies.len() as u64;
+    if count > 1 { world.random.below(count) as usize } else { 0 }
+}
+
+/// The link between a proxy and a server.
+fn cut(world: &mut World, id: usize) {
+    let by = any_proxy(world);
+    let links = &mut world.proxies[by].cut;
+    if !links.remove(&id) {
+        links.insert(id);
+    }
+}
+
+/// What happens between proxies: another one leads, one is cut off, or comes back.
 fn partners(world: &mut World) {
-    world.proxy.consent = !world.random.one_in(3);
+    let chance = world.random.one_in(3);
+    if world.group.is_none() {
+        world.proxies[0].consent = !chance;
+        return;
+    }
+    let by = any_proxy(world);
+    match &mut world.group {
+        Some(group) if !chance => group.members[by].off = !group.members[by].off,
+        _ => world.refuse_leader(),
+    }
 }
 
 /// Everything that can be mended is.
 pub(crate) fn heal(world: &mut World) {
     world.say(|_| "faults stop".to_owned());
     for server in &mut world.servers {
-        (server.frozen, server.cut, server.isolated, server.slow) = (false, false, false, false);
+        (server.frozen, server.isolated, server.slow) = (false, false, false);
         // What was stopped for a switch-over is started as a standby by whoever stopped it.
         if server.demoted {
             server.role = Role::Standby;
         }
         server.start();
     }
-    world.proxy.consent = true;
-    world.proxy.steady = true;
+    for proxy in &mut world.proxies {
+        (proxy.consent, proxy.steady) = (true, true);
+        proxy.cut.clear();
+    }
+    world.group.iter_mut().flat_map(|group| &mut group.members).for_each(|member| member.off = false);
     world.slowest = world.slowest.min(SECOND);
     attach(world);
 }
 
 /// Repeated, since the proxy may have been down.
 pub(crate) fn attach(world: &mut World) {
+    let leader = world.leader().unwrap_or(0);
     for id in 0..world.servers.len() {
-        world.order(Order::Attach(NodeId(u16::try_from(id).expect("few"))));
+        world.order(leader, Order::Attach(NodeId(u16::try_from(id).expect("few"))));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::world::World;
 
 pub(crate) fn check(world: &mut World) {
-    let Some(primary) = world.proxy.view.primary else { return };
+    let Some(primary) = world.primary() else { return };
     let there: BTreeSet<u32> = world.servers[usize::from(primary.0)].log.iter().copied().collect();
     for (row, synchronous) in &world.history.acknowledged {
         if !there.contains(row) {

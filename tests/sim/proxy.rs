@@ -1,16 +1,17 @@
-//! The proxy under test: the real engines of `health` and `failover`, wired as their runners wire them, and the connections of its clients.
+//! A proxy under test: the real engines of `health` and `failover`, wired as their runners wire them, and the connections of its clients.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pgherd::cluster::{ClusterView, Life, NodeId};
+use pgherd::cluster::{ClusterView, Epoch, Life, NodeId};
 use pgherd::failover::engine::{
     self as failover, Action, Company, Duty, Event, FenceRule, Hook, Journal, Member, Mode, Order, Settings, Ticket,
 };
 use pgherd::health::engine::{self as health, Fixed, NodeSettings, Thresholds};
 use pgherd::health::reading::Failure;
 
+use crate::h03_a_majority_sees_it_dead as h03;
 use crate::h14_what_is_missed_is_missing as h14;
 use crate::jobs::Running;
 use crate::server::Tick;
@@ -38,11 +39,13 @@ pub(crate) struct Process {
     /// When `failover` wants to be looked at.
     wakeup: Instant,
     pub(crate) jobs: Vec<Running>,
+    /// An operator has ordered it to move the primary's role.
+    pub(crate) ordered: bool,
 }
 
 pub(crate) struct Proxy {
     pub(crate) process: Option<Process>,
-    /// Counts processes.
+    /// The number of its process, among those of all proxies.
     pub(crate) incarnation: u64,
     pub(crate) disk: Journal,
     pub(crate) view: Arc<ClusterView>,
@@ -50,42 +53,47 @@ pub(crate) struct Proxy {
     /// Nothing goes wrong by itself any more.
     pub(crate) steady: bool,
     pub(crate) connections: Vec<Connection>,
+    /// Servers that it cannot reach.
+    pub(crate) cut: BTreeSet<usize>,
     pub(crate) settings: Settings,
     next: u64,
     starts: Tick,
-    pub(crate) died: Tick,
     base: Instant,
 }
 
+/// What the configuration says, the same for all proxies.
+pub(crate) fn settings(random: &mut Random, mode: Mode, count: usize, company: Company) -> Settings {
+    let member = |id: usize| Member {
+        id: NodeId(u16::try_from(id).expect("few")),
+        duty: Duty::Any,
+        application_name: format!("node{id}"),
+        addresses: vec![(format!("10.0.0.{id}"), 5432)],
+    };
+    let mut hooks = BTreeSet::from([Hook::Demote, Hook::Follow]);
+    if mode == Mode::Command || random.one_in(2) {
+        hooks.insert(Hook::Failover);
+    }
+    if random.one_in(4) {
+        hooks.insert(Hook::Fence);
+    }
+    Settings {
+        mode,
+        members: (0..count).map(member).collect(),
+        hold_timeout: Duration::from_secs(5 + random.below(26)),
+        max_lag: None,
+        allow_data_loss: false,
+        relax_sync: false,
+        fence: if random.one_in(2) { FenceRule::Required } else { FenceRule::BestEffort },
+        hooks,
+        hook_timeout: Duration::from_secs(10),
+        auto_failback: random.one_in(2).then(|| Duration::from_secs(random.below(5))),
+        company,
+        drain: Duration::from_secs(15),
+    }
+}
+
 impl Proxy {
-    pub(crate) fn new(random: &mut Random, mode: Mode, count: usize) -> Self {
-        let member = |id: usize| Member {
-            id: NodeId(u16::try_from(id).expect("few")),
-            duty: Duty::Any,
-            application_name: format!("node{id}"),
-            addresses: vec![(format!("10.0.0.{id}"), 5432)],
-        };
-        let mut hooks = BTreeSet::from([Hook::Demote, Hook::Follow]);
-        if mode == Mode::Command || random.one_in(2) {
-            hooks.insert(Hook::Failover);
-        }
-        if random.one_in(4) {
-            hooks.insert(Hook::Fence);
-        }
-        let settings = Settings {
-            mode,
-            members: (0..count).map(member).collect(),
-            hold_timeout: Duration::from_secs(5 + random.below(26)),
-            max_lag: None,
-            allow_data_loss: false,
-            relax_sync: false,
-            fence: if random.one_in(2) { FenceRule::Required } else { FenceRule::BestEffort },
-            hooks,
-            hook_timeout: Duration::from_secs(10),
-            auto_failback: random.one_in(2).then(|| Duration::from_secs(random.below(5))),
-            company: Company::Alone,
-            drain: Duration::from_secs(15),
-        };
+    pub(crate) fn new(settings: Settings, base: Instant) -> Self {
         Self {
             process: None,
             incarnation: 0,
@@ -94,11 +102,11 @@ impl Proxy {
             consent: true,
             steady: false,
             connections: Vec::new(),
+            cut: BTreeSet::new(),
             settings,
             next: 1,
             starts: 1,
-            died: 0,
-            base: Instant::now(),
+            base,
         }
     }
 
@@ -158,89 +166,89 @@ fn node_settings(member: &Member) -> NodeSettings {
 }
 
 impl World {
-    pub(crate) fn proxy_dies(&mut self) {
-        if self.proxy.process.take().is_none() {
+    pub(crate) fn proxy_dies(&mut self, by: usize) {
+        let busy = !self.proxies[by].at_rest();
+        if self.proxies[by].process.take().is_none() {
             return;
         }
         self.tally.proxy_deaths += 1;
-        self.proxy.connections.clear();
-        self.proxy.died = self.now;
-        self.proxy.starts = self.now + 10 + self.random.below(4 * SECOND);
+        self.tally.deposed += u64::from(busy && self.leader() == Some(by));
+        let starts = self.now + 10 + self.random.below(4 * SECOND);
+        let proxy = &mut self.proxies[by];
+        proxy.connections.clear();
+        proxy.starts = starts;
     }
 
-    fn proxy_starts(&mut self) {
-        let now = self.proxy.instant(self.now);
-        self.proxy.incarnation += 1;
-        self.proxy.view = Arc::new(ClusterView::empty());
-        let nodes = self.proxy.settings.members.iter().map(node_settings).collect();
-        let failover = failover::Engine::new(self.proxy.settings.clone(), self.proxy.disk.clone(), now);
+    fn proxy_starts(&mut self, by: usize) {
+        self.processes += 1;
+        let proxy = &mut self.proxies[by];
+        let now = proxy.instant(self.now);
+        proxy.incarnation = self.processes;
+        proxy.view = Arc::new(ClusterView::empty());
+        let nodes = proxy.settings.members.iter().map(node_settings).collect();
+        let failover = failover::Engine::new(proxy.settings.clone(), proxy.disk.clone(), now);
         let ruling = failover.ruling().clone();
-        self.proxy.process = Some(Process {
-            health: health::Engine::new(nodes, self.seed ^ self.proxy.incarnation, now),
+        proxy.process = Some(Process {
+            health: health::Engine::new(nodes, self.seed ^ self.processes, now),
             failover,
             probes: Vec::new(),
             wakeup: now,
             jobs: Vec::new(),
+            ordered: false,
         });
-        self.say(|world| format!("proxy {} starts with {:?}", world.proxy.incarnation, world.proxy.disk));
-        self.probe_event(health::Event::Ruling(ruling));
-        self.tell(Event::Tick);
+        self.member_starts(by);
+        self.say(|world| format!("proxy {by}.{} starts with {:?}", world.processes, world.proxies[by].disk));
+        self.probe_event(by, health::Event::Ruling(ruling));
+        self.tell(by, Event::Tick);
     }
 
-    /// One tick of the proxy.
-    pub(crate) fn proxy_turn(&mut self) {
-        // The sessions of a process that is gone end after a while, and their locks with them.
-        if self.now > self.proxy.died + 3 * SECOND {
-            let current = self.proxy.incarnation;
-            for server in &mut self.servers {
-                server.lock = server.lock.filter(|lock| *lock == current);
-            }
-        }
-        if !self.proxy.alive() {
-            if self.now >= self.proxy.starts {
-                self.proxy_starts();
+    /// One tick of a proxy.
+    pub(crate) fn proxy_turn(&mut self, by: usize) {
+        if !self.proxies[by].alive() {
+            if self.now >= self.proxies[by].starts {
+                self.proxy_starts(by);
             }
             return;
         }
-        self.end_probes();
-        self.turn_jobs();
-        let now = self.proxy.instant(self.now);
-        let Some(process) = &self.proxy.process else { return };
+        self.end_probes(by);
+        self.turn_jobs(by);
+        let now = self.proxies[by].instant(self.now);
+        let Some(process) = &self.proxies[by].process else { return };
         if process.health.wakeup().is_some_and(|at| at <= now) {
-            self.probe_event(health::Event::Tick);
+            self.probe_event(by, health::Event::Tick);
         }
-        if self.proxy.process.as_ref().is_some_and(|process| process.wakeup <= now) {
-            self.tell(Event::Tick);
+        if self.proxies[by].process.as_ref().is_some_and(|process| process.wakeup <= now) {
+            self.tell(by, Event::Tick);
         }
     }
 
-    fn end_probes(&mut self) {
-        let Some(process) = &mut self.proxy.process else { return };
+    fn end_probes(&mut self, by: usize) {
+        let Some(process) = &mut self.proxies[by].process else { return };
         let now = self.now;
         let due: Vec<_> = process.probes.extract_if(.., |(ends, ..)| *ends <= now).collect();
         for (_, began, node) in due {
-            let server = &self.servers[usize::from(node.0)];
-            let event = if server.answers() {
-                let asked = self.proxy.instant(began);
-                health::Event::Answered { node, asked, reading: server.reading(now) }
-            } else if !server.alive && !server.cut {
+            let id = usize::from(node.0);
+            let event = if self.answers(by, id) {
+                let asked = self.proxies[by].instant(began);
+                health::Event::Answered { node, asked, reading: self.servers[id].reading(now) }
+            } else if self.refuses(by, id) {
                 health::Event::Failed { node, failure: Failure::Refused }
             } else if now >= began + SECOND {
                 health::Event::Failed { node, failure: Failure::TimedOut }
             } else {
-                if let Some(process) = &mut self.proxy.process {
+                if let Some(process) = &mut self.proxies[by].process {
                     process.probes.push((began + SECOND, began, node));
                 }
                 continue;
             };
-            self.probe_event(event);
+            self.probe_event(by, event);
         }
     }
 
     /// Gives `health` an event and does what it wants.
-    fn probe_event(&mut self, event: health::Event) {
-        let now = self.proxy.instant(self.now);
-        let Some(process) = &mut self.proxy.process else { return };
+    fn probe_event(&mut self, by: usize, event: health::Event) {
+        let now = self.proxies[by].instant(self.now);
+        let Some(process) = &mut self.proxies[by].process else { return };
         let actions = process.health.step(event, now);
         let mut views = Vec::new();
         for action in actions {
@@ -251,53 +259,64 @@ impl World {
             }
         }
         for view in views {
-            let old = (self.proxy.view.epoch, self.proxy.view.primary);
+            let old = (self.proxies[by].view.epoch, self.proxies[by].view.primary);
             if old != (view.epoch, view.primary) {
-                self.say(|_| format!("view: epoch {} primary {:?}", view.epoch.0, view.primary));
+                self.say(|_| format!("view {by}: epoch {} primary {:?}", view.epoch.0, view.primary));
             }
+            // Partners may go back from a candidate that they have not agreed on: nothing was written in its epoch.
+            let written =
+                |(_, _, epoch, ..): &(u32, NodeId, Epoch, Tick, usize)| *epoch > view.epoch && *epoch <= old.0;
+            let unused = self.group.is_some() && !self.history.sent.iter().any(written);
             assert!(
-                view.primary.is_none() || view.epoch >= old.0,
+                view.primary.is_none() || view.epoch >= old.0 || unused,
                 "the epoch goes back from {:?} to {:?}",
                 old.0,
                 view.epoch
             );
-            if let Some(primary) = view.primary_node().filter(|node| node.life == Life::Well) {
+            let acts = self.group.is_none() || self.leader() == Some(by);
+            if let Some(primary) = view.primary_node().filter(|node| acts && node.life == Life::Well) {
                 let well = usize::from(primary.id.0);
-                self.history.promoting_hooks.retain(|(old, _), _| *old != well);
+                self.history.promoting_hooks.remove(&well);
             }
-            self.proxy.view = view.clone();
-            h14::learn(self, &view);
-            self.tell(Event::View(view));
+            self.proxies[by].view = view.clone();
+            h14::learn(self, by, &view);
+            self.tell(by, Event::View(view));
         }
     }
 
     /// Gives `failover` an event and does what it wants.
-    pub(crate) fn tell(&mut self, event: Event) {
-        let now = self.proxy.instant(self.now);
-        let Some(process) = &mut self.proxy.process else { return };
+    pub(crate) fn tell(&mut self, by: usize, event: Event) {
+        let now = self.proxies[by].instant(self.now);
+        let Some(process) = &mut self.proxies[by].process else { return };
         let actions = process.failover.step(event, now);
         process.wakeup = process.failover.wakeup(now);
         for action in actions {
             match action {
                 Action::Rule(ruling) => {
-                    self.say(|_| format!("rules {ruling:?}"));
-                    self.probe_event(health::Event::Ruling(ruling));
+                    self.say(|_| format!("{by} rules {ruling:?}"));
+                    self.probe_event(by, health::Event::Ruling(ruling));
                 }
-                Action::Do(ticket, job) => self.start_job(ticket, job),
+                Action::Do(ticket, job) => {
+                    h03::begins(self, by, &job);
+                    self.start_job(by, ticket, job);
+                }
                 Action::Note(note) => {
-                    if note.event == "switchover_done" {
-                        self.tally.switchovers += 1;
-                    }
-                    self.say(|_| format!("event {note:?}"));
+                    self.tally.switchovers += u64::from(note.event == "switchover_done");
+                    self.tally.withdrawn += u64::from(note.why == "the partners see the primary again");
+                    self.say(|_| format!("{by} event {note:?}"));
                 }
-                Action::Drop(_) => unreachable!("no partners"),
-                Action::Reply(_, answer) => self.say(|_| format!("reply {answer:?}")),
+                Action::Drop(tickets) => self.drop_jobs(by, &tickets),
+                Action::Reply(_, answer) => self.say(|_| format!("{by} reply {answer:?}")),
             }
         }
     }
 
-    pub(crate) fn order(&mut self, order: Order) {
-        self.say(|_| format!("order {order:?}"));
-        self.tell(Event::Order(Ticket(0), order));
+    /// To whoever leads, or to any other.
+    pub(crate) fn order(&mut self, by: usize, order: Order) {
+        self.say(|_| format!("{by} order {order:?}"));
+        if let (Order::Promote(_) | Order::SwitchOver(_), Some(process)) = (order, &mut self.proxies[by].process) {
+            process.ordered = true;
+        }
+        self.tell(by, Event::Order(Ticket(0), order));
     }
 }

@@ -12,7 +12,8 @@ pub(crate) type Tick = u64;
 #[derive(Debug, Clone)]
 pub(crate) struct Write {
     pub(crate) row: u32,
-    /// The proxy's connection that it came by.
+    /// The proxy, and its connection, that it came by.
+    pub(crate) proxy: usize,
     pub(crate) connection: u64,
     pub(crate) arrives: Tick,
     /// Where its commit stands in the log, once written.
@@ -27,12 +28,19 @@ pub(crate) struct Stream {
     pub(crate) timeline: u32,
 }
 
+/// An advisory lock, held by a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lock {
+    /// The process of a proxy.
+    pub(crate) holder: u64,
+    /// When something came by that session last.
+    pub(crate) heard: Tick,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
     pub(crate) alive: bool,
     pub(crate) frozen: bool,
-    /// The proxy cannot reach it.
-    pub(crate) cut: bool,
     /// Other servers cannot reach it.
     pub(crate) isolated: bool,
     pub(crate) role: Role,
@@ -41,8 +49,8 @@ pub(crate) struct Server {
     pub(crate) upstream: usize,
     /// Our marker is in its `primary_conninfo`.
     pub(crate) marker: bool,
-    /// Which process of the proxy holds the advisory lock.
-    pub(crate) lock: Option<u64>,
+    /// Who recruits it.
+    pub(crate) lock: Option<Lock>,
     /// `pg_promote()` was called: when it takes effect.
     pub(crate) promotes: Option<Tick>,
     pub(crate) incarnation: u32,
@@ -69,7 +77,6 @@ impl Server {
         Self {
             alive: true,
             frozen: false,
-            cut: false,
             isolated: false,
             role: if id == 0 { Role::Primary } else { Role::Standby },
             timeline: 1,
@@ -93,11 +100,6 @@ impl Server {
 
     pub(crate) fn runs(&self) -> bool {
         self.alive && !self.frozen
-    }
-
-    /// The proxy can talk to it.
-    pub(crate) fn answers(&self) -> bool {
-        self.runs() && !self.cut
     }
 
     pub(crate) fn lsn(&self) -> Lsn {

@@ -6,11 +6,17 @@ use pgherd::failover::engine::Mode;
 use crate::world::World;
 
 pub(crate) fn is_whole(world: &World) -> Result<(), String> {
-    let view = &world.proxy.view;
-    if !world.proxy.alive() || !world.proxy.at_rest() {
-        return Err("the proxy is busy".to_owned());
+    for (by, proxy) in world.proxies.iter().enumerate() {
+        if !proxy.alive() || !proxy.at_rest() {
+            return Err(format!("proxy {by} is busy"));
+        }
+        if proxy.view.primary != world.primary() {
+            return Err(format!("proxy {by} has another primary"));
+        }
     }
-    let Some(primary) = view.primary.map(|id| usize::from(id.0)) else { return Err("there is no primary".to_owned()) };
+    let Some(primary) = world.primary().map(|id| usize::from(id.0)) else {
+        return Err("there is no primary".to_owned());
+    };
     if world.servers[primary].role != Role::Primary {
         return Err(format!("node {primary} is no primary"));
     }
@@ -33,8 +39,11 @@ pub(crate) fn is_whole(world: &World) -> Result<(), String> {
     let streams = |id: &&usize| world.servers[**id].stream.is_some_and(|stream| stream.upstream == primary);
     let short =
         world.servers[primary].sync.as_ref().is_some_and(|(count, ids)| ids.iter().filter(streams).count() < *count);
-    if view.writes != Writes::Open && !short {
-        return Err(format!("writes are {:?}", view.writes));
+    for (by, proxy) in world.proxies.iter().enumerate() {
+        let lets = proxy.view.writes == Writes::Open && world.may_begin(by, proxy.view.epoch.0);
+        if !lets && !short {
+            return Err(format!("writes through proxy {by} are {:?}", proxy.view.writes));
+        }
     }
     Ok(())
 }
@@ -42,7 +51,7 @@ pub(crate) fn is_whole(world: &World) -> Result<(), String> {
 /// So many servers say since an earlier failover that they are primary that no majority of standbys can be recruited: they must be rebuilt.
 fn needs_an_operator(world: &World) -> bool {
     let standbys = world.servers.iter().filter(|server| server.role == Role::Standby).count();
-    let leads = world.proxy.view.primary.is_some_and(|id| world.servers[usize::from(id.0)].role == Role::Primary);
+    let leads = world.primary().is_some_and(|id| world.servers[usize::from(id.0)].role == Role::Primary);
     !leads && standbys < world.servers.len() / 2 + 1
 }
 
@@ -50,6 +59,7 @@ pub(crate) fn check(world: &World) {
     if let Err(why) = is_whole(world)
         && !needs_an_operator(world)
     {
-        panic!("whole: long after the last fault {why}; the engine: {}", world.proxy.describe());
+        let engines: String = world.proxies.iter().map(crate::proxy::Proxy::describe).collect();
+        panic!("whole: long after the last fault {why}; the engines: {engines}");
     }
 }

@@ -1,12 +1,16 @@
 //! The cluster as it truly is, its clock, and what is known of everything that was acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use pgherd::cluster::{Epoch, NodeId, Role, Timeline, Writes};
-use pgherd::failover::engine::{Hook, Mode};
+use pgherd::failover::engine::{Company, Hook, Mode};
 
 use crate::faults;
-use crate::proxy::Proxy;
+use crate::group::Group;
+use crate::h02_no_promotion_while_a_standby_hears_it::Asked;
+use crate::h03_a_majority_sees_it_dead::Grant;
+use crate::proxy::{self, Proxy};
 use crate::server::{Server, Stream, Tick, Write};
 use crate::{
     h05_no_node_is_left_recruited as h05, h07_one_primary_per_timeline as h07, h09_no_synchronous_row_is_lost as h09,
@@ -51,6 +55,14 @@ pub(crate) struct Tally {
     pub(crate) proxy_deaths: u64,
     pub(crate) lost: u64,
     pub(crate) missed: u64,
+    /// Leaders of partners.
+    pub(crate) leaders: u64,
+    /// Those that stopped leading in the middle of something.
+    pub(crate) deposed: u64,
+    /// Consents that were not given.
+    pub(crate) refused: u64,
+    /// Runs that were given up since partners saw the primary.
+    pub(crate) withdrawn: u64,
 }
 
 impl Tally {
@@ -61,6 +73,10 @@ impl Tally {
         self.proxy_deaths += other.proxy_deaths;
         self.lost += other.lost;
         self.missed += other.missed;
+        self.leaders += other.leaders;
+        self.deposed += other.deposed;
+        self.refused += other.refused;
+        self.withdrawn += other.withdrawn;
     }
 }
 
@@ -71,8 +87,8 @@ pub(crate) struct History {
     pub(crate) acknowledged: BTreeMap<u32, bool>,
     /// Each acknowledgement: epoch and node, in the order of arrival.
     pub(crate) writers: Vec<(u64, usize)>,
-    /// Writes that were sent: which row, to whom, in which epoch, when.
-    pub(crate) sent: Vec<(u32, NodeId, Epoch, Tick)>,
+    /// Writes that were sent: which row, to whom, in which epoch, when, by which proxy.
+    pub(crate) sent: Vec<(u32, NodeId, Epoch, Tick, usize)>,
     /// Those that are certainly in vain.
     pub(crate) missed: BTreeSet<u32>,
     /// Which server became primary of each timeline.
@@ -81,8 +97,14 @@ pub(crate) struct History {
     pub(crate) fenced: BTreeSet<usize>,
     /// Hooks by number: which, for whom.
     pub(crate) hooks: BTreeMap<(Hook, u64, NodeId), u32>,
-    /// Attempts to promote by `failover_command`, by the primary that was replaced and the epoch.
-    pub(crate) promoting_hooks: BTreeMap<(usize, u64), u32>,
+    /// Attempts to promote by `failover_command`, by the primary that is replaced, since it was seen well.
+    pub(crate) promoting_hooks: BTreeMap<usize, u32>,
+    /// Consents of partners, by epoch.
+    pub(crate) grants: BTreeMap<u64, Grant>,
+    /// The standbys that each process has asked whether the primary lives, in its last run.
+    pub(crate) asked: BTreeMap<u64, Asked>,
+    /// The standby that each process has waited for in a switch-over, and the primary that was stopped.
+    pub(crate) caught_up: BTreeMap<u64, (usize, usize)>,
 }
 
 pub(crate) struct World {
@@ -91,7 +113,11 @@ pub(crate) struct World {
     pub(crate) random: Random,
     pub(crate) servers: Vec<Server>,
     pub(crate) mode: Mode,
-    pub(crate) proxy: Proxy,
+    pub(crate) proxies: Vec<Proxy>,
+    /// How the proxies agree, if there is more than one.
+    pub(crate) group: Option<Group>,
+    /// Processes of proxies so far.
+    pub(crate) processes: u64,
     pub(crate) history: History,
     pub(crate) tally: Tally,
     /// When the primary and one standby are going to die together.
@@ -103,8 +129,19 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, verbose: bool) -> Self {
-        let mut random = Random::new(seed);
+    /// One proxy alone.
+    pub(crate) fn alone(seed: u64, verbose: bool) -> Self {
+        Self::new(seed, verbose, Random::new(seed), 1)
+    }
+
+    /// Two or three that must agree.
+    pub(crate) fn partners(seed: u64, verbose: bool) -> Self {
+        let mut random = Random::new(!seed);
+        let proxies = 2 + usize::from(!random.one_in(3));
+        Self::new(seed, verbose, random, proxies)
+    }
+
+    fn new(seed: u64, verbose: bool, mut random: Random, proxies: usize) -> Self {
         let count = 2 + random.below(4) as usize;
         let mut servers: Vec<Server> = (0..count).map(Server::new).collect();
         let mode = match random.below(8) {
@@ -125,14 +162,18 @@ impl World {
             }
         }
         let slowest = if random.one_in(3) { 30 * SECOND } else { SECOND / 2 };
-        let proxy = Proxy::new(&mut random, mode, count);
+        let company = if proxies > 1 { Company::Partners } else { Company::Alone };
+        let settings = proxy::settings(&mut random, mode, count, company);
+        let base = Instant::now();
         let mut world = Self {
             seed,
             now: 0,
             random,
             servers,
             mode,
-            proxy,
+            proxies: (0..proxies).map(|_| Proxy::new(settings.clone(), base)).collect(),
+            group: (proxies > 1).then(|| Group::new(proxies)),
+            processes: 0,
             history: History::default(),
             tally: Tally::default(),
             plot: None,
@@ -141,7 +182,9 @@ impl World {
             verbose,
         };
         world.history.leaders.entry(1).or_default().insert(0);
-        world.say(|world| format!("{count} servers, {:?}, sync {:?}", world.mode, world.servers[0].sync));
+        world.say(|world| {
+            format!("{proxies} proxies, {count} servers, {:?}, sync {:?}", world.mode, world.servers[0].sync)
+        });
         world
     }
 
@@ -168,9 +211,13 @@ impl World {
             self.replicate();
             self.promotions();
             self.serve();
-            self.proxy_turn();
-            if self.now.is_multiple_of(4) {
-                self.write();
+            self.end_sessions();
+            self.group_turn();
+            for by in 0..self.proxies.len() {
+                self.proxy_turn(by);
+                if self.now.is_multiple_of(4) {
+                    self.write(by);
+                }
             }
             h07::check(&self);
             h13::check(&self);
@@ -190,6 +237,21 @@ impl World {
 
     pub(crate) fn linked(&self, a: usize, b: usize) -> bool {
         !self.servers[a].isolated && !self.servers[b].isolated
+    }
+
+    /// This proxy can talk to this server.
+    pub(crate) fn answers(&self, by: usize, id: usize) -> bool {
+        self.servers[id].runs() && !self.proxies[by].cut.contains(&id)
+    }
+
+    /// Its host answers for a server that is not there.
+    pub(crate) fn refuses(&self, by: usize, id: usize) -> bool {
+        !self.servers[id].alive && !self.proxies[by].cut.contains(&id)
+    }
+
+    /// As the newest view has it.
+    pub(crate) fn primary(&self) -> Option<NodeId> {
+        self.proxies.iter().map(|proxy| &proxy.view).max_by_key(|view| view.epoch)?.primary
     }
 
     fn replicate(&mut self) {
@@ -260,7 +322,7 @@ impl World {
                     continue;
                 }
                 if self.servers[id].role != Role::Primary {
-                    self.proxy.answered(write.connection);
+                    self.proxies[write.proxy].answered(write.connection);
                     continue;
                 }
                 if write.written.is_none() {
@@ -268,7 +330,7 @@ impl World {
                     write.written = Some(self.servers[id].log.len());
                 }
                 let committed = self.replicated(id, write.written.unwrap_or(0));
-                if committed && !self.servers[id].cut {
+                if committed && self.answers(write.proxy, id) {
                     self.acknowledge(id, &write);
                 } else {
                     kept.push(write);
@@ -289,22 +351,28 @@ impl World {
     }
 
     fn acknowledge(&mut self, id: usize, write: &Write) {
-        if let Some(epoch) = self.proxy.answered(write.connection) {
+        if let Some(epoch) = self.proxies[write.proxy].answered(write.connection) {
             self.history.acknowledged.insert(write.row, self.servers[id].sync.is_some());
             self.history.writers.push((epoch, id));
         }
     }
 
+    /// May a client's statement begin on the primary of this epoch?
+    pub(crate) fn may_begin(&self, by: usize, epoch: u64) -> bool {
+        self.group.as_ref().is_none_or(|group| group.may_begin(by, epoch, self.now))
+    }
+
     /// A client writes, if the proxy lets it.
-    fn write(&mut self) {
-        let view = self.proxy.view.clone();
-        let Some(primary) = view.primary.filter(|_| self.proxy.alive() && view.writes == Writes::Open) else { return };
+    fn write(&mut self, by: usize) {
+        let view = self.proxies[by].view.clone();
+        let lets = self.proxies[by].alive() && view.writes == Writes::Open && self.may_begin(by, view.epoch.0);
+        let Some(primary) = view.primary.filter(|_| lets) else { return };
         let id = usize::from(primary.0);
-        let reachable = self.servers[id].answers();
-        let Some(connection) = self.proxy.connection(id, view.epoch.0, reachable) else { return };
+        let reachable = self.answers(by, id);
+        let Some(connection) = self.proxies[by].connection(id, view.epoch.0, reachable) else { return };
         let (row, arrives) = (self.next_row, self.now + self.random.below(4));
         self.next_row += 1;
-        self.history.sent.push((row, primary, view.epoch, self.now));
-        self.servers[id].inbox.push(Write { row, connection, arrives, written: None });
+        self.history.sent.push((row, primary, view.epoch, self.now, by));
+        self.servers[id].inbox.push(Write { row, proxy: by, connection, arrives, written: None });
     }
 }

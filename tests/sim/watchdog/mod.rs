@@ -14,21 +14,14 @@ mod servers;
 mod takeover;
 mod world;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
-
+use crate::seeds::{self, number};
 use world::{Group, Tally, World};
-
-/// What fails is told at the end.
-static QUIET: std::sync::Once = std::sync::Once::new();
 
 /// Histories of each group in `make test`.
 const RUNS: u64 = 25;
 
 fn run(name: &str, group: Group, one: fn(World) -> Tally) -> Tally {
-    if let Some(seed) = crate::number("SIM_SEED") {
+    if let Some(seed) = number("SIM_SEED") {
         let only = std::env::var("SIM_GROUP").ok();
         return if only.is_none_or(|only| only == name) {
             one(World::new(seed, group, true))
@@ -36,45 +29,13 @@ fn run(name: &str, group: Group, one: fn(World) -> Tally) -> Tally {
             Tally::default()
         };
     }
-    let (first, runs) = (crate::number("SIM_FIRST").unwrap_or(1), crate::number("SIM_RUNS").unwrap_or(RUNS));
-    let (next, failed, sum) = (AtomicU64::new(first), Mutex::new(Vec::new()), Mutex::new(Tally::default()));
-    let begun = Instant::now();
-    QUIET.call_once(|| std::panic::set_hook(Box::new(|_| {})));
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= first + runs {
-                        return;
-                    }
-                    match catch_unwind(AssertUnwindSafe(|| one(World::new(seed, group, false)))) {
-                        Ok(tally) => sum.lock().expect("no panic inside").add(&tally),
-                        Err(panic) => {
-                            let text = panic.downcast_ref::<String>().cloned();
-                            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-                            failed.lock().expect("no panic inside").push((seed, text.unwrap_or_default()));
-                        }
-                    }
-                }
-            });
-        }
-    });
-    let sum = sum.into_inner().expect("over");
-    println!("{name}: {runs} histories, {:?} each; {sum:?}", begun.elapsed() / u32::try_from(runs).expect("few"));
-    let mut failed = failed.into_inner().expect("over");
-    failed.sort();
-    let list: String =
-        failed.iter().take(10).map(|(seed, text)| format!("\n  SIM_GROUP={name} SIM_SEED={seed}: {text}")).collect();
-    println!("{} of {runs} fail{list}", failed.len());
-    assert!(failed.is_empty(), "{name}: {} of {runs} histories fail", failed.len());
-    sum
+    seeds::run(&format!("SIM_GROUP={name}"), RUNS, |seed| one(World::new(seed, group, false)), Tally::add).1
 }
 
 fn histories(name: &str, group: Group) {
     let sum = run(name, group, World::history);
-    if crate::number("SIM_SEED").is_none() {
-        let runs = crate::number("SIM_RUNS").unwrap_or(RUNS);
+    if number("SIM_SEED").is_none() {
+        let runs = number("SIM_RUNS").unwrap_or(RUNS);
         assert!(
             sum.elections > runs * 2 && sum.consents > runs / 10 && sum.takes > runs * 2,
             "too little happened: {sum:?}"
