@@ -232,6 +232,10 @@ impl Engine {
         }
         // What is agreed on under an earlier term than what somebody has already would never be taken.
         self.hear_term(message.term.max(message.shared.0), now);
+        // A term that a process led before which has lost its disk since: what it had agreed on then is taken over under another one.
+        if self.leads() == Some(message.shared.0) && message.shared > self.kept.shared.version {
+            self.step_down("term_forgotten", "it has led this term before, and does not know it", now);
+        }
         let evident = message.state == State::Leader && newer && message.term >= self.seen;
         if evident && self.leader.is_none_or(|(term, member, _)| message.term >= term || member == from) {
             self.leader = Some((message.term, from, now));

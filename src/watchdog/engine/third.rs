@@ -194,13 +194,14 @@ impl Engine {
             self.trusted_since = None;
             return;
         }
-        let gap = self.trusted.is_none_or(|last| sent > last + self.settings.timings.lease);
+        // After a gap, that of a process that was frozen for example, the partner, if it is there, is heard again before this counts: it may
+        // be about to take our place.
+        let silence = self.settings.timings.silence();
+        let gap = self.trusted.is_none_or(|last| sent > last + silence);
         if gap || self.trusted_since.is_none() {
             self.trusted_since = Some(sent);
         }
         self.trusted = self.trusted.max(Some(sent));
-        // After a gap the partner, if it is there, is heard again before this counts: it may be about to take our place.
-        let silence = self.settings.timings.silence();
         if self.trusted_since.is_some_and(|since| sent >= since + silence) {
             self.trusted_firm = self.trusted_firm.max(Some(sent));
         }
