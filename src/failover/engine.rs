@@ -307,8 +307,12 @@ impl Engine {
         }
         let (primary, first_failed) = match self.subject() {
             Some((primary, Life::Dead(since))) => (primary, since),
-            // It was stopped for a switch-over that came to nothing.
-            Some((primary, Life::Well)) if self.is_demoted(primary) && self.stands_by(primary) => (primary, now),
+            // It was stopped for a switch-over that came to nothing, or was dead and has come back as a standby: nobody is primary.
+            Some((primary, Life::Well))
+                if self.stands_by(primary) && (self.is_demoted(primary) || self.outage.is_some()) =>
+            {
+                (primary, now)
+            }
             Some((_, Life::Busy(_) | Life::Suspect(_))) => return false,
             _ => {
                 self.give_back(now);

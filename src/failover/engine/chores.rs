@@ -76,14 +76,12 @@ impl Engine {
     fn follow_by_hook(&mut self, node: NodeId, now: Instant) {
         self.journal.following.retain(|id| *id != node.0);
         let run = self.settings.hooks.contains(&Hook::Follow) && !self.journal.hooked.contains(&node.0);
-        if run {
-            self.journal.hooked.push(node.0);
+        if !run {
+            return self.record(now);
         }
-        self.record(now);
+        self.journal.hooked.push(node.0);
         let (old, id) = self.journal.leader.map_or((NodeId(u16::MAX), 0), |(old, id)| (NodeId(old), id));
-        if run {
-            self.hook_aside(Hook::Follow, (node, old, self.view.primary), id, now);
-        }
+        self.hook_aside(Hook::Follow, (node, old, self.view.primary), id, now);
     }
 
     fn chore_failed(&mut self, event: &'static str, node: NodeId, outcome: Outcome, now: Instant) {

@@ -14,7 +14,9 @@ impl Engine {
             settings.members.iter().map(|member| member.id).filter(|id| !is(&self.settings, *id)).collect();
         let gone = |id: NodeId| is(&self.settings, id) && !is(&settings, id);
         let touched = self.run.as_ref().is_some_and(|run| {
-            !run.irrevocable() && (run.standings.keys().chain(&run.asked).any(|id| gone(*id)) || gone(run.old))
+            !run.irrevocable()
+                && !run.is_being_written()
+                && (run.standings.keys().chain(&run.asked).any(|id| gone(*id)) || gone(run.old))
         });
         // Behind the promotion, too: whoever takes the candidate out of the file says that it does not come back as it is (HA H7).
         let lost = self.run.as_ref().and_then(|run| run.candidate.filter(|node| run.irrevocable() && gone(*node)));

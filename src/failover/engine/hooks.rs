@@ -34,12 +34,13 @@ impl Engine {
         }
     }
 
-    /// Its result is here, or nobody waits for it any more: the event log has it.
+    /// Its result is here, also if nobody waits for it any more: the event log has it.
     pub(super) fn hook_ended(&mut self, ticket: Ticket, now: Instant) {
         let Some(begun) = self.working.remove(&ticket) else { return };
         self.journal.begun.retain(|one| *one != begun);
-        // What follows within a run is written down anyway.
-        if self.run.is_none() {
+        // What follows a step of the run is written down.
+        let step = self.run.as_ref().is_some_and(|run| run.ticket == Some(ticket));
+        if !step {
             self.record(now);
         }
     }

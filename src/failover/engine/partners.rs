@@ -9,6 +9,8 @@ use super::words::{Action, Duty, IntentStep, Job, Journal, Mode, Outcome};
 use super::{Engine, Purpose};
 use crate::cluster::{Accord, Epoch, Hold, Life, Mandate, NodeId, Succession, Timeline};
 
+/// Why a run is given up that they had agreed to.
+pub(super) const WITHDRAWN: &str = "the partners see the primary again";
 /// Between two attempts to agree on who is primary.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Before a node that this proxy has lost counts as lost for all: by then it is known what partners see.
@@ -55,18 +57,22 @@ impl Engine {
 
     /// Partners have agreed that the primary is lost, and most of those that were heard a moment ago see it again: only this proxy has lost it.
     fn look_for_withdrawal(&mut self, new: &Accord, now: Instant) {
-        let run = self.run.as_ref().filter(|run| run.consented && !run.irrevocable() && new.blind.contains(&run.old));
-        if run.is_some_and(|run| self.must_be_lost(run)) {
-            self.abandon("the partners see the primary again", now);
+        let run = self.run.as_ref().filter(|run| run.consented && !run.irrevocable());
+        let lives = run.is_some_and(|run| new.blind.contains(&run.old) && self.must_be_lost(run));
+        let Some(run) = self.run.as_mut().filter(|_| lives) else { return };
+        // What is being written is looked at once more when that is done.
+        run.withdrawn = true;
+        if !run.is_being_written() {
+            self.abandon(WITHDRAWN, now);
         }
     }
 
-    /// The primary that this run replaces must be lost to a majority of those who look: nobody has ordered that it be replaced, and it has not
-    /// been stopped. That `demote_command` was run is no proof that it has stopped anything: what is only lost to this proxy others are
-    /// asked about.
+    /// The primary that this run replaces must be lost to a majority of those who look: nobody has ordered that it be replaced, it has not
+    /// been stopped, and it has not come back as a standby. That `demote_command` was run is no proof that it has stopped anything: what is
+    /// only lost to this proxy others are asked about.
     fn must_be_lost(&self, run: &Run) -> bool {
         match run.kind {
-            Kind::Failover => true,
+            Kind::Failover => !self.stands_by(run.old),
             Kind::Resumed => self.stopped.is_none() && !self.stands_by(run.old),
             Kind::ByHand(..) | Kind::SwitchOver(..) => false,
         }

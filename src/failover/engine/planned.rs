@@ -47,7 +47,7 @@ impl Engine {
         if self.is_detached(node) {
             return Ok(format!("node {node} is detached already"));
         }
-        if self.run.as_ref().is_some_and(|run| !run.irrevocable()) {
+        if self.run.as_ref().is_some_and(|run| !run.irrevocable() && !run.is_being_written()) {
             self.abandon("an operator takes a node out", now);
         }
         // Who takes it out answers for what it still becomes.
@@ -95,7 +95,7 @@ impl Engine {
         let primary = self.believed().ok_or("no primary was ever known")?;
         let first_failed = self.gone(primary, Some(node))?.unwrap_or(now);
         self.may_lead(node)?;
-        if self.run.as_ref().is_some_and(|run| run.irrevocable()) {
+        if self.run.as_ref().is_some_and(|run| run.irrevocable() || run.is_being_written()) {
             return Err("a promotion is under way that cannot be taken back".to_owned());
         }
         self.abandon("an operator promotes", now);

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::choice::Synchronous;
+use super::partners::WITHDRAWN;
 use super::run::{Kind, Run, Step, text};
 use super::words::{Hook, Intent, IntentStep, Job, Mode, Outcome};
 use super::{Action, Engine, PAUSE};
@@ -33,11 +34,10 @@ impl Engine {
         let Some(run) = self.run.as_mut() else { return };
         run.hooks.promotes = by_hook && run.kind == Kind::Failover;
         let promised = run.candidate.map(|node| (node.0, run.started)).filter(|_| run.hooks.promotes);
-        let (intent, candidate) = (run.intent(IntentStep::Promoting), run.candidate);
+        let intent = run.intent(IntentStep::Promoting);
         let (old, id) = (run.old, run.id);
-        let usable = |node: NodeId| self.stands_by(node) && !self.is_detached(node) && !self.is_condemned(node);
-        if !candidate.is_some_and(usable) {
-            return self.abandon("the chosen standby does not answer any more", now);
+        if let Some(why) = self.candidate_lost() {
+            return self.abandon(&why, now);
         }
         self.journal.intent = Some(intent);
         self.journal.fenced = None;
@@ -52,8 +52,13 @@ impl Engine {
     }
 
     pub(super) fn committed(&mut self, outcome: Outcome, now: Instant) {
+        let withdrawn = self.run.as_ref().filter(|run| run.withdrawn).map(|_| WITHDRAWN.to_owned());
+        let overtaken = withdrawn.or_else(|| self.overtaken()).or_else(|| self.candidate_lost());
         let Some(run) = self.run.as_ref() else { return };
         let (old, candidate, id) = (run.old, run.candidate, run.id);
+        if let (Outcome::Ok, Some(why)) = (&outcome, overtaken) {
+            return self.revoke(why, now + self.settings.hold_timeout, now);
+        }
         match (outcome, candidate) {
             (Outcome::Ok, Some(_)) if run.hooks.promotes => {
                 let job = Job::Hook { hook: Hook::Failover, node: old, old, new: candidate, id };
@@ -64,12 +69,40 @@ impl Engine {
                 self.give_step(Step::Promoting, Job::Promote { node, recruits, again: None }, now);
             }
             (other, _) => {
-                if run.hooks.promotes {
-                    // It was not started.
-                    self.journal.spent = None;
-                }
-                self.abandon(&format!("the decision cannot be written down: {}", text(other)), now);
+                let why = format!("the decision cannot be written down: {}", text(other));
+                self.revoke(why, now + self.settings.hold_timeout, now);
             }
+        }
+    }
+
+    /// Why the chosen standby cannot be promoted any more.
+    fn candidate_lost(&self) -> Option<String> {
+        let candidate = self.run.as_ref()?.candidate;
+        let out = |node: NodeId| self.is_detached(node) || self.is_condemned(node) || self.member(node).is_none();
+        let lost = candidate.filter(|node| self.stands_by(*node) && !out(*node)).is_none();
+        lost.then(|| "the chosen standby does not answer any more".to_owned())
+    }
+
+    /// Takes a decision back that may be on disk: whoever reads it there promotes. Nothing is let go before that is certain, or as long as
+    /// statements are held.
+    pub(super) fn revoke(&mut self, why: String, until: Instant, now: Instant) {
+        self.journal.intent = None;
+        if self.run.as_ref().is_some_and(|run| run.hooks.promotes) {
+            // `failover_command` was not started.
+            (self.journal.promised, self.journal.spent) = (None, None);
+        }
+        let journal = Box::new(self.journal.clone());
+        self.give_step(Step::Revoking { why, until }, Job::Record(journal), now);
+    }
+
+    pub(super) fn revoked(&mut self, why: String, until: Instant, outcome: Outcome, now: Instant) {
+        match outcome {
+            Outcome::Ok => self.abandon(&why, now),
+            other if now >= until => {
+                let told = format!("{why}; that it is taken back cannot be written down: {}", text(other));
+                self.abandon(&told, now);
+            }
+            _ => self.wait_step(Step::Revoking { why, until }, Some(now + PAUSE)),
         }
     }
 
@@ -173,7 +206,17 @@ impl Engine {
         let job = Job::Hook { hook: Hook::Fence, node: candidate, old: run.old, new: None, id: run.id };
         match outcome {
             Outcome::Ok => self.give_step(Step::FencingCandidate, job, now),
-            other => self.candidate_fenced(other, now),
+            other => {
+                // It was not started: it is tried again.
+                let id = run.id;
+                self.forget_hooks(id);
+                if let Some(run) = self.run.as_mut() {
+                    run.hooks.fenced = false;
+                    self.journal.intent = Some(run.intent(IntentStep::Promoting));
+                }
+                self.note("fence_failed", Some(candidate), text(other), Duration::ZERO);
+                self.wait_step(Step::Promoting, Some(now + FENCE_PAUSE));
+            }
         }
     }
 
@@ -188,6 +231,8 @@ impl Engine {
         }
         let node = self.run.as_ref().and_then(|run| run.candidate);
         self.note("fence_failed", node, text(outcome), Duration::ZERO);
+        // It has ended: the next process need not wonder.
+        self.record(now);
         self.wait_step(Step::Promoting, Some(now + FENCE_PAUSE));
     }
 
@@ -219,12 +264,15 @@ impl Engine {
         let all = self.settings.members.iter().map(|member| member.id.0);
         self.journal.following = all.filter(|id| *id != primary.0).collect();
         self.journal.leader = Some((old.0, id));
+        if self.is_told_afterwards() {
+            // It is run when writes go on; until then it is about to be.
+            self.hook_begins(Hook::Failover, old, id);
+        }
         if planned && self.settings.hooks.contains(&Hook::Follow) {
             self.journal.hooked.push(old.0);
-        }
-        self.record(now);
-        if planned && self.settings.hooks.contains(&Hook::Follow) {
             self.hook_aside(Hook::Follow, (old, old, Some(primary)), id, now);
+        } else {
+            self.record(now);
         }
         let replaced =
             self.run.as_ref().map(|run| Replaced { old: run.old, timeline: run.timeline, before: run.before });
@@ -321,14 +369,21 @@ impl Engine {
         if let Kind::ByHand(ticket, _) | Kind::SwitchOver(ticket, _) = run.kind {
             self.out.push(Action::Reply(ticket, Ok(format!("node {primary} is the primary now"))));
         }
-        let (id, by_hook, begun) = (run.id, run.hooks.promotes, run.begun);
+        let (id, begun) = (run.id, run.begun);
         self.run = Some(run);
+        let told = self.is_told_afterwards();
         let event = if planned { "switchover_done" } else { "failover_done" };
         self.note(event, Some(primary), "writes go on".to_owned(), now - begun);
         self.run = None;
-        if !by_hook && self.settings.hooks.contains(&Hook::Failover) {
+        if told {
             self.hook_aside(Hook::Failover, (old, old, Some(primary)), id, now);
         }
+    }
+
+    /// `failover_command` does not promote: it is run when somebody is primary.
+    fn is_told_afterwards(&self) -> bool {
+        let promotes = self.run.as_ref().is_some_and(|run| run.hooks.promotes);
+        !promotes && self.settings.hooks.contains(&Hook::Failover)
     }
 
     pub(super) fn is_promoting(&self, node: NodeId) -> bool {
@@ -381,6 +436,7 @@ impl Engine {
             started: intent.started,
             hooks: intent.hooks,
             consented: false,
+            withdrawn: false,
         }
     }
 }

@@ -49,6 +49,8 @@ pub(super) struct Run {
     pub(super) hooks: HookState,
     /// Everybody who must agree has, in this run's epoch.
     pub(super) consented: bool,
+    /// Most of them do not any more.
+    pub(super) withdrawn: bool,
 }
 
 impl Run {
@@ -64,6 +66,11 @@ impl Run {
                 | Step::CondemningCandidate
                 | Step::FencingCandidate
         )
+    }
+
+    /// The decision to promote is on its way to the disk, or from it: what the journal of the next process says is not known.
+    pub(super) fn is_being_written(&self) -> bool {
+        matches!(self.step, Step::Committing | Step::Revoking { .. })
     }
 
     /// The new primary is in the view: only the others are waited for.
@@ -130,6 +137,7 @@ impl Engine {
             started: 0,
             hooks: HookState::default(),
             consented: false,
+            withdrawn: false,
         };
         self.run = Some(Box::new(run));
         let event = if matches!(kind, Kind::SwitchOver(..)) { "switchover_begins" } else { "failover_begins" };
@@ -181,13 +189,19 @@ impl Engine {
     pub(super) fn advance(&mut self, now: Instant) -> bool {
         let Some(run) = &self.run else { return false };
         if !run.irrevocable()
+            && !run.is_being_written()
             && let Some(why) = self.overtaken()
         {
             self.abandon(&why, now);
             return true;
         }
         let Some(run) = &self.run else { return false };
-        match run.step {
+        match &run.step {
+            Step::Revoking { why, until } if run.ticket.is_none() && run.timer.is_none_or(|timer| now >= timer) => {
+                let (why, until) = (why.clone(), *until);
+                self.revoke(why, until, now);
+                false
+            }
             Step::Waiting if self.chores_under_way() == 0 => {
                 self.prepare(now);
                 true
@@ -203,7 +217,7 @@ impl Engine {
     }
 
     /// Why what was begun makes no sense any more.
-    fn overtaken(&self) -> Option<String> {
+    pub(super) fn overtaken(&self) -> Option<String> {
         let run = self.run.as_ref()?;
         if self
             .view
@@ -225,7 +239,11 @@ impl Engine {
     /// The job of the present step has ended.
     pub(super) fn step_done(&mut self, ticket: Ticket, outcome: Outcome, now: Instant) {
         let Some(run) = self.run.as_ref().filter(|run| run.ticket == Some(ticket)) else { return };
-        match run.step {
+        match &run.step {
+            Step::Revoking { why, until } => {
+                let (why, until) = (why.clone(), *until);
+                self.revoked(why, until, outcome, now);
+            }
             Step::Holding => self.held_back(outcome, now),
             Step::Consenting => self.consented(outcome, now),
             Step::Doubting => self.doubted(&outcome, now),

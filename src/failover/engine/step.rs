@@ -1,5 +1,7 @@
 //! What a run is about, and where it stands. Values only.
 
+use std::time::Instant;
+
 use super::words::Ticket;
 use crate::cluster::NodeId;
 
@@ -31,6 +33,12 @@ pub(super) enum Step {
     Condemning,
     Hooking,
     Committing,
+    /// The decision may be on disk, and must not be taken up by another process: it is taken back there first.
+    Revoking {
+        why: String,
+        /// Then it is let go all the same.
+        until: Instant,
+    },
     Promoting,
     /// Until the view says so.
     Settling,

@@ -268,7 +268,6 @@ fn h04_a_primary_that_partners_see_again_is_not_replaced() {
     assert_eq!(play.answer("Consent", Outcome::Granted(Epoch(4))), Job::Consent { node: P, planned: false });
     play.answer("Opinions", Outcome::Opinions(Vec::new()));
     play.answer("Record", Outcome::Ok);
-    play.recruited();
     play.give(Event::Accord(seen(&[P])));
     let given = |job: &Job| play.jobs.iter().any(|(_, given)| given == job);
     assert!(given(&Job::Resume) && given(&Job::Restore(A)) && given(&Job::Restore(B)), "{:?}", play.jobs);
