@@ -93,7 +93,8 @@ fn needs_primary(verdict: Verdict, session: &SessionView<'_>) -> Option<Reason> 
 
 /// The standby for a read: the preferred one if it may serve it, else the least delayed that takes reads.
 fn standby(session: &SessionView<'_>, view: &ClusterView, policy: &Policy) -> Result<(NodeId, Reason), Reason> {
-    let primary_up = view.primary_node().is_some_and(NodeView::usable);
+    // Whoever reads from the primary would wait with those that write.
+    let primary_up = view.writes.open() && view.primary_node().is_some_and(NodeView::usable);
     if session.preferred.is_some() && session.preferred == view.primary && primary_up {
         return Err(Reason::PrimaryShare);
     }

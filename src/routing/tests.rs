@@ -336,6 +336,9 @@ fn weight_and_missing_nodes() {
     assert_eq!(choose(READ, &SESSION, &idle, &policy).reason, Reason::Read, "unless it was picked by name");
     let mine = SessionView { preferred: Some(NodeId(0)), ..SESSION };
     assert_eq!(choose(READ, &mine, &view(), &policy).reason, Reason::PrimaryShare);
+    let mut held = view();
+    held.writes = crate::cluster::Writes::Refused { why: "for a while" };
+    assert_eq!(choose(READ, &mine, &held, &policy).reason, Reason::OtherStandby, "it would wait with the writes");
 }
 
 /// How often each of nodes 0, 1, 2 is picked in `n` evenly spread draws.

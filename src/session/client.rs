@@ -48,6 +48,16 @@ impl Client {
 
     /// Reads what is there; an empty buffer is lent memory only once there is something. Ready(0) is the end.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, buffers: &BufferPool) -> Poll<io::Result<usize>> {
+        let count = ready!(self.poll_more(cx, buffers))?;
+        if self.input.is_full() {
+            // Bulk data: fewer system calls from here on.
+            buffers.enlarge(&mut self.input);
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    /// The same into the memory that it has, for who waits: a buffer that is full is left as it is.
+    pub(super) fn poll_more(&mut self, cx: &mut Context<'_>, buffers: &BufferPool) -> Poll<io::Result<usize>> {
         buffers.lend(&mut self.input);
         let count = match self.stream.poll_read(cx, self.input.spare()) {
             Poll::Ready(count) => count?,
@@ -57,10 +67,6 @@ impl Client {
             }
         };
         self.input.commit(count);
-        if self.input.is_full() {
-            // Bulk data: fewer system calls from here on.
-            buffers.enlarge(&mut self.input);
-        }
         Poll::Ready(Ok(count))
     }
 

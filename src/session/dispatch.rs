@@ -28,6 +28,15 @@ pub(super) enum Got {
     Refused,
 }
 
+/// A read that need not wait for a primary if a standby can answer it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Roams<'a> {
+    /// Nodes that have failed it.
+    avoid: &'a [NodeId],
+    /// A standby was just asked that will be able to answer in a moment.
+    later: bool,
+}
+
 impl Session {
     /// Deals with one request. The header at the front of the input is complete.
     pub(super) async fn dispatch(&mut self) -> Result<(), End> {
@@ -152,7 +161,7 @@ impl Session {
             return Ok(());
         }
         let mut avoid: Vec<NodeId> = Vec::new();
-        let mut refused = false;
+        let (mut refused, mut later) = (false, false);
         let blocked = match &self.block {
             Block::None => false,
             Block::Deferred(deferred) => !deferred.reads || survey.statements.iter().any(|looked| looked.binds_block()),
@@ -164,7 +173,7 @@ impl Session {
             None => Reason::Opaque,
         };
         loop {
-            while !blocked && !refused && survey.reads() {
+            while !blocked && !refused && !later && survey.reads() {
                 let node = match self.place(survey, &avoid) {
                     (Where::Primary, reason) => {
                         why = reason;
@@ -178,16 +187,17 @@ impl Session {
                 self.goes(why);
                 match self.read_on(node, survey).await? {
                     ReadEnd::Done => {
+                        self.held_since = None;
                         self.context.counters.routed.standby(why).add(1);
                         return Ok(());
                     }
                     ReadEnd::Primary => refused = true,
+                    ReadEnd::Later => later = true,
                     ReadEnd::Elsewhere => avoid.push(node),
                 }
             }
-            self.context.counters.routed.primary(why).add(1);
             self.goes(why);
-            let roams = (!blocked && !refused && survey.reads()).then_some(&avoid[..]);
+            let roams = (!blocked && !refused && survey.reads()).then_some(Roams { avoid: &avoid, later });
             let alone = matches!(self.block, Block::None) && self.who.limits.mode != PoolMode::Session;
             let end = if survey.reads() && alone {
                 self.read_on_primary(survey, roams).await?
@@ -195,13 +205,15 @@ impl Session {
                 self.on_primary(survey, roams).await?
             };
             if end != ReadEnd::Elsewhere {
+                self.context.counters.routed.primary(why).add(1);
                 return Ok(());
             }
+            later = false;
         }
     }
 
     /// Leases the primary for a request and relays until the transaction has ended; `roams` as for [`lease_primary`](Self::lease_primary).
-    async fn on_primary(&mut self, survey: &Survey, roams: Option<&[NodeId]>) -> Result<ReadEnd, End> {
+    async fn on_primary(&mut self, survey: &Survey, roams: Option<Roams<'_>>) -> Result<ReadEnd, End> {
         let mut lease = match self.lease_primary_or_refuse(survey, roams).await? {
             Got::Primary(lease) => lease,
             Got::Elsewhere => return Ok(ReadEnd::Elsewhere),
@@ -238,7 +250,7 @@ impl Session {
     pub(super) async fn lease_primary_or_refuse(
         &mut self,
         survey: &Survey,
-        roams: Option<&[NodeId]>,
+        roams: Option<Roams<'_>>,
     ) -> Result<Got, End> {
         let refusal = match self.lease_primary(survey, roams).await {
             Ok(lease) => return Ok(lease.map_or(Got::Elsewhere, Got::Primary)),
@@ -246,21 +258,28 @@ impl Session {
             Err(NoLease::Refused(refusal)) => refusal,
             Err(NoLease::Unreachable(text)) => Refusal::new(sqlstate::CANNOT_CONNECT_NOW, text),
         };
+        // What a standby has refused nobody has answered.
+        self.corrected = None;
         self.refuse(survey, &refusal);
         Ok(Got::Refused)
     }
 
     /// The primary, waiting for one if there is none now: as long as `failover.hold_timeout` while the view says that one is to come, as
     /// long as the pool's queue timeout for one that cannot be reached. None, for a read that `roams`: it need not wait, since a standby can
-    /// answer it that is not among these.
+    /// answer it.
     pub(super) async fn lease_primary(
         &mut self,
         survey: &Survey,
-        roams: Option<&[NodeId]>,
+        mut roams: Option<Roams<'_>>,
     ) -> Result<Option<Box<Leased>>, NoLease> {
         let (mut tried, mut place) = (now(), None);
         loop {
             let wait = match self.way() {
+                Way::Held(why) | Way::Refused(why) if roams.is_some_and(|roams| roams.later) => {
+                    roams = roams.map(|roams| Roams { later: false, ..roams });
+                    let until = self.held_from() + self.context.hold_limits().timeout;
+                    Wait { why: why.to_owned(), until, held: false }
+                }
                 Way::Held(_) | Way::Refused(_) if self.roams_to_standby(survey, roams) => return Ok(None),
                 Way::Refused(why) => return Err(NoLease::Unreachable(why.to_owned())),
                 Way::Held(why) => {
@@ -302,9 +321,9 @@ impl Session {
     }
 
     /// There is no primary, and a standby serves this read now that it was not sent to before.
-    fn roams_to_standby(&mut self, survey: &Survey, roams: Option<&[NodeId]>) -> bool {
-        let Some(avoid) = roams.filter(|_| !self.context.global.pause.is_on()) else { return false };
-        matches!(self.place_and_reason(survey, avoid).0, Where::Standby(_))
+    fn roams_to_standby(&mut self, survey: &Survey, roams: Option<Roams<'_>>) -> bool {
+        let Some(roams) = roams.filter(|_| !self.context.global.pause.is_on()) else { return false };
+        matches!(self.place_and_reason(survey, roams.avoid).0, Where::Standby(_))
     }
 
     async fn lease_at(&mut self, node: NodeId, survey: &Survey) -> Result<Box<Leased>, NoLease> {

@@ -221,7 +221,7 @@ impl Session {
         }
         if self.client.poll_flush(cx).is_ready() && !self.client.input.is_full() {
             let buffers = &self.context.hub.buffers;
-            match self.client.poll_fill(cx, buffers) {
+            match self.client.poll_more(cx, buffers) {
                 Poll::Ready(Ok(count)) if count > 0 => cx.waker().wake_by_ref(),
                 Poll::Ready(_) => return Poll::Ready(NoLease::Gone),
                 Poll::Pending => {}

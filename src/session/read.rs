@@ -12,7 +12,7 @@ use crate::support::clock::{Duration, now};
 use crate::wire::{ErrorFields, back, sqlstate};
 
 use super::block::Block;
-use super::dispatch::Got;
+use super::dispatch::{Got, Roams};
 use super::downstream::{Broken, is_stale, passes};
 use super::lease::{ASK, Leased, NoLease, SetupError};
 use super::local::Refusal;
@@ -29,6 +29,8 @@ pub(super) enum ReadEnd {
     Primary,
     /// Another node may answer; the client has seen nothing.
     Elsewhere,
+    /// The primary can answer, and this standby most probably in a moment; the client has seen nothing.
+    Later,
 }
 
 /// Times that a read is run again on the primary after its connection was lost.
@@ -99,7 +101,7 @@ impl Session {
                 self.refuse(survey, &refusal);
                 return Ok(ReadEnd::Done);
             }
-            Err(NoLease::Refused(_)) => return Ok(ReadEnd::Primary),
+            Err(NoLease::Refused(_)) => return Ok(ReadEnd::Later),
         };
         let mut server = server;
         let view = &self.context.global.cluster;
@@ -107,7 +109,7 @@ impl Session {
             // The standby may have restarted since its position was read, and begun again behind it.
             self.give_back(server);
             self.context.counters.kept.add(1);
-            return Ok(ReadEnd::Primary);
+            return Ok(ReadEnd::Later);
         }
         match self.prepare(&mut server).await {
             Ok(()) => {}
@@ -128,7 +130,7 @@ impl Session {
     }
 
     /// Runs a complete request that only reads, outside a block, on the primary; `roams` as for [`lease_primary`](Self::lease_primary).
-    pub(super) async fn read_on_primary(&mut self, survey: &Survey, roams: Option<&[NodeId]>) -> Result<ReadEnd, End> {
+    pub(super) async fn read_on_primary(&mut self, survey: &Survey, roams: Option<Roams<'_>>) -> Result<ReadEnd, End> {
         for left in (0..=RERUNS).rev() {
             let mut lease = match self.lease_primary_or_refuse(survey, roams).await? {
                 Got::Primary(lease) => lease,

@@ -113,6 +113,15 @@ fn s31_r19_a_read_that_the_primary_would_have_answered_does_not_wait_for_another
         reads.iter().any(|why| told.iter().any(|said| said.contains(why)))
     };
     eventually("the table is known to all", || clients.iter_mut().all(known));
+    // Some have written, and read only where that has been replayed.
+    for (at, client) in clients.iter_mut().enumerate().filter(|(at, _)| at % 4 > 1) {
+        let frames = client.query(&format!("INSERT INTO t VALUES ({})", 1_000 + at));
+        assert_eq!(frames.iter().find_map(Frame::sqlstate), None, "{frames:?}");
+    }
+    let have = |id: u16| herd.server(id).psql("postgres", "SELECT count(*) FROM t WHERE n >= 1000");
+    eventually("the standbys have it", || [1, 2].iter().all(|id| have(*id).is_ok_and(|said| said.trim() == "8")));
+    // How far that was is known once the primary was probed again (SESSIONS R7).
+    eventually("that is known", || clients.iter_mut().all(known));
     herd.server(0).kill9().expect("killed");
     let begun = Instant::now();
     for (at, client) in clients.iter_mut().enumerate() {
