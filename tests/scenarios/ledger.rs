@@ -81,6 +81,9 @@ struct Book {
     /// Rows that an old primary had and the new one has not.
     orphans: BTreeSet<(usize, u64)>,
     asynchronous: bool,
+    /// Bytes of write-ahead log that old primaries had and their successors have not, as the events said, at least, and as it was, at most.
+    told: u64,
+    gone: u64,
     /// Old primaries that were rewound, not copied.
     rewound: usize,
 }
@@ -135,9 +138,46 @@ fn turn(world: &World, random: &mut Random, fault: Fault, book: &mut Book) {
     }
     assert_eq!(world.primary(), Some(new), "the old primary is back and disturbs");
     let (behind, ahead) = (rows(world, old), rows(world, new));
-    book.orphans.extend(behind.difference(&ahead));
+    let orphans: Vec<_> = behind.difference(&ahead).copied().collect();
+    if book.asynchronous {
+        loss(world, (old, new), !orphans.is_empty(), book);
+    }
+    book.orphans.extend(orphans);
     book.rewound += usize::from(world.rebuild(old, new));
     world.wait_follows(old, new);
+}
+
+/// A position in the write-ahead log, as PostgreSQL writes it.
+fn position(text: &str) -> u64 {
+    let (high, low) = text.trim().split_once('/').expect("two numbers");
+    let number = |text: &str| u64::from_str_radix(text, 16).expect("hexadecimal");
+    (number(high) << 32) + number(low)
+}
+
+/// What the event says of the loss is true of both servers.
+fn loss(world: &World, (old, new): (usize, usize), lost: bool, book: &mut Book) {
+    let log = world.proxy.log();
+    let line = log.lines().rfind(|line| line.contains("candidate_chosen")).expect("it was told");
+    let (_, rest) = line.split_once("the candidate has ").expect("its position");
+    let (candidate, rest) = rest.split_once(", at least ").expect("the loss");
+    let (told, _) = rest.split_once(" bytes behind").expect("bytes");
+    let (candidate, told) = (position(candidate), told.parse::<u64>().expect("a number"));
+    // The old one has written a little more since it was started again.
+    let end = position(&world.told(old, "SELECT pg_current_wal_lsn()"));
+    let history = "SELECT pg_read_file('pg_wal/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) || '.history')";
+    let history = world.told(new, history);
+    let fork = history.lines().rfind(|line| !line.trim().is_empty()).and_then(|line| line.split('\t').nth(1));
+    let fork = position(fork.expect("where it left the old timeline"));
+    // What it had received may end in the middle of a record.
+    assert!(fork <= candidate, "it had {candidate:x} and left at {fork:x}");
+    let gone = end.saturating_sub(fork);
+    assert!(
+        candidate + told <= end,
+        "{told} bytes behind {candidate:x} are said to be missing; the old one has {end:x}"
+    );
+    assert!(gone > 0 || !lost, "rows are lost, and {end:x} is not behind {fork:x}");
+    book.told += told;
+    book.gone += gone;
 }
 
 /// Failovers under load; with `synchronous` nothing may be lost.
@@ -202,7 +242,13 @@ pub fn asynchronous() {
     table::line(
         &format!("Ledger, asynchronous, {count} failovers"),
         "primary, at random moments, after up to 0.8 s in which no standby heard it",
-        &format!("{rows} rows, {} lost, all from that moment, 0 doubled; {}", report.lost.len(), gaps(&report, &book)),
+        &format!(
+            "{rows} rows, {} lost, all from that moment, 0 doubled; the events say at least {} bytes, of {} at most; {}",
+            report.lost.len(),
+            book.told,
+            book.gone,
+            gaps(&report, &book)
+        ),
         "lost: what no standby had; told by the event",
         &report.to_string(),
     );
