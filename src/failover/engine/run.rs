@@ -311,7 +311,9 @@ impl Engine {
     }
 
     fn doubt(&mut self, now: Instant) {
-        let standbys = self.standbys();
+        // Those that are taken out, too: they are not used, and hear of the primary all the same.
+        let all = self.settings.members.iter().map(|member| member.id);
+        let standbys: Vec<NodeId> = all.filter(|id| self.stands_by(*id) && !self.is_foreign(*id)).collect();
         if let Some(run) = self.run.as_mut() {
             run.doubted = standbys.iter().copied().collect();
         }

@@ -579,3 +579,14 @@ fn h13_a_fence_that_was_not_started_is_tried_again() {
         play.jobs
     );
 }
+
+#[test]
+fn h02_a_standby_that_is_taken_out_hears_of_the_primary_as_well() {
+    let mut play = Play::ready(settings(3));
+    play.give(Event::Order(Ticket(99), Order::Detach(B)));
+    play.chores();
+    play.dies();
+    play.answer("Barrier", Outcome::Ok);
+    play.answer("Consent", Outcome::Ok);
+    assert!(matches!(&play.jobs[..], [(_, Job::Opinions(asked))] if *asked == [A, B]), "{:?}", play.jobs);
+}
