@@ -355,18 +355,17 @@ impl Engine {
         let Mandate::Only(only, epoch) = self.ruling.mandate else {
             return (self.expected(candidates).unwrap_or(choice), Epoch(0));
         };
+        // Whatever this proxy has seen of a candidate that partners never agreed on.
+        let agreed = self.ruling.agreed && self.ruling.primary == Some(only);
         let ours = |node: &&Candidate<'_>| {
             node.id == only
                 && node.reading.role == Role::Primary
                 && self.system.is_none_or(|system| system == node.reading.system)
-                && match self.view.primary {
-                    Some(primary) if primary != only => {
-                        let agreed = self.ruling.agreed && self.ruling.primary == Some(only);
-                        let since = node.reading.timeline > self.timeline;
-                        since || (agreed && node.reading.timeline >= self.ruling.timeline)
-                    }
-                    _ => node.reading.timeline >= self.timeline,
-                }
+                && (agreed && node.reading.timeline >= self.ruling.timeline
+                    || match self.view.primary {
+                        Some(primary) if primary != only => node.reading.timeline > self.timeline,
+                        _ => node.reading.timeline >= self.timeline,
+                    })
         };
         match candidates.iter().find(ours) {
             Some(node) => (Choice::Node(only, node.reading.timeline, node.reading.system), epoch),

@@ -129,3 +129,20 @@ fn h17_partners_go_back_from_a_candidate_that_they_have_not_agreed_on() {
     world.give(Event::Ruling(next));
     assert_eq!((world.engine.view().primary, world.engine.view().epoch), (Some(A), Epoch(7)));
 }
+
+#[test]
+fn h17_a_proxy_that_starts_with_a_promotion_that_was_not_agreed_on_goes_back_from_it() {
+    let servers = [(P, primary(1, 1000)), (A, standby(1, 1000)), (B, standby(1, 900))];
+    let mut world = World::of(vec![settings(P), settings(A), settings(B)], servers);
+    let agreed = |node, epoch, timeline| {
+        let (epoch, timeline) = (Epoch(epoch), Timeline(timeline));
+        let mandate = Mandate::Only(node, epoch);
+        Event::Ruling(Ruling { agreed: true, epoch, timeline, primary: Some(node), mandate, ..Ruling::default() })
+    };
+    world.give(agreed(A, 5, 2));
+    world.run(3000 * MS);
+    assert_eq!(world.engine.view().primary, None);
+    world.give(agreed(P, 3, 1));
+    world.run(10 * MS);
+    assert_eq!((world.engine.view().primary, world.engine.view().epoch), (Some(P), Epoch(3)));
+}
