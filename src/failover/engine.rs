@@ -14,6 +14,7 @@ pub mod choice;
 mod chores;
 mod configured;
 mod hooks;
+mod opinion;
 mod partners;
 mod planned;
 mod promotion;

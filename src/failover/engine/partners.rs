@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::promotion::Replaced;
 use super::run::{Kind, Run, Step, text};
+use super::step::Consent;
 use super::words::{Action, Duty, IntentStep, Job, Journal, Mode, Outcome};
 use super::{Engine, Purpose};
 use crate::cluster::{Accord, Epoch, Hold, Life, Mandate, NodeId, Succession, Timeline};
@@ -57,11 +58,11 @@ impl Engine {
 
     /// Partners have agreed that the primary is lost, and most of those that were heard a moment ago see it again: only this proxy has lost it.
     fn look_for_withdrawal(&mut self, new: &Accord, now: Instant) {
-        let run = self.run.as_ref().filter(|run| run.consented && !run.irrevocable());
+        let run = self.run.as_ref().filter(|run| run.consent == Consent::Given && !run.irrevocable());
         let lives = run.is_some_and(|run| new.blind.contains(&run.old) && self.must_be_lost(run));
         let Some(run) = self.run.as_mut().filter(|_| lives) else { return };
         // What is being written is looked at once more when that is done.
-        run.withdrawn = true;
+        run.consent = Consent::Withdrawn;
         if !run.is_being_written() {
             self.abandon(WITHDRAWN, now);
         }
@@ -179,7 +180,7 @@ impl Engine {
     /// A run is given up: what leave was given for does not happen. What was only asked for may be given yet, and another attempt lives on what
     /// was prepared for this one: partners go on once the primary is well, see [`give_back`](Self::give_back).
     pub(super) fn stop_asking(&mut self, run: &Run, now: Instant) {
-        if run.consented && self.accord.is_some() {
+        if run.consent != Consent::Missing && self.accord.is_some() {
             self.go_on(now);
         }
         let asks = run.ticket.filter(|_| run.step == Step::Consenting);
@@ -214,7 +215,7 @@ impl Engine {
         let timeline = self.node(primary).and_then(|node| Some(node.position.as_ref()?.timeline.0)).unwrap_or(0);
         let run = self.run.as_ref().filter(|run| run.irrevocable() && run.candidate == Some(primary));
         let promoted = run.filter(|_| Some(primary.0) != self.journal.primary || timeline > self.journal.timeline);
-        if let Some(epoch) = promoted.filter(|run| run.consented).map(|run| run.epoch) {
+        if let Some(epoch) = promoted.filter(|run| run.consent == Consent::Given).map(|run| run.epoch) {
             self.appoint(primary, epoch, now);
             return;
         }
@@ -335,7 +336,7 @@ impl Engine {
         }
         let ours = self.run.as_mut().filter(|run| run.candidate == Some(primary));
         if let Some(run) = ours {
-            (run.epoch, run.consented) = (epoch, true);
+            (run.epoch, run.consent) = (epoch, Consent::Given);
         }
         self.appoint(primary, epoch, now);
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::choice::Synchronous;
 use super::partners::WITHDRAWN;
 use super::run::{Kind, Run, Step, text};
+use super::step::Consent;
 use super::words::{Hook, Intent, IntentStep, Job, Mode, Outcome};
 use super::{Action, Engine, PAUSE};
 use crate::cluster::{Epoch, History, Lsn, NodeId, Succession, Timeline, may_continue};
@@ -52,7 +53,7 @@ impl Engine {
     }
 
     pub(super) fn committed(&mut self, outcome: Outcome, now: Instant) {
-        let withdrawn = self.run.as_ref().filter(|run| run.withdrawn).map(|_| WITHDRAWN.to_owned());
+        let withdrawn = self.run.as_ref().filter(|run| run.consent == Consent::Withdrawn).map(|_| WITHDRAWN.to_owned());
         let overtaken = withdrawn.or_else(|| self.overtaken()).or_else(|| self.candidate_lost());
         let Some(run) = self.run.as_ref() else { return };
         let (old, candidate, id) = (run.old, run.candidate, run.id);
@@ -435,8 +436,7 @@ impl Engine {
             sent: true,
             started: intent.started,
             hooks: intent.hooks,
-            consented: false,
-            withdrawn: false,
+            consent: Consent::Missing,
         }
     }
 }

@@ -5,13 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::choice::{self, Lost};
+use super::step::Consent;
 pub(super) use super::step::{Kind, Step};
-use super::words::{FenceRule, Hook, HookState, Intent, IntentStep, Job, Mode, Opinion, Outcome, Standing, Ticket};
+use super::words::{FenceRule, Hook, HookState, Intent, IntentStep, Job, Mode, Outcome, Standing, Ticket};
 use super::{Engine, LONGEST_PAUSE, Outage, PAUSE, Purpose};
 use crate::cluster::{Epoch, Hold, Lsn, Mandate, NodeId, Timeline};
 
-/// A standby that heard from the primary more recently than this, and after the first failed probe, says that it lives (HA H2).
-const FRESH: Duration = Duration::from_millis(1500);
 /// Recruits beyond the majority are waited for so long.
 const STRAGGLERS: Duration = Duration::from_secs(1);
 
@@ -47,10 +46,7 @@ pub(super) struct Run {
     /// When the candidate's postmaster was started, once known.
     pub(super) started: i64,
     pub(super) hooks: HookState,
-    /// Everybody who must agree has, in this run's epoch.
-    pub(super) consented: bool,
-    /// Most of them do not any more.
-    pub(super) withdrawn: bool,
+    pub(super) consent: Consent,
 }
 
 impl Run {
@@ -136,8 +132,7 @@ impl Engine {
             sent: false,
             started: 0,
             hooks: HookState::default(),
-            consented: false,
-            withdrawn: false,
+            consent: Consent::Missing,
         };
         self.run = Some(Box::new(run));
         let event = if matches!(kind, Kind::SwitchOver(..)) { "switchover_begins" } else { "failover_begins" };
@@ -282,7 +277,8 @@ impl Engine {
         if let Outcome::Granted(epoch) = outcome {
             run.epoch = epoch;
         }
-        run.consented = matches!(outcome, Outcome::Ok | Outcome::Granted(_));
+        let agreed = matches!(outcome, Outcome::Ok | Outcome::Granted(_));
+        run.consent = if agreed { Consent::Given } else { Consent::Missing };
         match outcome {
             Outcome::Ok | Outcome::Granted(_) if matches!(run.kind, Kind::SwitchOver(..)) => {
                 let old = run.old;
@@ -310,37 +306,9 @@ impl Engine {
         }
     }
 
-    fn doubt(&mut self, now: Instant) {
-        // Those that are taken out, too: they are not used, and hear of the primary all the same.
-        let all = self.settings.members.iter().map(|member| member.id);
-        let standbys: Vec<NodeId> = all.filter(|id| self.stands_by(*id) && !self.is_foreign(*id)).collect();
-        if let Some(run) = self.run.as_mut() {
-            run.doubted = standbys.iter().copied().collect();
-        }
-        self.give_step(Step::Doubting, Job::Opinions(standbys), now);
-    }
-
-    /// Second opinion (HA H2): does a standby that streams from the primary itself hear of it still?
-    fn doubted(&mut self, outcome: &Outcome, now: Instant) {
-        let Some(run) = &self.run else { return };
-        let opinions: &[(NodeId, Opinion)] = if let Outcome::Opinions(opinions) = outcome { opinions } else { &[] };
-        let addresses = self.member(run.old).map_or(&[][..], |member| &member.addresses);
-        let since = now.saturating_duration_since(run.first_failed);
-        let lives =
-            |opinion: &Opinion| addresses.contains(&opinion.sender) && opinion.age < FRESH && opinion.age < since;
-        if let Some((node, _)) = opinions.iter().find(|(_, opinion)| lives(opinion))
-            && !self.stands_by(run.old)
-        {
-            let why = format!("the primary lives for node {node}: this proxy is cut off from it");
-            self.tell("primary_gray", Some(run.old), &why, now);
-            return self.abandon(&why, now);
-        }
-        self.wait_step(Step::Waiting, None);
-    }
-
     /// Is there anybody to recruit? Then what is going to be done is written down.
     pub(super) fn prepare(&mut self, now: Instant) {
-        if let Some(run) = self.run.as_ref().filter(|run| !run.consented && self.accord.is_some()) {
+        if let Some(run) = self.run.as_ref().filter(|run| run.consent == Consent::Missing && self.accord.is_some()) {
             // It was taken up from a leader before.
             return self.ask_partners(run.old, now);
         }

@@ -18,6 +18,17 @@ pub(super) enum Kind {
     Resumed,
 }
 
+/// What those who must agree to a run have said, in its epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Consent {
+    /// Not all yet.
+    Missing,
+    /// All that is needed.
+    Given,
+    /// They had agreed, and most of them do not any more.
+    Withdrawn,
+}
+
 /// Where a run stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {

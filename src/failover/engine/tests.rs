@@ -4,6 +4,7 @@ use super::*;
 use crate::cluster::{History, Lsn, Position, Sample, Status, Written};
 
 mod cases;
+mod decisions;
 mod found;
 mod orders;
 mod together;

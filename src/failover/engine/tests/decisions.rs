@@ -1,0 +1,107 @@
+//! Decisions that are taken back, primaries that come back otherwise than they went, hooks that are tried again.
+
+use super::*;
+
+/// Up to the record of the decision to promote A, which is not answered yet.
+fn deciding() -> Play {
+    let mut play = Play::ready(settings(3));
+    play.dies();
+    play.prepared();
+    play.recruited();
+    play.answer("Fence", Outcome::Ok);
+    play
+}
+
+#[test]
+fn h07_a_decision_that_may_be_on_disk_is_taken_back_there_before_anybody_writes() {
+    let failed = || Outcome::Failed("disk full".to_owned());
+    // The primary answers again while it is written down; and it cannot be written down.
+    for outcome in [Outcome::Ok, failed()] {
+        let mut play = deciding();
+        if outcome == Outcome::Ok {
+            play.node(P).life = Life::Well;
+            play.look();
+        }
+        play.answer("Record", outcome);
+        assert!(play.holds(Hold::Failover), "{:?}", play.ruling);
+        assert!(
+            play.jobs.iter().all(|(_, job)| !matches!(job, Job::Promote { .. } | Job::Restore(_))),
+            "{:?}",
+            play.jobs
+        );
+        // As often as it takes.
+        play.answer("Record", failed());
+        assert!(play.jobs.is_empty() && play.holds(Hold::Failover), "{:?}", play.jobs);
+        play.pass(PAUSE);
+        let Job::Record(journal) = play.answer("Record", Outcome::Ok) else { panic!("a journal") };
+        assert_eq!(journal.intent, None);
+        assert_eq!(play.noted("failover_waits"), 1);
+        assert!(play.jobs.iter().any(|(_, job)| *job == Job::Restore(A)), "{:?}", play.jobs);
+    }
+}
+
+#[test]
+fn h07_a_decision_that_cannot_be_taken_back_is_let_go_when_statements_are_held_no_longer() {
+    let mut play = deciding();
+    play.node(P).life = Life::Well;
+    play.look();
+    play.answer("Record", Outcome::Ok);
+    let held = play.now + settings(3).hold_timeout;
+    while play.noted("failover_waits") == 0 {
+        assert!(play.now < held + PAUSE * 2);
+        play.answer("Record", Outcome::Failed("disk full".to_owned()));
+        play.pass(PAUSE);
+    }
+    assert!(play.now >= held);
+}
+
+#[test]
+fn h04_a_primary_that_comes_back_as_a_standby_is_replaced() {
+    let mut play = Play::ready(settings(3));
+    play.dies();
+    play.answer("Barrier", Outcome::Ok);
+    play.answer("Consent", Outcome::Failed("1 of 2 proxies see node 0 dead".to_owned()));
+    play.node(P).life = Life::Well;
+    play.node(P).role = Role::Standby;
+    play.view.primary = None;
+    play.pass(PAUSE * 2);
+    play.look();
+    play.answer("Barrier", Outcome::Ok);
+    assert_eq!(play.answer("Consent", Outcome::Ok), Job::Consent { node: P, planned: true });
+}
+
+#[test]
+fn h13_a_fence_that_was_not_started_is_tried_again() {
+    let mut play = Play::ready(Settings { hooks: BTreeSet::from([Hook::Fence]), ..settings(3) });
+    play.dies();
+    play.prepared();
+    play.recruited();
+    play.answer("Fence", Outcome::Ok);
+    play.answer("Record", Outcome::Ok);
+    play.answer("Hook { hook: Fence", Outcome::Ok);
+    play.answer("Record", Outcome::Ok);
+    play.answer("Promote", Outcome::Late("no answer".to_owned()));
+    play.node(A).life = Life::Dead(play.now);
+    play.look();
+    play.pass(PAUSE * 2);
+    play.answer("Record", Outcome::Failed("disk full".to_owned()));
+    assert!(play.engine.journal().begun.is_empty(), "{:?}", play.engine.journal().begun);
+    play.pass(Duration::from_secs(11));
+    play.answer("Record", Outcome::Ok);
+    assert!(
+        play.jobs.iter().any(|(_, job)| matches!(job, Job::Hook { hook: Hook::Fence, node: A, .. })),
+        "{:?}",
+        play.jobs
+    );
+}
+
+#[test]
+fn h02_a_standby_that_is_taken_out_hears_of_the_primary_as_well() {
+    let mut play = Play::ready(settings(3));
+    play.give(Event::Order(Ticket(99), Order::Detach(B)));
+    play.chores();
+    play.dies();
+    play.answer("Barrier", Outcome::Ok);
+    play.answer("Consent", Outcome::Ok);
+    assert!(matches!(&play.jobs[..], [(_, Job::Opinions(asked))] if *asked == [A, B]), "{:?}", play.jobs);
+}
