@@ -88,9 +88,10 @@ impl Engine {
     /// statements are held.
     pub(super) fn revoke(&mut self, why: String, until: Instant, now: Instant) {
         self.journal.intent = None;
-        if self.run.as_ref().is_some_and(|run| run.hooks.promotes) {
+        if let Some(id) = self.run.as_ref().filter(|run| run.hooks.promotes).map(|run| run.id) {
             // `failover_command` was not started.
             (self.journal.promised, self.journal.spent) = (None, None);
+            self.forget_hooks(id);
         }
         let journal = Box::new(self.journal.clone());
         self.give_step(Step::Revoking { why, until }, Job::Record(journal), now);
