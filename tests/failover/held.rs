@@ -139,12 +139,10 @@ fn s31_r19_a_read_that_the_primary_would_have_answered_does_not_wait_for_another
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
-#[test]
-fn h14_a_hold_is_bounded_in_memory() {
-    // A buffer of 8 kB fits, and what fits into the smallest one beside it.
-    let settings = "promote = \"builtin\"\nhold_timeout = \"60s\"\nmax_held_memory = \"10kB\"";
-    let Some(herd) = Herd::start(settings, &[]) else { return };
-    let mut clients: Vec<_> = (0..3).map(|_| herd.client()).collect();
+/// Clients that have done something, in front of servers that are all stopped since: their writes wait.
+fn without_servers(settings: &str, count: usize) -> Option<(Herd, Vec<RawClient>)> {
+    let herd = Herd::start(settings, &[])?;
+    let mut clients: Vec<_> = (0..count).map(|_| herd.client()).collect();
     for client in &mut clients {
         client.query("SELECT 1");
     }
@@ -152,19 +150,29 @@ fn h14_a_hold_is_bounded_in_memory() {
         herd.server(id).stop().expect("stopped");
     }
     eventually("writes wait", || matches!(herd.writes(), pgherd::cluster::Writes::Held { .. }));
+    Some((herd, clients))
+}
+
+/// So many statements wait now.
+fn held(herd: &Herd, count: &str) -> bool {
+    let said = herd.client().query("PGPOOL SHOW COUNTERS");
+    let wanted = [Some("held_now".to_owned()), Some(count.to_owned())];
+    said.iter().filter(|frame| frame.tag == b'D').any(|frame| frame.columns() == wanted)
+}
+
+#[test]
+fn h14_a_hold_is_bounded_in_memory() {
+    // A buffer of 8 kB fits, and what fits into the smallest one beside it.
+    let settings = "promote = \"builtin\"\nhold_timeout = \"60s\"\nmax_held_memory = \"10kB\"";
+    let Some((herd, mut clients)) = without_servers(settings, 3) else { return };
     let long = |row: u32| format!("INSERT INTO t VALUES ({row}) -- {}", "x".repeat(4_000));
-    let held = |count: &str| {
-        let said = herd.client().query("PGPOOL SHOW COUNTERS");
-        let wanted = [Some("held_now".to_owned()), Some(count.to_owned())];
-        said.iter().filter(|frame| frame.tag == b'D').any(|frame| frame.columns() == wanted)
-    };
     clients[0].send(&query(&long(0))).expect("sent");
-    eventually("the long one is held", || held("1"));
+    eventually("the long one is held", || held(&herd, "1"));
     let refused = clients[1].query(&long(1));
     assert_eq!(refused.iter().find_map(Frame::sqlstate).as_deref(), Some("57P03"), "{refused:?}");
     assert!(refused[0].field(b'M').is_some_and(|text| text.contains("max_held_memory")), "{refused:?}");
     clients[2].send(&query("INSERT INTO t VALUES (2)")).expect("sent");
-    eventually("a short one is held beside it", || held("2"));
+    eventually("a short one is held beside it", || held(&herd, "2"));
     for id in [0, 1, 2] {
         herd.server(id).start().expect("starts");
     }
@@ -182,27 +190,13 @@ fn h14_a_hold_is_bounded_in_memory() {
 #[test]
 fn h14_a_hold_is_bounded_in_time_and_number_and_can_be_cancelled() {
     let settings = "promote = \"builtin\"\nhold_timeout = \"4s\"\nmax_held = 2";
-    let Some(herd) = Herd::start(settings, &[]) else { return };
-    let mut clients: Vec<_> = (0..4).map(|_| herd.client()).collect();
-    for client in &mut clients {
-        client.query("SELECT 1");
-    }
-    for id in [1, 2, 0] {
-        herd.server(id).stop().expect("stopped");
-    }
-    eventually("writes wait", || matches!(herd.writes(), pgherd::cluster::Writes::Held { .. }));
+    let Some((herd, mut clients)) = without_servers(settings, 4) else { return };
     let begun = Instant::now();
     let code = |frames: &[Frame]| frames.iter().find_map(Frame::sqlstate);
     for (row, client) in clients.iter_mut().enumerate().take(2) {
         client.send(&query(&format!("INSERT INTO t VALUES ({row})"))).expect("sent");
     }
-    let held = || {
-        let said = herd.client().query("PGPOOL SHOW COUNTERS");
-        said.iter()
-            .filter(|frame| frame.tag == b'D')
-            .any(|frame| frame.columns() == [Some("held_now".to_owned()), Some("2".to_owned())])
-    };
-    eventually("two are held", held);
+    eventually("two are held", || held(&herd, "2"));
     let third = clients[2].query("INSERT INTO t VALUES (2)");
     assert_eq!(code(&third).as_deref(), Some("57P03"), "{third:?}");
     assert!(third[0].field(b'M').is_some_and(|text| text.contains("max_held")), "{third:?}");

@@ -132,11 +132,6 @@ impl Herd {
         RawClient::login(self.port(), "postgres")
     }
 
-    /// A client that waits for its answers.
-    pub fn login(&self) -> RawClient {
-        RawClient::login(self.port.port(), "postgres")
-    }
-
     /// One statement on a connection of its own; an error's text if it fails.
     pub fn try_sql(&self, sql: &str) -> Result<Vec<String>, String> {
         let mut client = RawClient::try_login(self.port.port(), "postgres", "postgres").map_err(|e| e.to_string())?;

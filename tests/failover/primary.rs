@@ -205,7 +205,7 @@ fn s38_a_promotion_that_a_long_reader_delays_is_waited_for_and_nobody_else_is_pr
 #[test]
 fn s15_sessions_survive_and_what_they_write_while_the_primary_is_replaced_succeeds() {
     let Some(herd) = Herd::start(BUILTIN, &[]) else { return };
-    let mut session = herd.login();
+    let mut session = herd.client();
     assert_eq!(session.values("SELECT 1"), ["1"]);
     herd.server(0).kill9().expect("killed");
     eventually("writes are held", || matches!(herd.writes(), Writes::Held { .. }));

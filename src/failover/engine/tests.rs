@@ -151,10 +151,25 @@ impl Play {
 
     /// Up to the point where the standbys are to be recruited.
     fn prepared(&mut self) {
+        self.prepared_with(Outcome::Ok);
+    }
+
+    /// The same, and what the partners say.
+    fn prepared_with(&mut self, consent: Outcome) {
         self.answer("Barrier", Outcome::Ok);
-        self.answer("Consent", Outcome::Ok);
+        self.answer("Consent", consent);
         self.answer("Opinions", Outcome::Opinions(Vec::new()));
         self.answer("Record", Outcome::Ok);
+    }
+
+    /// P is dead, both are recruited, and no connection to P is open.
+    fn closed(settings: Settings) -> Self {
+        let mut play = Self::ready(settings);
+        play.dies();
+        play.prepared();
+        play.recruited();
+        play.answer("Fence", Outcome::Ok);
+        play
     }
 
     /// Both are recruited, A is ahead.

@@ -109,11 +109,7 @@ fn h04_whatever_stops_a_run_before_the_promotion_takes_it_back() {
 
 #[test]
 fn h07_a_late_promotion_is_asked_of_the_same_node_again_and_of_no_other() {
-    let mut play = Play::ready(settings(3));
-    play.dies();
-    play.prepared();
-    play.recruited();
-    play.answer("Fence", Outcome::Ok);
+    let mut play = Play::closed(settings(3));
     play.answer("Record", Outcome::Ok);
     play.answer("Promote", Outcome::Late("still in recovery".to_owned()));
     // The old primary is back, and the candidate is gone for a while: neither changes anything.
@@ -388,11 +384,7 @@ fn h07_a_promise_to_a_node_that_is_configured_no_more_binds_nobody() {
 
 #[test]
 fn h07_a_candidate_that_is_configured_no_more_is_waited_for_no_more() {
-    let mut play = Play::ready(settings(3));
-    play.dies();
-    play.prepared();
-    play.recruited();
-    play.answer("Fence", Outcome::Ok);
+    let mut play = Play::closed(settings(3));
     play.answer("Record", Outcome::Ok);
     play.answer("Promote", Outcome::Late("still in recovery".to_owned()));
     let kept =
@@ -458,11 +450,7 @@ fn h14_what_the_new_primary_certainly_lacks_is_told_only_if_its_history_and_what
 
 #[test]
 fn h13_what_became_of_a_hook_that_outlived_its_process_is_said_not_to_be_known() {
-    let mut play = Play::ready(Settings { hooks: BTreeSet::from([Hook::Fence]), ..settings(3) });
-    play.dies();
-    play.prepared();
-    play.recruited();
-    play.answer("Fence", Outcome::Ok);
+    let mut play = Play::closed(Settings { hooks: BTreeSet::from([Hook::Fence]), ..settings(3) });
     // On disk before it is started.
     let Job::Record(before) = play.answer("Record", Outcome::Ok) else { panic!("a journal") };
     let mut next = Play::new(settings(3), *before.clone());
@@ -476,11 +464,7 @@ fn h13_what_became_of_a_hook_that_outlived_its_process_is_said_not_to_be_known()
 
 #[test]
 fn h13_a_hook_that_was_not_started_is_not_unknown() {
-    let mut play = Play::ready(Settings { hooks: BTreeSet::from([Hook::Fence]), ..settings(3) });
-    play.dies();
-    play.prepared();
-    play.recruited();
-    play.answer("Fence", Outcome::Ok);
+    let mut play = Play::closed(Settings { hooks: BTreeSet::from([Hook::Fence]), ..settings(3) });
     play.answer("Record", Outcome::Failed("disk full".to_owned()));
     assert!(
         play.engine.journal().begun.is_empty() && !play.jobs.iter().any(|(_, job)| matches!(job, Job::Hook { .. }))

@@ -4,12 +4,7 @@ use super::*;
 
 /// Up to the record of the decision to promote A, which is not answered yet.
 fn deciding() -> Play {
-    let mut play = Play::ready(settings(3));
-    play.dies();
-    play.prepared();
-    play.recruited();
-    play.answer("Fence", Outcome::Ok);
-    play
+    Play::closed(settings(3))
 }
 
 #[test]
@@ -72,11 +67,7 @@ fn h04_a_primary_that_comes_back_as_a_standby_is_replaced() {
 
 #[test]
 fn h13_a_fence_that_was_not_started_is_tried_again() {
-    let mut play = Play::ready(Settings { hooks: BTreeSet::from([Hook::Fence]), ..settings(3) });
-    play.dies();
-    play.prepared();
-    play.recruited();
-    play.answer("Fence", Outcome::Ok);
+    let mut play = Play::closed(Settings { hooks: BTreeSet::from([Hook::Fence]), ..settings(3) });
     play.answer("Record", Outcome::Ok);
     play.answer("Hook { hook: Fence", Outcome::Ok);
     play.answer("Record", Outcome::Ok);

@@ -35,11 +35,7 @@ fn h02_a_standby_that_comes_while_others_are_asked_is_asked_before_it_is_recruit
 #[test]
 fn h13_that_failover_command_was_started_is_written_down_before_it_is() {
     let mut play =
-        Play::ready(Settings { mode: Mode::Command, hooks: BTreeSet::from([Hook::Failover]), ..settings(3) });
-    play.dies();
-    play.prepared();
-    play.recruited();
-    play.answer("Fence", Outcome::Ok);
+        Play::closed(Settings { mode: Mode::Command, hooks: BTreeSet::from([Hook::Failover]), ..settings(3) });
     let Job::Record(journal) = play.answer("Record", Outcome::Ok) else { panic!("a journal") };
     assert_eq!(journal.spent, Some(P.0));
     // Whoever takes it up waits for what it does, and does not start it again.
@@ -96,10 +92,7 @@ fn h17_partners_go_on_once_nothing_comes_of_what_they_were_asked_for() {
 fn h05_what_a_run_that_was_given_up_has_begun_ends_with_the_lead() {
     let mut play = leader();
     play.dies();
-    play.answer("Barrier", Outcome::Ok);
-    play.answer("Consent", Outcome::Granted(Epoch(4)));
-    play.answer("Opinions", Outcome::Opinions(Vec::new()));
-    play.answer("Record", Outcome::Ok);
+    play.prepared_with(Outcome::Granted(Epoch(4)));
     revives(&mut play);
     assert!(play.jobs.iter().any(|(_, job)| matches!(job, Job::Recruit { .. })), "they go on");
     play.give(accord(None, (5, 2), 3, &known(3)));
@@ -153,10 +146,7 @@ fn h17_an_epoch_that_is_not_wanted_any_more_is_given_back() {
 fn h14_nothing_is_said_to_be_missing_before_the_new_primary_is_agreed_on() {
     let mut play = leader();
     play.dies();
-    play.answer("Barrier", Outcome::Ok);
-    play.answer("Consent", Outcome::Granted(Epoch(4)));
-    play.answer("Opinions", Outcome::Opinions(Vec::new()));
-    play.answer("Record", Outcome::Ok);
+    play.prepared_with(Outcome::Granted(Epoch(4)));
     play.recruited();
     play.answer("Fence", Outcome::Ok);
     play.answer("Record", Outcome::Ok);

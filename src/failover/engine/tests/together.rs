@@ -155,10 +155,7 @@ fn h14_who_follows_finds_by_its_own_probes_what_the_new_primary_lacks() {
 fn h17_who_leads_no_more_drops_everything_and_the_next_one_takes_it_up() {
     let mut play = leader();
     play.dies();
-    play.answer("Barrier", Outcome::Ok);
-    play.answer("Consent", Outcome::Granted(Epoch(4)));
-    play.answer("Opinions", Outcome::Opinions(Vec::new()));
-    play.answer("Record", Outcome::Ok);
+    play.prepared_with(Outcome::Granted(Epoch(4)));
     let journal = play.engine.journal().clone();
     play.give(accord(None, (5, 2), 3, &journal));
     assert!(play.jobs.is_empty() && play.engine.run.is_none(), "{:?}", play.jobs);
