@@ -8,7 +8,8 @@
 //! *Standby* (HA H10). It *streams* and what it received is of the primary's timeline: served, and it has its standing for this epoch
 //! and timeline. It does not stream (its primary restarted, or it restores from an archive): served as a lagging one only while it is at
 //! most [`LAG_WITHOUT_STREAM`] behind **and** it has its standing, or its last restart point is of the primary's timeline. While the primary is
-//! down there is nobody to stream from: standing, or a restart point of the last primary's timeline, is enough. What was never seen beside a
+//! down there is nobody to stream from: standing, or a restart point of the last primary's timeline, is enough, unless it was seen on another
+//! branch since. What was never seen beside a
 //! primary is served only if all servers that answer agree on system and timeline.
 
 use std::time::Instant;
@@ -160,6 +161,8 @@ impl Judgement {
 pub struct Record {
     /// Where it was last seen streaming.
     pub standing: Option<Standing>,
+    /// The timeline of the primary whose branch it has left since, as [`Court::strayed`] found it.
+    pub strayed: Option<Timeline>,
     /// It had replayed more than the primary had written: they are not on the same branch. Kept until the primary's position
     /// has passed it, since one comparison needs two answers in the right order.
     pub ahead: bool,
@@ -257,17 +260,42 @@ impl Court<'_> {
         }
     }
 
+    /// What an answer shows of the branch that its server is on; nothing if it receives from nobody.
+    fn shown(&self, reading: &Reading) -> Option<Result<(), &'static str>> {
+        let timeline = self.standing.timeline;
+        let branch = match (reading.history.as_deref(), self.history) {
+            // A restart point is never ahead of what was received.
+            _ if reading.checkpoint_timeline > timeline => {
+                Err("its last restart point is of a later timeline than the primary's")
+            }
+            _ if reading.timeline == Timeline(0) => return None,
+            _ if reading.timeline != timeline => Err("received from another timeline than the primary's"),
+            (Some(own), Some(history)) if own.timeline() == timeline && own != history => {
+                Err("on another branch: its timeline has the primary's number and another history")
+            }
+            _ => Ok(()),
+        };
+        Some(branch)
+    }
+
+    /// The timeline of the primary whose branch a server has left, as far as its answers show: one that received from a newer one, or from
+    /// one with another history, does not come back by receiving nothing. An older one is merely behind.
+    pub fn strayed(&self, reading: &Reading, before: Option<Timeline>) -> Option<Timeline> {
+        match self.shown(reading) {
+            Some(Err(_)) if reached(reading) >= self.standing.timeline => Some(self.standing.timeline),
+            Some(_) => None,
+            None => before,
+        }
+    }
+
     fn standby(&self, seen: &Seen, record: Record) -> Judgement {
         let reading = &seen.reading;
         let timeline = self.standing.timeline;
-        if reading.timeline != Timeline(0) && reading.timeline != timeline {
-            return Judgement::out("received from another timeline than the primary's");
+        if let Some(Err(reason)) = self.shown(reading) {
+            return Judgement::out(reason);
         }
-        if let (Some(own), Some(history)) = (reading.history.as_deref(), self.history)
-            && own.timeline() == timeline
-            && own != history
-        {
-            return Judgement::out("on another branch: its timeline has the primary's number and another history");
+        if record.strayed == Some(timeline) {
+            return Judgement::out("had left the primary's branch when it was last seen to receive");
         }
         let branch = record.standing == Some(self.standing) || reading.checkpoint_timeline == timeline;
         if !self.primary_lives {

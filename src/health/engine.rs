@@ -423,6 +423,7 @@ impl Engine {
             if court.primary != Some(node.settings.id) {
                 node.record.compare([Some(seen), node.earlier.as_ref()], court.reference);
             }
+            node.record.strayed = court.strayed(&seen.reading, node.record.strayed);
             node.copy = court.is_copy(node.settings.id, node.settings.fixed, &seen.reading);
             let judgement = court.judge(node.settings.id, node.settings.fixed, seen, node.record);
             if judgement.proven {

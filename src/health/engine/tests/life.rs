@@ -146,3 +146,23 @@ fn h17_a_proxy_that_starts_with_a_promotion_that_was_not_agreed_on_goes_back_fro
     world.run(10 * MS);
     assert_eq!((world.engine.view().primary, world.engine.view().epoch), (Some(P), Epoch(3)));
 }
+
+#[test]
+fn h10_who_has_left_the_branch_does_not_come_back_by_receiving_nothing() {
+    for primary_lives in [true, false] {
+        let mut world = World::ready();
+        world.run(1100 * MS);
+        // Another proxy has promoted A, which this one cannot reach; B follows A, until A dies, too.
+        world.server(A).failure = Some(Failure::Refused);
+        world.server(P).failure = Some(Failure::Refused).filter(|_| !primary_lives);
+        world.server(B).reading.timeline = Timeline(2);
+        world.run(6000 * MS);
+        assert_eq!(world.status(B), Status::Quarantined);
+        (world.server(B).reading.timeline, world.server(B).reading.receiver) = (Timeline(0), Receiver::Absent);
+        world.run(6000 * MS);
+        assert_eq!(world.status(B), Status::Quarantined, "{primary_lives}");
+        (world.server(B).reading.timeline, world.server(B).reading.receiver) = (Timeline(1), Receiver::Streaming);
+        world.run(6000 * MS);
+        assert_eq!(world.status(B), Status::Up, "it was rebuilt");
+    }
+}
