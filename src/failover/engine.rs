@@ -329,29 +329,27 @@ impl Engine {
         if outage.retry > now {
             return false;
         }
-        if self.is_demoted(primary) {
-            self.begin(Kind::Resumed, primary, first_failed, now);
-            return true;
-        }
-        if let Some(why) = self.reason_to_wait(primary) {
+        let demoted = self.is_demoted(primary);
+        if let Some(why) = self.reason_to_wait(primary, demoted) {
             self.tell("primary_lost", Some(primary), &why, now);
             return false;
         }
-        self.begin(Kind::Failover, primary, first_failed, now);
+        self.begin(if demoted { Kind::Resumed } else { Kind::Failover }, primary, first_failed, now);
         true
     }
 
-    /// Why nobody is promoted in its place by itself.
-    fn reason_to_wait(&self, primary: NodeId) -> Option<String> {
+    /// Why nobody is promoted in its place by itself; where it was `demoted` for a switch-over, an operator has wanted that somebody is.
+    fn reason_to_wait(&self, primary: NodeId, demoted: bool) -> Option<String> {
         if self.member(primary).is_none_or(|member| member.duty == Duty::Fixed) {
             return Some("this node's role is fixed".to_owned());
         }
         if let Some(rival) = self.rival(Timeline(self.journal.timeline)) {
             return Some(format!(
-                "node {rival} was promoted while the primary lived: promote it by hand, or rebuild it; either loses writes"
+                "node {rival} was promoted while the primary lived: promote it by hand, or stop it and promote a standby; what only the other has is lost"
             ));
         }
         match self.settings.mode {
+            _ if demoted => None,
             Mode::Never => Some("promote = \"never\"".to_owned()),
             Mode::Command if self.journal.spent == Some(primary.0) => {
                 Some("failover_command has failed: promote a standby by hand".to_owned())

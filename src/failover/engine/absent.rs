@@ -93,10 +93,19 @@ impl Engine {
         self.node(id).is_some_and(|node| matches!(node.life, Life::Dead(_)))
     }
 
+    /// So many standbys answer as are needed to replace this primary; or why it cannot be replaced.
+    pub(super) fn enough_answer(&self, old: NodeId, needed: usize) -> Result<(), String> {
+        let there = self.standbys().len();
+        if there >= needed {
+            return Ok(());
+        }
+        Err(format!("{there} standbys answer, {needed} are needed{}", self.missing(old)))
+    }
+
     /// Who counts in the majority that a promotion needs (HA H5) and cannot be had, for the reason why there is none.
-    pub(super) fn missing(&self) -> String {
-        let old = self.run.as_ref().map(|run| run.old);
-        let counts = |id: &NodeId| Some(*id) != old && !self.is_detached(*id) && !self.stands_by(*id);
+    pub(super) fn missing(&self, old: NodeId) -> String {
+        let there = self.standbys();
+        let counts = |id: &NodeId| *id != old && !self.is_detached(*id) && !there.contains(id);
         let missing: Vec<NodeId> = self.settings.members.iter().map(|member| member.id).filter(counts).collect();
         let names = missing.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
         if names.is_empty() { names } else { format!("; not there: {names} (detach who does not come back)") }

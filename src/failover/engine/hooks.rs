@@ -75,7 +75,7 @@ impl Engine {
         self.hook_begins(hook, node, id);
         let job = Job::Record(Box::new(self.journal.clone()));
         let ticket = self.give_for(Purpose::Announce, job, now);
-        self.hooks.insert(ticket, Job::Hook { hook, node, old, new, id });
+        self.hooks.insert(ticket, Job::Hook { hook, node, old, new, id, locks: Vec::new() });
     }
 
     pub(super) fn announced(&mut self, ticket: Ticket, outcome: Outcome, now: Instant) {

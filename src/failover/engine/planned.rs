@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::choice;
 use super::run::{Kind, Step, text};
 use super::words::{Action, Duty, Hook, IntentStep, Job, Order, Outcome, Ticket};
 use super::{Engine, Purpose};
@@ -117,10 +118,11 @@ impl Engine {
         }
     }
 
-    /// The primary is dead, and this node was promoted before it died.
+    /// The primary is dead, or is none any more, and this node was promoted before.
     fn is_rival(&self, node: NodeId) -> bool {
-        let dead = self.believed().is_some_and(|primary| primary != node && self.is_dead(primary));
-        dead && self.run.is_none() && self.rival(Timeline(self.journal.timeline)) == Some(node)
+        let gone = |primary| self.is_dead(primary) || self.stands_by(primary);
+        let gone = self.believed().is_some_and(|primary| primary != node && gone(primary));
+        gone && self.run.is_none() && self.rival(Timeline(self.journal.timeline)) == Some(node)
     }
 
     fn obey(&mut self, node: NodeId) -> String {
@@ -202,6 +204,7 @@ impl Engine {
         if !streams(&node) {
             return Err(format!("node {node} does not stream from the primary"));
         }
+        self.enough_answer(primary, choice::majority(&self.settings, Some(primary), &self.journal.detached))?;
         Ok((primary, node))
     }
 
@@ -229,7 +232,8 @@ impl Engine {
             }
             (Step::Closing, Outcome::Ok) => self.announce(node, now),
             (Step::Announcing, Outcome::Ok) => {
-                let job = Job::Hook { hook: Hook::Demote, node: old, old, new: Some(node), id };
+                let (hook, new, locks) = (Hook::Demote, Some(node), Vec::new());
+                let job = Job::Hook { hook, node: old, old, new, id, locks };
                 let ticket = self.give_for(Purpose::Demote, job, now);
                 let Some(run) = self.run.as_mut() else { return };
                 (run.step, run.ticket, run.timer) = (Step::Demoting, Some(ticket), None);

@@ -60,13 +60,13 @@ impl Engine {
         if let (Outcome::Ok, Some(why)) = (&outcome, overtaken) {
             return self.revoke(why, now + self.settings.hold_timeout, now);
         }
+        let recruits: Vec<NodeId> = run.standings.keys().copied().collect();
         match (outcome, candidate) {
             (Outcome::Ok, Some(_)) if run.hooks.promotes => {
-                let job = Job::Hook { hook: Hook::Failover, node: old, old, new: candidate, id };
+                let job = Job::Hook { hook: Hook::Failover, node: old, old, new: candidate, id, locks: recruits };
                 self.give_step(Step::Promoting, job, now);
             }
             (Outcome::Ok, Some(node)) => {
-                let recruits = run.standings.keys().copied().collect();
                 self.give_step(Step::Promoting, Job::Promote { node, recruits, again: None }, now);
             }
             (other, _) => {
@@ -115,6 +115,9 @@ impl Engine {
         match outcome {
             Outcome::Promoted(_) => self.wait_step(Step::Settling, None),
             Outcome::Ok if run.hooks.promotes => self.give_step(Step::Promoting, Job::Await(candidate), now),
+            lost @ Outcome::LockLost(_) if run.hooks.promotes => {
+                self.revoke(format!("nothing was promoted: {}", text(lost)), now + self.settings.hold_timeout, now);
+            }
             other if run.hooks.promotes => {
                 if matches!(other, Outcome::NotSent(_)) {
                     self.journal.promised = None;
@@ -123,7 +126,9 @@ impl Engine {
                 self.note("failover_command_failed", Some(candidate), why.clone(), Duration::ZERO);
                 self.abandon(&why, now);
             }
-            Outcome::NotSent(why) if !run.sent => self.abandon(&format!("nothing was promoted: {why}"), now),
+            unsent @ (Outcome::NotSent(_) | Outcome::LockLost(_)) if !run.sent => {
+                self.abandon(&format!("nothing was promoted: {}", text(unsent)), now);
+            }
             Outcome::Restarted => self.abandon("the candidate was restarted before it was promoted", now),
             other => {
                 let first = !std::mem::replace(&mut run.sent, true);
@@ -144,13 +149,7 @@ impl Engine {
             self.wait_step(Step::Settling, None);
             return true;
         }
-        let other = self
-            .settings
-            .members
-            .iter()
-            .map(|member| member.id)
-            .find(|id| *id != candidate && *id != run.old && self.leads_beyond(*id, run.timeline));
-        if let Some(other) = other {
+        if let Some(other) = self.obstacle(run) {
             self.abandon(&format!("node {other} was promoted by somebody else"), now);
             return true;
         }
@@ -181,6 +180,15 @@ impl Engine {
         self.settings.members.iter().map(|member| member.id).find(|id| self.leads_beyond(*id, timeline))
     }
 
+    /// Such a node stands in the way of this run. One that is out for good, since it was promoted in vain or beside the primary, does not if
+    /// an operator has named another one: by itself nobody begins a second timeline of the same number (HA H7).
+    pub(super) fn obstacle(&self, run: &Run) -> Option<NodeId> {
+        let decided = matches!(run.kind, Kind::ByHand(..));
+        let others = self.settings.members.iter().map(|member| member.id);
+        let mut others = others.filter(|id| *id != run.old && Some(*id) != run.candidate);
+        others.find(|id| self.leads_beyond(*id, run.timeline) && !(decided && self.is_condemned(*id)))
+    }
+
     /// It answers, as a primary on a later timeline that may have begun on this one.
     pub(super) fn leads_beyond(&self, id: NodeId, timeline: Timeline) -> bool {
         let Some(position) = self.node(id).and_then(|node| node.position.as_ref()) else { return false };
@@ -205,7 +213,8 @@ impl Engine {
     /// It is on disk that the candidate is being fenced: a hook runs once.
     pub(super) fn candidate_condemned(&mut self, outcome: Outcome, now: Instant) {
         let Some((run, candidate)) = self.run.as_ref().and_then(|run| Some((run, run.candidate?))) else { return };
-        let job = Job::Hook { hook: Hook::Fence, node: candidate, old: run.old, new: None, id: run.id };
+        let (hook, locks) = (Hook::Fence, Vec::new());
+        let job = Job::Hook { hook, node: candidate, old: run.old, new: None, id: run.id, locks };
         match outcome {
             Outcome::Ok => self.give_step(Step::FencingCandidate, job, now),
             other => {

@@ -221,7 +221,7 @@ impl Engine {
         {
             return Some("another node was promoted meanwhile".to_owned());
         }
-        if let Some(rival) = self.rival(run.timeline) {
+        if let Some(rival) = self.obstacle(run) {
             return Some(format!("node {rival} says that it is primary"));
         }
         if run.planned() {
@@ -312,12 +312,11 @@ impl Engine {
             // It was taken up from a leader before.
             return self.ask_partners(run.old, now);
         }
-        let standbys = self.standbys();
-        let needed = self.needed();
-        if standbys.len() < needed {
-            let why = format!("{} standbys answer, {needed} are needed{}", standbys.len(), self.missing());
+        let Some(old) = self.run.as_ref().map(|run| run.old) else { return };
+        if let Err(why) = self.enough_answer(old, self.needed()) {
             return self.abandon(&why, now);
         }
+        let standbys = self.standbys();
         let Some(run) = self.run.as_mut() else { return };
         if !run.planned() && standbys.iter().any(|node| !run.doubted.contains(node)) {
             // It has come since the others were asked, or the old primary was to be stopped and is only lost.
@@ -373,7 +372,11 @@ impl Engine {
             return false;
         }
         if run.standings.len() < needed {
-            let why = format!("{} standbys were recruited, {needed} are needed{}", run.standings.len(), self.missing());
+            let why = format!(
+                "{} standbys were recruited, {needed} are needed{}",
+                run.standings.len(),
+                self.missing(run.old)
+            );
             self.abandon(&why, now);
             return true;
         }
@@ -458,7 +461,8 @@ impl Engine {
     /// It is on disk that the old primary is being fenced.
     fn condemned(&mut self, outcome: Outcome, now: Instant) {
         let Some(run) = self.run.as_ref() else { return };
-        let job = Job::Hook { hook: Hook::Fence, node: run.old, old: run.old, new: run.candidate, id: run.id };
+        let (hook, old, locks) = (Hook::Fence, run.old, Vec::new());
+        let job = Job::Hook { hook, node: old, old, new: run.candidate, id: run.id, locks };
         match outcome {
             Outcome::Ok => self.give_step(Step::Hooking, job, now),
             other => self.abandon(&format!("what is to be done cannot be written down: {}", text(other)), now),
@@ -481,6 +485,7 @@ impl Engine {
 /// An outcome as a reason.
 pub(super) fn text(outcome: Outcome) -> String {
     match outcome {
+        Outcome::LockLost(node) => format!("the lock of node {node} was lost"),
         Outcome::Failed(why) | Outcome::NotSent(why) | Outcome::Late(why) => why,
         other => format!("an answer that does not belong here: {other:?}"),
     }

@@ -287,6 +287,8 @@ pub enum Job {
         new: Option<NodeId>,
         /// `PGHERD_FAILOVER_ID`.
         id: u64,
+        /// Whose locks must still be held by us, or it is not started: those of the recruits, if it promotes one of them.
+        locks: Vec<NodeId>,
     },
     /// Write this and sync it.
     Record(Box<Journal>),
@@ -352,6 +354,8 @@ pub enum Outcome {
     Promoted(Timeline),
     /// To `Promote`: `pg_promote()` was certainly not sent by this job. To `Hook`: it could not be started.
     NotSent(String),
+    /// To `Promote` and to a hook that promotes: nothing was sent or started, since the lock of a recruit was lost.
+    LockLost(NodeId),
     /// To `Promote` and `Await`: sent or not, it is still in recovery, or does not answer.
     Late(String),
     /// To `Promote` with `again`: it was restarted since it was recruited and is in recovery: what was sent is forgotten.

@@ -58,7 +58,10 @@ impl<S: Servers, T: Threads> World<S, T> {
             Job::Recruit { node, epoch, lock_only } => self.recruit(*node, *epoch, *lock_only).await,
             Job::Restore(node) => outcome(self.restore(*node).await),
             Job::Fence(node) => outcome(self.threads.fence(*node).await),
-            Job::Hook { hook, node, old, new, id } => self.hook(*hook, [Some(*node), Some(*old), *new], *id).await,
+            Job::Hook { hook, node, old, new, id, locks } => match self.lost_lock(locks).await {
+                None => self.hook(*hook, [Some(*node), Some(*old), *new], *id).await,
+                Some(lost) => Outcome::LockLost(lost),
+            },
             Job::Record(journal) => outcome(self.record(journal).await),
             Job::Promote { node, recruits, again } => self.promote(*node, recruits, *again).await,
             Job::Await(node) => self.wait_primary(*node).await,

@@ -44,7 +44,7 @@ impl<S: Servers, T: Threads> World<S, T> {
         if again.is_none()
             && let Some(lost) = self.lost_lock(recruits).await
         {
-            return Outcome::NotSent(format!("the lock of node {lost} was lost"));
+            return Outcome::LockLost(lost);
         }
         let place = self.place(node);
         let mut place = place.lock().await;
@@ -94,7 +94,7 @@ impl<S: Servers, T: Threads> World<S, T> {
     }
 
     /// The first recruit whose session does not answer any more.
-    async fn lost_lock(&self, recruits: &[NodeId]) -> Option<NodeId> {
+    pub(super) async fn lost_lock(&self, recruits: &[NodeId]) -> Option<NodeId> {
         for node in recruits {
             let place = self.place(*node);
             let mut place = place.lock().await;

@@ -96,3 +96,20 @@ fn h02_a_standby_that_is_taken_out_hears_of_the_primary_as_well() {
     play.answer("Consent", Outcome::Ok);
     assert!(matches!(&play.jobs[..], [(_, Job::Opinions(asked))] if *asked == [A, B]), "{:?}", play.jobs);
 }
+
+#[test]
+fn h05_a_failover_command_is_not_started_without_the_locks_and_another_one_may_be() {
+    let mut play =
+        Play::closed(Settings { mode: Mode::Command, hooks: BTreeSet::from([Hook::Failover]), ..settings(3) });
+    play.answer("Record", Outcome::Ok);
+    let Job::Hook { locks, .. } = play.answer("Hook", Outcome::LockLost(B)) else { panic!("a hook") };
+    assert_eq!(locks, [A, B]);
+    // The decision is taken back on disk before anything else.
+    let Job::Record(kept) = play.answer("Record", Outcome::Ok) else { panic!("a journal") };
+    assert_eq!((kept.intent, kept.promised, kept.spent, kept.begun), (None, None, None, Vec::new()));
+    let told = play.notes.iter().find(|note| note.event == "failover_waits").expect("told");
+    assert_eq!(told.why, "nothing was promoted: the lock of node 2 was lost");
+    play.chores();
+    play.pass(Duration::from_secs(3));
+    play.prepared();
+}

@@ -66,3 +66,68 @@ fn h25_an_operator_replaces_a_primary_that_does_not_answer_as_one_and_none_that_
         }
     }
 }
+
+#[test]
+fn h12_no_primary_is_stopped_for_a_switchover_that_could_not_recruit_a_majority() {
+    let mut play = Play::ready(Settings { hooks: BTreeSet::from([Hook::Demote]), ..settings(3) });
+    play.node(B).life = Life::Dead(play.now);
+    play.look();
+    play.give(Event::Order(Ticket(99), Order::SwitchOver(Some(A))));
+    let said = play.replies.pop().expect("an answer").expect_err("refused");
+    assert!(said.contains("1 standbys answer, 2 are needed; not there: 2 (detach"), "{said}");
+    play.give(Event::Order(Ticket(98), Order::Detach(B)));
+    play.replies.clear();
+    play.give(Event::Order(Ticket(99), Order::SwitchOver(Some(A))));
+    play.answer("Ready", Outcome::Ok);
+    assert!(play.replies.is_empty() && play.holds(Hold::SwitchOver), "{:?}", play.replies);
+}
+
+/// B was promoted beside the primary, and is out; then that one was lost: dead, or stopped for a switch-over that came to nothing.
+fn beside_a_rival(demoted: bool) -> Play {
+    let journal = Journal {
+        primary: Some(P.0),
+        timeline: 1,
+        condemned: vec![B.0],
+        demoted: Some(P.0).filter(|_| demoted),
+        ..Journal::default()
+    };
+    let mut play = Play::new(settings(3), journal);
+    play.node(B).role = Role::Primary;
+    play.position(B, 2, false);
+    if demoted {
+        play.node(P).role = Role::Standby;
+        play.view.primary = None;
+    }
+    play.look();
+    play.chores();
+    if !demoted {
+        play.dies();
+    }
+    play
+}
+
+#[test]
+fn h07_beside_a_rival_nobody_is_promoted_but_whom_an_operator_names() {
+    for demoted in [false, true] {
+        let mut play = beside_a_rival(demoted);
+        assert!(play.engine.run.is_none());
+        let told = play.notes.iter().find(|note| note.event == "primary_lost").expect("told");
+        assert!(
+            told.why.starts_with("node 2 was promoted while the primary lived: promote it by hand"),
+            "{}",
+            told.why
+        );
+        play.give(Event::Order(Ticket(99), Order::Promote(A)));
+        play.prepared();
+        play.look();
+        assert_eq!((play.engine.run.as_ref().map(|run| run.old), play.replies.len()), (Some(P), 0));
+        let mut play = beside_a_rival(demoted);
+        play.give(Event::Order(Ticket(99), Order::Promote(B)));
+        assert!(
+            matches!(&play.replies[..], [Ok(said)] if said.contains("is the primary from now on")),
+            "{:?}",
+            play.replies
+        );
+        assert_eq!(play.ruling.mandate, Mandate::Only(B, Epoch(0)));
+    }
+}
