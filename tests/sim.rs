@@ -9,10 +9,14 @@
 mod faults;
 #[path = "sim/group.rs"]
 mod group;
+#[path = "sim/h01_no_write_begins_at_a_suspect.rs"]
+mod h01_no_write_begins_at_a_suspect;
 #[path = "sim/h02_no_promotion_while_a_standby_hears_it.rs"]
 mod h02_no_promotion_while_a_standby_hears_it;
 #[path = "sim/h03_a_majority_sees_it_dead.rs"]
 mod h03_a_majority_sees_it_dead;
+#[path = "sim/h04_held_and_written_down_before_promoted.rs"]
+mod h04_held_and_written_down_before_promoted;
 #[path = "sim/h05_no_node_is_left_recruited.rs"]
 mod h05_no_node_is_left_recruited;
 #[path = "sim/h06_the_furthest_is_promoted.rs"]
@@ -23,6 +27,8 @@ mod h07_one_primary_per_timeline;
 mod h08_fenced_before_promoted;
 #[path = "sim/h09_no_synchronous_row_is_lost.rs"]
 mod h09_no_synchronous_row_is_lost;
+#[path = "sim/h10_diverged_is_never_served.rs"]
+mod h10_diverged_is_never_served;
 #[path = "sim/h12_a_switchover_loses_nothing.rs"]
 mod h12_a_switchover_loses_nothing;
 #[path = "sim/h13_hooks_run_at_most_once.rs"]

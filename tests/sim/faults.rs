@@ -3,7 +3,7 @@
 use pgherd::cluster::{NodeId, Role};
 use pgherd::failover::engine::Order;
 
-use crate::world::{SECOND, World};
+use crate::world::{FAULTS, SECOND, World};
 
 /// At most one fault in a tick; each history has its own pace.
 pub(crate) fn maybe(world: &mut World) {
@@ -115,6 +115,25 @@ fn partners(world: &mut World) {
     }
 }
 
+/// An operator who is told that a server which was promoted in vain stands in the way stops it, and names another one.
+fn decide(world: &mut World, leader: usize) {
+    let leads = |id: &usize| world.servers[*id].runs() && world.servers[*id].role == Role::Primary;
+    let Some(primary) = world.proxies[leader].view.primary.map(|id| usize::from(id.0)).filter(|id| !leads(id)) else {
+        return;
+    };
+    let Some(rival) = (0..world.servers.len()).find(leads) else { return };
+    let standbys = (0..world.servers.len()).filter(|id| world.servers[*id].role == Role::Standby);
+    let Some(furthest) = standbys.max_by_key(|id| world.servers[*id].log.len()) else { return };
+    let followed = world.servers[furthest].timeline >= world.servers[rival].timeline;
+    if followed {
+        return world.order(leader, Order::Promote(NodeId(u16::try_from(rival).expect("few"))));
+    }
+    world.say(|_| format!("an operator stops node {rival}, since node {primary} is primary no more"));
+    world.servers[rival].kill();
+    world.history.fenced.insert(rival);
+    world.order(leader, Order::Promote(NodeId(u16::try_from(furthest).expect("few"))));
+}
+
 /// Everything that can be mended is.
 pub(crate) fn heal(world: &mut World) {
     world.say(|_| "faults stop".to_owned());
@@ -138,6 +157,9 @@ pub(crate) fn heal(world: &mut World) {
 /// Repeated, since the proxy may have been down.
 pub(crate) fn attach(world: &mut World) {
     let leader = world.leader().unwrap_or(0);
+    if world.now > FAULTS {
+        decide(world, leader);
+    }
     for id in 0..world.servers.len() {
         world.order(leader, Order::Attach(NodeId(u16::try_from(id).expect("few"))));
     }

@@ -96,6 +96,11 @@ impl Group {
         self.members.len() / 2 + 1
     }
 
+    /// What this one knows to be agreed on.
+    pub(crate) fn agreed_by(&self, by: usize) -> Option<Journal> {
+        serde_json::from_str(&self.members[by].applied.body).ok()
+    }
+
     /// May this one begin to write under this epoch (HA H17)?
     pub(crate) fn may_begin(&self, by: usize, epoch: u64, now: Tick) -> bool {
         let member = &self.members[by];

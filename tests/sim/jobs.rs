@@ -8,7 +8,8 @@ use crate::server::{Lock, Tick};
 use crate::world::{SECOND, World};
 use crate::{
     h02_no_promotion_while_a_standby_hears_it as h02, h03_a_majority_sees_it_dead as h03,
-    h06_the_furthest_is_promoted as h06, h08_fenced_before_promoted as h08, h12_a_switchover_loses_nothing as h12,
+    h04_held_and_written_down_before_promoted as h04, h06_the_furthest_is_promoted as h06,
+    h08_fenced_before_promoted as h08, h12_a_switchover_loses_nothing as h12,
 };
 
 /// `idle_session_timeout` of a session that holds a lock.
@@ -184,7 +185,10 @@ impl World {
                 self.proxies[by].fence(usize::from(node.0));
                 Some(Outcome::Ok)
             }
-            Job::Hook { hook, node, old, new, id } => {
+            Job::Hook { locks, .. } if self.lost_lock(by, locks).is_some() => {
+                self.lost_lock(by, locks).map(Outcome::LockLost)
+            }
+            Job::Hook { hook, node, old, new, id, .. } => {
                 let outcome = self.hook(by, *hook, (*node, *old, *new), *id);
                 // Whatever it did, it hangs until it is killed.
                 (!self.mishap(by, 12)).then_some(outcome)
@@ -316,14 +320,19 @@ impl World {
         Outcome::Ok
     }
 
-    fn promote(&mut self, by: usize, node: NodeId, recruits: &[NodeId], again: Option<i64>) -> Option<Outcome> {
-        let (id, own) = (usize::from(node.0), self.proxies[by].incarnation);
-        let held = |node: &NodeId| {
+    fn lost_lock(&self, by: usize, recruits: &[NodeId]) -> Option<NodeId> {
+        let own = self.proxies[by].incarnation;
+        let held = |node: &&NodeId| {
             let server = &self.servers[usize::from(node.0)];
             self.answers(by, usize::from(node.0)) && server.lock.is_some_and(|lock| lock.holder == own)
         };
-        if again.is_none() && !recruits.iter().all(held) {
-            return Some(Outcome::NotSent("a lock was lost".to_owned()));
+        recruits.iter().find(|node| !held(node)).copied()
+    }
+
+    fn promote(&mut self, by: usize, node: NodeId, recruits: &[NodeId], again: Option<i64>) -> Option<Outcome> {
+        let (id, own) = (usize::from(node.0), self.proxies[by].incarnation);
+        if let Some(lost) = self.lost_lock(by, recruits).filter(|_| again.is_none()) {
+            return Some(Outcome::LockLost(lost));
         }
         let unsent = |why: &str| {
             let why = why.to_owned();
@@ -345,6 +354,7 @@ impl World {
         if self.group.as_ref().is_some_and(|group| group.is_over(by, self.now)) {
             return unsent("this proxy leads no more");
         }
+        h04::check(self, by, node, again.is_none());
         h08::check(self, by, node, again.is_none());
         if again.is_none() {
             h03::check(self, by);
@@ -369,7 +379,12 @@ impl World {
         match (hook, successor) {
             (Hook::Failover, successor) if self.mode == Mode::Command && node == old && new != Some(old) => {
                 // If it was promoted by hand meanwhile the hook only hears of it.
-                let promotes = new.is_some_and(|new| self.servers[usize::from(new.0)].role == Role::Standby);
+                let promoted = new.filter(|new| self.servers[usize::from(new.0)].role == Role::Standby);
+                let promotes = promoted.is_some();
+                if let Some(candidate) = promoted {
+                    h04::check(self, by, candidate, true);
+                    h08::check(self, by, candidate, true);
+                }
                 *self.history.promoting_hooks.entry(id).or_default() += u32::from(promotes);
                 let Some(successor) = successor.filter(|id| self.servers[*id].runs()) else {
                     return failed("exit 1");

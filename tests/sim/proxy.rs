@@ -12,6 +12,7 @@ use pgherd::health::engine::{self as health, Fixed, NodeSettings, Thresholds};
 use pgherd::health::reading::Failure;
 
 use crate::h03_a_majority_sees_it_dead as h03;
+use crate::h10_diverged_is_never_served as h10;
 use crate::h14_what_is_missed_is_missing as h14;
 use crate::jobs::Running;
 use crate::server::Tick;
@@ -41,6 +42,8 @@ pub(crate) struct Process {
     pub(crate) jobs: Vec<Running>,
     /// An operator has ordered it to move the primary's role.
     pub(crate) ordered: bool,
+    /// An operator has attached a node, which may count in a majority that was had before.
+    pub(crate) attached: bool,
 }
 
 pub(crate) struct Proxy {
@@ -195,6 +198,7 @@ impl World {
             wakeup: now,
             jobs: Vec::new(),
             ordered: false,
+            attached: false,
         });
         self.member_starts(by);
         self.say(|world| format!("proxy {by}.{} starts with {:?}", world.processes, world.proxies[by].disk));
@@ -279,6 +283,7 @@ impl World {
                 self.history.promoting_hooks.remove(&well);
             }
             self.proxies[by].view = view.clone();
+            h10::check(self, by, &view);
             h14::learn(self, by, &view);
             self.tell(by, Event::View(view));
         }
@@ -316,6 +321,9 @@ impl World {
         self.say(|_| format!("{by} order {order:?}"));
         if let (Order::Promote(_) | Order::SwitchOver(_), Some(process)) = (order, &mut self.proxies[by].process) {
             process.ordered = true;
+        }
+        if let (Order::Attach(_), Some(process)) = (order, &mut self.proxies[by].process) {
+            process.attached = true;
         }
         self.tell(by, Event::Order(Ticket(0), order));
     }

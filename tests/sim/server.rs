@@ -160,3 +160,8 @@ impl Server {
 pub(crate) fn position(records: usize) -> u64 {
     (records as u64 + 1) * 100
 }
+
+/// How many records are before a position.
+pub(crate) fn records(position: Lsn) -> usize {
+    usize::try_from(position.0 / 100).expect("a short history").saturating_sub(1)
+}

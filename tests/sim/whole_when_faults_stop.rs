@@ -1,4 +1,5 @@
-//! When faults stop, the cluster becomes whole by itself: one primary that takes writes, and every standby of its branch streams from it.
+//! When faults stop, the cluster becomes whole by itself: one primary that takes writes, and every standby of its branch streams from it, or
+//! from another one that does.
 
 use pgherd::cluster::{Role, Writes};
 use pgherd::failover::engine::Mode;
@@ -25,20 +26,16 @@ pub(crate) fn is_whole(world: &World) -> Result<(), String> {
             world.servers[primary].log.starts_with(&server.log) && server.timeline <= world.servers[primary].timeline;
         // Whoever says that it is primary must be rebuilt, and so must who has what the primary has not.
         let scripted = world.mode == Mode::Command;
-        if server.role == Role::Standby
-            && branch
-            && !scripted
-            && server.stream.is_none_or(|stream| stream.upstream != primary)
-        {
+        if server.role == Role::Standby && branch && !scripted && !streams(world, id, primary) {
             return Err(format!("node {id} does not stream from node {primary}"));
         }
         if server.marker || server.lock.is_some() {
             return Err(format!("node {id} is recruited"));
         }
     }
-    let streams = |id: &&usize| world.servers[**id].stream.is_some_and(|stream| stream.upstream == primary);
+    let direct = |id: &&usize| world.servers[**id].stream.is_some_and(|stream| stream.upstream == primary);
     let short =
-        world.servers[primary].sync.as_ref().is_some_and(|(count, ids)| ids.iter().filter(streams).count() < *count);
+        world.servers[primary].sync.as_ref().is_some_and(|(count, ids)| ids.iter().filter(direct).count() < *count);
     for (by, proxy) in world.proxies.iter().enumerate() {
         let lets = proxy.view.writes == Writes::Open && world.may_begin(by, proxy.view.epoch.0);
         if !lets && !short {
@@ -46,6 +43,12 @@ pub(crate) fn is_whole(world: &World) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// It receives what this primary writes, whoever passes it on.
+fn streams(world: &World, id: usize, primary: usize) -> bool {
+    let upstream = |id: &usize| world.servers[*id].stream.map(|stream| stream.upstream);
+    std::iter::successors(upstream(&id), upstream).take(world.servers.len()).any(|id| id == primary)
 }
 
 /// So many servers say since an earlier failover that they are primary that no majority of standbys can be recruited: they must be rebuilt.

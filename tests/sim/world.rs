@@ -13,9 +13,9 @@ use crate::h03_a_majority_sees_it_dead::Grant;
 use crate::proxy::{self, Proxy};
 use crate::server::{Server, Stream, Tick, Write};
 use crate::{
-    h05_no_node_is_left_recruited as h05, h07_one_primary_per_timeline as h07, h09_no_synchronous_row_is_lost as h09,
-    h13_hooks_run_at_most_once as h13, h14_what_is_missed_is_missing as h14, h17_one_writer_per_epoch as h17,
-    whole_when_faults_stop as whole,
+    h01_no_write_begins_at_a_suspect as h01, h05_no_node_is_left_recruited as h05, h07_one_primary_per_timeline as h07,
+    h09_no_synchronous_row_is_lost as h09, h13_hooks_run_at_most_once as h13, h14_what_is_missed_is_missing as h14,
+    h17_one_writer_per_epoch as h17, whole_when_faults_stop as whole,
 };
 
 /// Faults stop here: half a minute.
@@ -219,6 +219,7 @@ impl World {
                     self.write(by);
                 }
             }
+            h01::check(&self);
             h07::check(&self);
             h13::check(&self);
             h17::check(&self);
