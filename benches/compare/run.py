@@ -41,6 +41,7 @@ SECTIONS = {
     "bulk": "Large results and COPY",
     "pinned": "One client, everything pinned to one CPU",
     "scale": "One and two data threads; one, two and three servers",
+    "floor": "A bare relay of the same shape, which reads no message",
     "storm": "All clients connect at the same moment",
     "memory": "Memory",
 }
@@ -176,6 +177,8 @@ class Comparison:
             self.pinned()
         elif section == "scale":
             self.scale()
+        elif section == "floor":
+            self.floor()
         elif section == "storm":
             self.storm()
         elif section == "memory":
@@ -223,6 +226,17 @@ class Comparison:
             target = Target("pgherd", "pgherd", self.options.pool, nodes=nodes)
             self.rounds("scale", f"{nodes} server{'s' if nodes > 1 else ''}", [target],
                         lambda running: load.pgbench(self.stage, running, "simple", 64, self.options.seconds), 64)
+
+    def floor(self):
+        """What is left to save: each with its server connections to the primary alone."""
+        targets = [target for target in self.peers(False, nodes=1) if target.kind in ("pgbouncer", "pgherd")]
+        for threads in (1, 2) if self.options.relay else ():
+            targets.append(Target(f"bare relay, {threads} thread{'s' if threads > 1 else ''}", "relay", threads=threads))
+        if self.options.pgherd:
+            targets.append(Target("pgherd, 1 thread", "pgherd", self.options.pool, threads=1, nodes=1))
+        for clients in (1, 16):
+            self.rounds("floor", f"{clients} client{'s' if clients > 1 else ''}", targets,
+                        lambda running, c=clients: load.pgbench(self.stage, running, "simple", c, self.options.seconds), clients)
 
     def storm(self):
         """Proxies without any server connection open, so that opening them is part of it."""
@@ -338,6 +352,7 @@ def arguments():
     parser.add_argument("--pgbouncer", help="the binary; from the PATH by default; empty: without it")
     parser.add_argument("--pgbouncer-extra", default="", help="further lines of pgbouncer.ini, divided by ;")
     parser.add_argument("--pgpool", help="the binary; from the PATH by default; empty: without it")
+    parser.add_argument("--relay", help="the bare relay, a release build of the example; without it by default")
     parser.add_argument("--bin", help="folder of PostgreSQL's programs; the newest of /usr/lib/postgresql by default")
     parser.add_argument("--only", default=",".join(SECTIONS), help="of " + ", ".join(SECTIONS))
     parser.add_argument("--rounds", type=int, default=3)

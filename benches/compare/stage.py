@@ -372,6 +372,12 @@ class Stage:
             f'[monitor]\nuser = "{USER}"\ndatabase = "postgres"\n[pcp]\naddresses = []\n{nodes}'))
         self.listening(target, "pgherd", [self.pgherd_program, "run", "--config", config], True, signal.SIGINT)
 
+    def relay(self, target):
+        """A server connection for each of its clients."""
+        target.port = free_port()
+        program = shutil.copy(self.options.relay, os.path.join(self.folder, f"relay-{target.port}"))
+        self.listening(target, "relay", [program, f"127.0.0.1:{target.port}", f"127.0.0.1:{self.ports[0]}", str(target.threads)], True)
+
     def close(self):
         for process in reversed(self.processes):
             process.stop()
