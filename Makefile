@@ -45,8 +45,9 @@ ONLY ?=
 CLIENTS ?=
 compare: postgres
 	benches/compare/install.sh
-	cargo build --release --bin pgherd --example relay
-	benches/compare/run.py --pgherd target/release/pgherd --relay target/release/examples/relay --json target/compare.json --svg target/compare.svg \
+	cargo build --release
+	cargo build --release --manifest-path benches/compare/relay/Cargo.toml --target-dir target/relay
+	benches/compare/run.py --pgherd target/release/pgherd --relay target/relay/release/relay --json target/compare.json --svg target/compare.svg \
 	    $(if $(ONLY),--only $(ONLY)) $(if $(CLIENTS),--clients $(CLIENTS)) $(COMPARE)
 
 sample:

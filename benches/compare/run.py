@@ -352,7 +352,7 @@ def arguments():
     parser.add_argument("--pgbouncer", help="the binary; from the PATH by default; empty: without it")
     parser.add_argument("--pgbouncer-extra", default="", help="further lines of pgbouncer.ini, divided by ;")
     parser.add_argument("--pgpool", help="the binary; from the PATH by default; empty: without it")
-    parser.add_argument("--relay", help="the bare relay, a release build of the example; without it by default")
+    parser.add_argument("--relay", help="the bare relay, a release build; without it by default")
     parser.add_argument("--bin", help="folder of PostgreSQL's programs; the newest of /usr/lib/postgresql by default")
     parser.add_argument("--only", default=",".join(SECTIONS), help="of " + ", ".join(SECTIONS))
     parser.add_argument("--rounds", type=int, default=3)

@@ -361,9 +361,10 @@ impl Report {
         for failure in self.failures() {
             let known = ["08007", "40001"].iter().any(|code| failure.what.starts_with(code));
             let after = failure.sent.saturating_duration_since(fault);
+            let before = fault.saturating_duration_since(failure.sent);
             assert!(
                 known && after < Duration::from_millis(1500),
-                "sent {after:?} after the fault: {failure:?}\n{self}"
+                "sent {after:?} after the fault, {before:?} before it: {failure:?}\n{self}"
             );
         }
         self.whole();

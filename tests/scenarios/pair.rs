@@ -251,10 +251,15 @@ impl Both {
 impl Drop for Both {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for (of, proxy) in PROXIES.iter().enumerate() {
-                let log = self.log(of);
+            let tell = |name: &str, log: &str| {
                 let tail: Vec<&str> = log.lines().rev().take(40).collect();
-                println!("{}:\n{}", proxy.0, tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+                println!("{name}:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+            };
+            for (of, proxy) in PROXIES.iter().enumerate() {
+                tell(proxy.0, &self.log(of));
+            }
+            for server in self.world.cluster.servers() {
+                tell(server.name(), &std::fs::read_to_string(server.log()).unwrap_or_default());
             }
         }
     }
