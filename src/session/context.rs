@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 
 use crate::backend::{Hub, Place, Pool, PoolKey, Registry, Reported, Sizes, Times};
 use crate::cluster::{FailoverRequest, Knowledge, Known, NodeId, Shared, Trouble};
@@ -184,6 +185,8 @@ pub struct Context {
     memory: RefCell<Memory>,
     who: RefCell<HashMap<(Arc<str>, Arc<str>), Rc<Who>>>,
     pub(super) greetings: RefCell<HashMap<GreetingKey, Greeting>>,
+    /// Those that a login asks for at the moment, and who waits for the answer.
+    pub(super) asking: RefCell<HashMap<GreetingKey, Rc<Notify>>>,
     pub(super) sessions: RefCell<HashMap<u64, Rc<Control>>>,
     pub(super) fences: Fences,
     /// Requests until the next one that is timed.
@@ -213,6 +216,7 @@ impl Context {
             memory: RefCell::new(Memory::new(REFUSALS.0, REFUSALS.1)),
             who: RefCell::default(),
             greetings: RefCell::default(),
+            asking: RefCell::default(),
             sessions: RefCell::default(),
             fences,
             until_timed: Cell::new(1),
@@ -455,11 +459,6 @@ impl Context {
 
     pub(super) fn leave(&self, id: u64) {
         self.sessions.borrow_mut().remove(&id);
-    }
-
-    /// Login defaults may have changed: the next clients are greeted by a real login again (SESSIONS R6).
-    pub fn forget_greetings(&self) {
-        self.greetings.borrow_mut().clear();
     }
 
     /// Cancels what a session is doing.

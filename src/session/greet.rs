@@ -20,6 +20,8 @@ use super::{Context, End, Session};
 const FRESH: Duration = Duration::from_secs(60);
 /// A login waits no longer for a new greeting where it has an old one: a primary that has just frozen answers to nobody, and nobody knows yet.
 const REFRESH: Duration = Duration::from_millis(250);
+/// A login waits no longer for the greeting that another one asks for before it asks by itself.
+const SHARED: Duration = Duration::from_secs(2);
 /// Before a new greeting is asked for again where one is under way, or did not come.
 const REST: Duration = Duration::from_secs(5);
 /// Greetings that a thread keeps.
@@ -40,7 +42,8 @@ impl Session {
     /// Greets the client, in one write with `accepted`. The first of its kind on this thread waits for a real server, like a write.
     pub(super) async fn greet(&mut self, secret: &[u8], accepted: Vec<u8>) -> Result<(), End> {
         let key = (self.who.database.clone(), self.who.user.clone(), self.digest);
-        let known = self.context.greetings.borrow().get(&key).cloned();
+        let known = self.context.greeting_of(&key).await;
+        let asking = known.is_none().then(|| Asking::begin(&self.context, &key));
         let writes = self.context.global.cluster.view().writes;
         let greeting = match known {
             // Without a primary nobody can be asked, and an old answer is better than none.
@@ -62,6 +65,7 @@ impl Session {
                 (Err(Unasked::End(end)), _) => return Err(end),
             },
         };
+        drop(asking);
         self.set_told(self.with_application_name(greeting.reported));
         self.client.output = accepted;
         self.client.output.reserve(USUAL);
@@ -143,7 +147,47 @@ impl Session {
     }
 }
 
+/// Somebody asks how a primary greets: others of the kind wait for the answer. Ends with whoever asks.
+struct Asking {
+    context: Rc<Context>,
+    key: GreetingKey,
+}
+
+impl Asking {
+    fn begin(context: &Rc<Context>, key: &GreetingKey) -> Self {
+        context.asking.borrow_mut().entry(key.clone()).or_default();
+        Self { context: context.clone(), key: key.clone() }
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if let Some(waiting) = self.context.asking.borrow_mut().remove(&self.key) {
+            waiting.notify_waiters();
+        }
+    }
+}
+
 impl Context {
+    /// A greeting that is known. In a storm of logins one asks: the others would queue for the primary behind it, and those that come later, when
+    /// the answer is there, would be served before them (SESSIONS R16).
+    async fn greeting_of(&self, key: &GreetingKey) -> Option<Greeting> {
+        let known = |key| self.greetings.borrow().get(key).cloned();
+        let asking = self.asking.borrow().get(key).cloned();
+        match (known(key), asking) {
+            (None, Some(asking)) => {
+                let _ = tokio::time::timeout(SHARED, asking.notified()).await;
+                known(key)
+            }
+            (known, _) => known,
+        }
+    }
+
+    /// Login defaults may have changed: the next clients are greeted by a real login again (SESSIONS R6).
+    pub fn forget_greetings(&self) {
+        self.greetings.borrow_mut().clear();
+    }
+
     /// `default_transaction_isolation` of a login, as its last greeting found it.
     pub(super) fn login_isolation(&self, who: &Who) -> Isolation {
         let greetings = self.greetings.borrow();

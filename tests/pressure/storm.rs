@@ -35,6 +35,26 @@ fn slow_server() -> Option<Cluster> {
 }
 
 #[test]
+fn r16_a_storm_of_logins_asks_once_how_the_primary_greets() {
+    let _alone = crate::alone();
+    if common::direct() {
+        return;
+    }
+    let Some(cluster) = slow_server() else { return };
+    common::hostile_limits();
+    let proxy = Proxy::start(&cluster, &crowded(1, 20));
+    cluster.primary().psql("postgres", "CREATE DATABASE storm").expect("a database");
+    cluster.primary().psql("postgres", "ALTER SYSTEM SET post_auth_delay = '1s'").expect("set");
+    cluster.primary().reload().expect("reloaded");
+    let begun = Instant::now();
+    let clients = rush(proxy.port(), "storm");
+    assert!(begun.elapsed() < Duration::from_secs(10), "logged in after {:?}", begun.elapsed());
+    let open = cluster.primary().psql("postgres", "SELECT count(*) FROM pg_stat_activity WHERE datname = 'storm'");
+    assert_eq!(open.expect("counted"), "1", "one login asks, {CLIENTS} are greeted");
+    drop(clients);
+}
+
+#[test]
 fn r16_a_storm_of_connects_is_served_in_order_over_connections_opened_a_few_at_a_time() {
     let _alone = crate::alone();
     if common::direct() {
