@@ -260,7 +260,7 @@ impl Court<'_> {
         }
     }
 
-    /// What an answer shows of the branch that its server is on; nothing if it receives from nobody.
+    /// What an answer shows of the branch that its server is on; nothing if it receives from nobody and its history is not known.
     fn shown(&self, reading: &Reading) -> Option<Result<(), &'static str>> {
         let timeline = self.standing.timeline;
         let branch = match (reading.history.as_deref(), self.history) {
@@ -268,11 +268,15 @@ impl Court<'_> {
             _ if reading.checkpoint_timeline > timeline => {
                 Err("its last restart point is of a later timeline than the primary's")
             }
-            _ if reading.timeline == Timeline(0) => return None,
-            _ if reading.timeline != timeline => Err("received from another timeline than the primary's"),
-            (Some(own), Some(history)) if own.timeline() == timeline && own != history => {
-                Err("on another branch: its timeline has the primary's number and another history")
+            _ if reading.timeline != Timeline(0) && reading.timeline != timeline => {
+                Err("received from another timeline than the primary's")
             }
+            // Known from when it received last, too.
+            (Some(own), Some(history)) if own.timeline() == timeline => {
+                let told = "on another branch: its timeline has the primary's number and another history";
+                if own == history { Ok(()) } else { Err(told) }
+            }
+            _ if reading.timeline == Timeline(0) => return None,
             _ => Ok(()),
         };
         Some(branch)
@@ -282,6 +286,8 @@ impl Court<'_> {
     /// one with another history, does not come back by receiving nothing. An older one is merely behind.
     pub fn strayed(&self, reading: &Reading, before: Option<Timeline>) -> Option<Timeline> {
         match self.shown(reading) {
+            // Each answer says so again, until the server is rebuilt.
+            _ if reading.checkpoint_timeline > self.standing.timeline => None,
             Some(Err(_)) if reached(reading) >= self.standing.timeline => Some(self.standing.timeline),
             Some(_) => None,
             None => before,

@@ -166,3 +166,27 @@ fn h10_who_has_left_the_branch_does_not_come_back_by_receiving_nothing() {
         assert_eq!(world.status(B), Status::Up, "it was rebuilt");
     }
 }
+
+#[test]
+fn h10_what_a_silent_server_says_of_its_branch_counts() {
+    let mut world = World::ready();
+    *world.server(P) = primary(2, 1000);
+    world.server(P).reading.history = origin(2, &[(1, 50)]);
+    let silent = |restart: u32, history| {
+        let mut server = standby(2, 1000);
+        (server.reading.timeline, server.reading.receiver) = (Timeline(0), Receiver::Absent);
+        (server.reading.checkpoint_timeline, server.reading.history) = (Timeline(restart), history);
+        server
+    };
+    for (server, status) in [
+        (silent(2, origin(2, &[(1, 40)])), Status::Quarantined),
+        (silent(2, origin(2, &[(1, 50)])), Status::Up),
+        (silent(3, None), Status::Quarantined),
+        // Rebuilt, and fed from an archive: it never receives.
+        (silent(2, None), Status::Up),
+    ] {
+        *world.server(A) = server;
+        world.run(3000 * MS);
+        assert_eq!(world.status(A), status, "{:?}", world.server(A).reading);
+    }
+}
