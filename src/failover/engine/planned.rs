@@ -128,6 +128,10 @@ impl Engine {
     fn obey(&mut self, node: NodeId) -> String {
         self.obeyed = Some(node);
         self.journal.condemned.retain(|id| *id != node.0);
+        self.journal.detached.retain(|id| *id != node.0);
+        if self.late() == Some(node) {
+            (self.journal.promised, self.journal.late) = (None, false);
+        }
         self.note("rival_obeyed", Some(node), "by an operator".to_owned(), Duration::ZERO);
         format!("node {node} is the primary from now on; what the old one wrote since then is lost")
     }

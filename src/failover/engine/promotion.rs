@@ -36,6 +36,7 @@ impl Engine {
         run.hooks.promotes = by_hook && run.kind == Kind::Failover;
         let promised = run.candidate.map(|node| (node.0, run.started)).filter(|_| run.hooks.promotes);
         let intent = run.intent(IntentStep::Promoting);
+        run.promise = (self.journal.promised, self.journal.late);
         let (old, id) = (run.old, run.id);
         if let Some(why) = self.candidate_lost() {
             return self.abandon(&why, now);
@@ -89,8 +90,9 @@ impl Engine {
     pub(super) fn revoke(&mut self, why: String, until: Instant, now: Instant) {
         self.journal.intent = None;
         if let Some(id) = self.run.as_ref().filter(|run| run.hooks.promotes).map(|run| run.id) {
-            // `failover_command` was not started.
-            (self.journal.promised, self.journal.spent) = (None, None);
+            // `failover_command` was not started; an earlier one may still promote whom it was told to.
+            (self.journal.promised, self.journal.late) = self.run.as_ref().map_or((None, false), |run| run.promise);
+            self.journal.spent = None;
             self.forget_hooks(id);
         }
         let journal = Box::new(self.journal.clone());
@@ -126,8 +128,9 @@ impl Engine {
                 self.note("failover_command_failed", Some(candidate), why.clone(), Duration::ZERO);
                 self.abandon(&why, now);
             }
+            // Whoever took the decision up would not look at the locks.
             unsent @ (Outcome::NotSent(_) | Outcome::LockLost(_)) if !run.sent => {
-                self.abandon(&format!("nothing was promoted: {}", text(unsent)), now);
+                self.revoke(format!("nothing was promoted: {}", text(unsent)), now + self.settings.hold_timeout, now);
             }
             Outcome::Restarted => self.abandon("the candidate was restarted before it was promoted", now),
             other => {
@@ -149,7 +152,9 @@ impl Engine {
             self.wait_step(Step::Settling, None);
             return true;
         }
-        if let Some(other) = self.obstacle(run) {
+        let beside = |id: &NodeId| *id != candidate && *id != run.old;
+        let other = self.obstacles(run).find(beside);
+        if let Some(other) = other {
             self.abandon(&format!("node {other} was promoted by somebody else"), now);
             return true;
         }
@@ -180,13 +185,14 @@ impl Engine {
         self.settings.members.iter().map(|member| member.id).find(|id| self.leads_beyond(*id, timeline))
     }
 
-    /// Such a node stands in the way of this run. One that is out for good, since it was promoted in vain or beside the primary, does not if
-    /// an operator has named another one: by itself nobody begins a second timeline of the same number (HA H7).
-    pub(super) fn obstacle(&self, run: &Run) -> Option<NodeId> {
-        let decided = matches!(run.kind, Kind::ByHand(..));
-        let others = self.settings.members.iter().map(|member| member.id);
-        let mut others = others.filter(|id| *id != run.old && Some(*id) != run.candidate);
-        others.find(|id| self.leads_beyond(*id, run.timeline) && !(decided && self.is_condemned(*id)))
+    /// Such nodes stand in the way of this run. One that is out for good, since it was promoted in vain or beside the primary, does not if
+    /// an operator has named another one, or did before the promotion was taken up from the journal: by itself nobody begins a second timeline of
+    /// the same number (HA H7).
+    pub(super) fn obstacles(&self, run: &Run) -> impl Iterator<Item = NodeId> {
+        let timeline = run.timeline;
+        let decided = matches!(run.kind, Kind::ByHand(..)) || (run.kind == Kind::Resumed && run.irrevocable());
+        let all = self.settings.members.iter().map(|member| member.id);
+        all.filter(move |id| self.leads_beyond(*id, timeline) && !(decided && self.is_condemned(*id)))
     }
 
     /// It answers, as a primary on a later timeline that may have begun on this one.
@@ -446,6 +452,7 @@ impl Engine {
             sent: true,
             started: intent.started,
             hooks: intent.hooks,
+            promise: (None, false),
             consent: Consent::Missing,
         }
     }

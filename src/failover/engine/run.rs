@@ -46,6 +46,8 @@ pub(super) struct Run {
     /// When the candidate's postmaster was started, once known.
     pub(super) started: i64,
     pub(super) hooks: HookState,
+    /// Whom an earlier `failover_command` may still promote, and whether that comes too late, as it was before the decision.
+    pub(super) promise: (Option<(u16, i64)>, bool),
     pub(super) consent: Consent,
 }
 
@@ -132,6 +134,7 @@ impl Engine {
             sent: false,
             started: 0,
             hooks: HookState::default(),
+            promise: (None, false),
             consent: Consent::Missing,
         };
         self.run = Some(Box::new(run));
@@ -221,7 +224,7 @@ impl Engine {
         {
             return Some("another node was promoted meanwhile".to_owned());
         }
-        if let Some(rival) = self.obstacle(run) {
+        if let Some(rival) = self.obstacles(run).next() {
             return Some(format!("node {rival} says that it is primary"));
         }
         if run.planned() {

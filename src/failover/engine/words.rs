@@ -127,7 +127,9 @@ impl Settings {
             Job::Ready(_) => 300,
             // Writes are held.
             Job::Checkpoint { .. } => return self.hold_timeout.max(SHORT_CHECKPOINT),
-            Job::Hook { .. } | Job::Await(_) => return self.hook_timeout,
+            Job::Await(_) => return self.hook_timeout,
+            // Each lock is looked at before, for a second at the most.
+            Job::Hook { locks, .. } => return self.hook_timeout + Duration::from_secs(locks.len() as u64),
         };
         Duration::from_secs(seconds)
     }

@@ -113,3 +113,20 @@ fn h05_a_failover_command_is_not_started_without_the_locks_and_another_one_may_b
     play.pass(Duration::from_secs(3));
     play.prepared();
 }
+
+#[test]
+fn h07_a_lost_lock_does_not_take_back_what_an_earlier_failover_command_was_told() {
+    let journal = Journal { promised: Some((A.0, 7)), ..Journal::default() };
+    let command = Settings { mode: Mode::Command, hooks: BTreeSet::from([Hook::Failover]), ..settings(3) };
+    let mut play = Play::new(command, journal);
+    play.look();
+    play.chores();
+    play.dies();
+    play.prepared();
+    play.recruited();
+    play.answer("Fence", Outcome::Ok);
+    play.answer("Record", Outcome::Ok);
+    play.answer("Hook", Outcome::LockLost(B));
+    let Job::Record(kept) = play.answer("Record", Outcome::Ok) else { panic!("a journal") };
+    assert_eq!((kept.promised, kept.spent), (Some((A.0, 7)), None));
+}

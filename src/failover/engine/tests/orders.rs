@@ -121,8 +121,12 @@ fn h07_beside_a_rival_nobody_is_promoted_but_whom_an_operator_names() {
         play.prepared();
         play.look();
         assert_eq!((play.engine.run.as_ref().map(|run| run.old), play.replies.len()), (Some(P), 0));
+        // What it was taken out for is forgotten.
         let mut play = beside_a_rival(demoted);
+        play.engine.journal.detached.push(B.0);
         play.give(Event::Order(Ticket(99), Order::Promote(B)));
+        play.chores();
+        assert!(play.ruling.detached.is_empty(), "{:?}", play.ruling);
         assert!(
             matches!(&play.replies[..], [Ok(said)] if said.contains("is the primary from now on")),
             "{:?}",
@@ -130,4 +134,53 @@ fn h07_beside_a_rival_nobody_is_promoted_but_whom_an_operator_names() {
         );
         assert_eq!(play.ruling.mandate, Mandate::Only(B, Epoch(0)));
     }
+}
+
+#[test]
+fn h07_what_an_operator_began_beside_a_rival_is_waited_for_by_the_next_process() {
+    let intent = Intent {
+        id: 3,
+        epoch: 2,
+        old: P.0,
+        timeline: 1,
+        step: IntentStep::Promoting,
+        candidate: Some(A.0),
+        stopped_at: 0,
+        started: 7,
+        hooks: words::HookState::default(),
+    };
+    let journal =
+        Journal { primary: Some(P.0), timeline: 1, condemned: vec![B.0], intent: Some(intent), ..Journal::default() };
+    let mut play = Play::new(settings(3), journal);
+    (play.node(B).role, play.node(P).life) = (Role::Primary, Life::Dead(play.now));
+    play.position(B, 2, false);
+    play.view.primary = None;
+    play.look();
+    play.chores();
+    assert_eq!(play.engine.run.as_ref().and_then(|run| run.candidate), Some(A));
+    assert_eq!(play.ruling.mandate, Mandate::Only(A, Epoch(2)));
+}
+
+#[test]
+fn h12_a_switchover_ends_where_its_stopped_primary_was_promoted_by_somebody_else() {
+    let mut play = Play::ready(Settings { hooks: BTreeSet::from([Hook::Demote]), ..settings(3) });
+    play.give(Event::Order(Ticket(99), Order::SwitchOver(Some(A))));
+    play.answer("Ready", Outcome::Ok);
+    play.answer("Barrier", Outcome::Ok);
+    play.answer("Consent", Outcome::Ok);
+    play.answer("Drain", Outcome::Ok);
+    play.answer("Checkpoint", Outcome::Position(Lsn(100)));
+    play.answer("Fence", Outcome::Ok);
+    play.answer("Record", Outcome::Ok);
+    play.answer("Hook", Outcome::Ok);
+    play.node(P).life = Life::Dead(play.now);
+    play.look();
+    play.answer("CatchUp", Outcome::Ok);
+    assert!(play.engine.run.is_some(), "it goes on");
+    play.node(P).life = Life::Well;
+    play.position(P, 2, false);
+    play.look();
+    assert!(play.engine.run.is_none(), "{:?}", play.jobs);
+    let said = play.replies.pop().expect("an answer").expect_err("given up");
+    assert_eq!(said, "node 0 says that it is primary");
 }
