@@ -31,6 +31,7 @@ fuzz:
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+	cargo clippy --manifest-path benches/compare/relay/Cargo.toml --target-dir target/relay -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 
 bench:

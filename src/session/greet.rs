@@ -172,15 +172,13 @@ impl Context {
     /// A greeting that is known. In a storm of logins one asks: the others would queue for the primary behind it, and those that come later, when
     /// the answer is there, would be served before them (SESSIONS R16).
     async fn greeting_of(&self, key: &GreetingKey) -> Option<Greeting> {
-        let known = |key| self.greetings.borrow().get(key).cloned();
-        let asking = self.asking.borrow().get(key).cloned();
-        match (known(key), asking) {
-            (None, Some(asking)) => {
-                let _ = tokio::time::timeout(SHARED, asking.notified()).await;
-                known(key)
-            }
-            (known, _) => known,
+        let known = || self.greetings.borrow().get(key).cloned();
+        if let Some(greeting) = known() {
+            return Some(greeting);
         }
+        let asking = self.asking.borrow().get(key).cloned()?;
+        let _ = tokio::time::timeout(SHARED, asking.notified()).await;
+        known()
     }
 
     /// Login defaults may have changed: the next clients are greeted by a real login again (SESSIONS R6).

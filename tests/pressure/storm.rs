@@ -26,26 +26,32 @@ fn rush(port: u16, db: &str) -> Vec<RawClient> {
     clients
 }
 
-/// One server whose logins take a second each from now on, so that those at the same time can be told from those in turn.
-fn slow_server() -> Option<Cluster> {
+/// A proxy with one data thread in front of one server with a database for the storm.
+fn behind_one_server() -> Option<(Cluster, Proxy)> {
+    if common::direct() {
+        return None;
+    }
     // Says that there is no PostgreSQL, if so.
     common::cluster()?;
+    common::hostile_limits();
     let options = ClusterOptions { standbys: 0, max_connections: 100, ..ClusterOptions::default() };
-    Some(Cluster::start(&options).expect("a cluster of its own"))
+    let cluster = Cluster::start(&options).expect("a cluster of its own");
+    let proxy = Proxy::start(&cluster, &crowded(1, 20));
+    cluster.primary().psql("postgres", "CREATE DATABASE storm").expect("a database");
+    Some((cluster, proxy))
+}
+
+/// From now on a login at the server takes a second, so that those at the same time can be told from those in turn.
+fn slow_down(cluster: &Cluster) {
+    cluster.primary().psql("postgres", "ALTER SYSTEM SET post_auth_delay = '1s'").expect("set");
+    cluster.primary().reload().expect("reloaded");
 }
 
 #[test]
 fn r16_a_storm_of_logins_asks_once_how_the_primary_greets() {
     let _alone = crate::alone();
-    if common::direct() {
-        return;
-    }
-    let Some(cluster) = slow_server() else { return };
-    common::hostile_limits();
-    let proxy = Proxy::start(&cluster, &crowded(1, 20));
-    cluster.primary().psql("postgres", "CREATE DATABASE storm").expect("a database");
-    cluster.primary().psql("postgres", "ALTER SYSTEM SET post_auth_delay = '1s'").expect("set");
-    cluster.primary().reload().expect("reloaded");
+    let Some((cluster, proxy)) = behind_one_server() else { return };
+    slow_down(&cluster);
     let begun = Instant::now();
     let clients = rush(proxy.port(), "storm");
     assert!(begun.elapsed() < Duration::from_secs(10), "logged in after {:?}", begun.elapsed());
@@ -57,18 +63,11 @@ fn r16_a_storm_of_logins_asks_once_how_the_primary_greets() {
 #[test]
 fn r16_a_storm_of_connects_is_served_in_order_over_connections_opened_a_few_at_a_time() {
     let _alone = crate::alone();
-    if common::direct() {
-        return;
-    }
-    let Some(cluster) = slow_server() else { return };
-    common::hostile_limits();
-    let proxy = Proxy::start(&cluster, &crowded(1, 20));
-    cluster.primary().psql("postgres", "CREATE DATABASE storm").expect("a database");
+    let Some((cluster, proxy)) = behind_one_server() else { return };
     cluster.primary().psql("storm", "CREATE SEQUENCE turn").expect("a sequence");
     // The first login asks a server for its parameters; its connection stays.
     drop(RawClient::login(proxy.port(), "storm"));
-    cluster.primary().psql("postgres", "ALTER SYSTEM SET post_auth_delay = '1s'").expect("set");
-    cluster.primary().reload().expect("reloaded");
+    slow_down(&cluster);
     // Also so that the connection of that login is not counted with those of the storm.
     std::thread::sleep(Duration::from_secs(1));
 

@@ -185,10 +185,10 @@ impl World {
                 self.proxies[by].fence(usize::from(node.0));
                 Some(Outcome::Ok)
             }
-            Job::Hook { locks, .. } if self.lost_lock(by, locks).is_some() => {
-                self.lost_lock(by, locks).map(Outcome::LockLost)
-            }
-            Job::Hook { hook, node, old, new, id, .. } => {
+            Job::Hook { hook, node, old, new, id, locks } => {
+                if let Some(lost) = self.lost_lock(by, locks) {
+                    return Some(Outcome::LockLost(lost));
+                }
                 let outcome = self.hook(by, *hook, (*node, *old, *new), *id);
                 // Whatever it did, it hangs until it is killed.
                 (!self.mishap(by, 12)).then_some(outcome)

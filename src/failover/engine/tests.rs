@@ -165,11 +165,28 @@ impl Play {
     /// P is dead, both are recruited, and no connection to P is open.
     fn closed(settings: Settings) -> Self {
         let mut play = Self::ready(settings);
-        play.dies();
-        play.prepared();
-        play.recruited();
-        play.answer("Fence", Outcome::Ok);
+        play.close();
         play
+    }
+
+    /// From a well cluster to the same.
+    fn close(&mut self) {
+        self.dies();
+        self.prepared();
+        self.recruited();
+        self.answer("Fence", Outcome::Ok);
+    }
+
+    /// A switch-over to A is refused for this reason, before anything is stopped, until B is taken out.
+    fn moves_without_b_alone(&mut self, reason: &str) {
+        self.give(Event::Order(Ticket(99), Order::SwitchOver(Some(A))));
+        let said = self.replies.pop().expect("an answer").expect_err("refused");
+        assert!(said.contains(reason), "{said}");
+        self.give(Event::Order(Ticket(98), Order::Detach(B)));
+        self.replies.clear();
+        self.give(Event::Order(Ticket(99), Order::SwitchOver(Some(A))));
+        self.answer("Ready", Outcome::Ok);
+        assert!(self.replies.is_empty() && self.holds(Hold::SwitchOver), "{:?}", self.replies);
     }
 
     /// Both are recruited, A is ahead.

@@ -137,10 +137,7 @@ fn h09_writes_wait_for_synchronous_standbys_or_they_are_relaxed() {
         play.view.synchronous = "ANY 2 (node0, node1, node2)".into();
         play.look();
         play.chores();
-        play.dies();
-        play.prepared();
-        play.recruited();
-        play.answer("Fence", Outcome::Ok);
+        play.close();
         play.answer("Record", Outcome::Ok);
         play.answer("Promote", Outcome::Promoted(Timeline(2)));
         play.promoted(2);
@@ -341,14 +338,7 @@ fn h12_nothing_is_stopped_while_failover_command_may_still_promote_somebody() {
     let mut play = Play::new(settings, journal);
     play.look();
     play.chores();
-    play.give(Event::Order(Ticket(99), Order::SwitchOver(Some(A))));
-    let said = play.replies.pop().expect("an answer").expect_err("refused before anything is stopped");
-    assert!(said.contains("may still promote node 2"), "{said}");
-    play.give(Event::Order(Ticket(98), Order::Detach(B)));
-    play.replies.clear();
-    play.give(Event::Order(Ticket(99), Order::SwitchOver(Some(A))));
-    play.answer("Ready", Outcome::Ok);
-    assert!(play.replies.is_empty() && play.holds(Hold::SwitchOver), "{:?}", play.replies);
+    play.moves_without_b_alone("may still promote node 2");
 }
 
 #[test]
@@ -421,10 +411,7 @@ fn h14_what_the_new_primary_certainly_lacks_is_told_only_if_its_history_and_what
     ] {
         let mut play = Play::ready(settings(3));
         let by = play.now;
-        play.dies();
-        play.prepared();
-        play.recruited();
-        play.answer("Fence", Outcome::Ok);
+        play.close();
         play.answer("Record", Outcome::Ok);
         play.answer("Promote", Outcome::Promoted(Timeline(2)));
         play.position(A, 2, false);

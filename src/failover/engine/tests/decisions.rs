@@ -121,12 +121,21 @@ fn h07_a_lost_lock_does_not_take_back_what_an_earlier_failover_command_was_told(
     let mut play = Play::new(command, journal);
     play.look();
     play.chores();
-    play.dies();
-    play.prepared();
-    play.recruited();
-    play.answer("Fence", Outcome::Ok);
+    play.close();
     play.answer("Record", Outcome::Ok);
     play.answer("Hook", Outcome::LockLost(B));
     let Job::Record(kept) = play.answer("Record", Outcome::Ok) else { panic!("a journal") };
     assert_eq!((kept.promised, kept.spent), (Some((A.0, 7)), None));
+}
+
+#[test]
+fn h05_a_promotion_that_was_not_sent_is_taken_back_on_disk_before_anything_is_let_go() {
+    for unsent in [Outcome::LockLost(B), Outcome::NotSent("it does not answer".to_owned())] {
+        let mut play = Play::closed(settings(3));
+        play.answer("Record", Outcome::Ok);
+        play.answer("Promote", unsent);
+        assert_eq!((play.jobs.len(), play.noted("failover_waits")), (1, 0), "{:?}", play.jobs);
+        let Job::Record(kept) = play.answer("Record", Outcome::Ok) else { panic!("a journal") };
+        assert_eq!((kept.intent, play.noted("failover_waits")), (None, 1));
+    }
 }

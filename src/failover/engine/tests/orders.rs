@@ -72,14 +72,7 @@ fn h12_no_primary_is_stopped_for_a_switchover_that_could_not_recruit_a_majority(
     let mut play = Play::ready(Settings { hooks: BTreeSet::from([Hook::Demote]), ..settings(3) });
     play.node(B).life = Life::Dead(play.now);
     play.look();
-    play.give(Event::Order(Ticket(99), Order::SwitchOver(Some(A))));
-    let said = play.replies.pop().expect("an answer").expect_err("refused");
-    assert!(said.contains("1 standbys answer, 2 are needed; not there: 2 (detach"), "{said}");
-    play.give(Event::Order(Ticket(98), Order::Detach(B)));
-    play.replies.clear();
-    play.give(Event::Order(Ticket(99), Order::SwitchOver(Some(A))));
-    play.answer("Ready", Outcome::Ok);
-    assert!(play.replies.is_empty() && play.holds(Hold::SwitchOver), "{:?}", play.replies);
+    play.moves_without_b_alone("1 standbys answer, 2 are needed; not there: 2 (detach");
 }
 
 /// B was promoted beside the primary, and is out; then that one was lost: dead, or stopped for a switch-over that came to nothing.
