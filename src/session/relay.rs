@@ -90,9 +90,11 @@ impl Session {
         }
     }
 
-    /// Nothing is owed or on its way, and no transaction is open.
+    /// Nothing is owed or on its way, and no transaction is open. A server that has answered already, as it does when a COPY fails, is still
+    /// to get the rest of a message that it has the beginning of.
     fn resting(&self, lease: &Leased) -> bool {
-        lease.server.at_rest() && lease.quiet() && lease.up.left == 0 && self.client.output.is_empty()
+        let sent = lease.up.pass == 0 && lease.up.left == 0;
+        lease.server.at_rest() && lease.quiet() && sent && self.client.output.is_empty()
     }
 
     /// Writes what is cleared for the server. True: something was written, so more messages may be taken.

@@ -143,3 +143,37 @@ fn r17_a_slow_reader_stalls_only_itself() {
     }
     assert_eq!(rows, 60_000);
 }
+
+#[test]
+fn r17_who_says_goodbye_with_the_request_and_reads_slowly_gets_the_whole_answer() {
+    let Some((proxy, db)) = on_primary("r17", 8, "") else { return };
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Company: short answers go out together with others.
+        for _ in 0..4 {
+            let (port, db, over) = (proxy.port(), &db, &over);
+            scope.spawn(move || {
+                let mut client = RawClient::login(port, db);
+                while !over.load(Ordering::Relaxed) {
+                    run(&mut client, "SELECT 1");
+                }
+            });
+        }
+        for round in 0..6 {
+            let mut slow = RawClient::login(proxy.port(), &db);
+            let (count, terminate) = (20_000 + round, [b'X', 0, 0, 0, 4]);
+            let text = format!("SELECT repeat('x', 1000) FROM generate_series(1, {count})");
+            slow.send(&[query(&text), terminate.to_vec()].concat()).expect("sent");
+            let (mut rows, mut last) = (0, 0);
+            while let Ok((tag, _)) = slow.skim() {
+                rows += u32::from(tag == b'D');
+                last = tag;
+                if rows % 200 == 0 {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+            assert_eq!((rows, last), (count, b'Z'));
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+}
