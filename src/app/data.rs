@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::backend::{Hub, Mail, Times};
 use crate::cluster::{Event, NodeId};
 use crate::config::Settings;
-use crate::net::{DetachedStream, Listener, PeerAddr};
+use crate::net::{self, DetachedStream, Listener, PeerAddr};
 use crate::routing::Policy;
 use crate::session::login::LoginPolicy;
 use crate::session::{Context, DescribeAll, Description, Global, SessionSettings, Stop};
@@ -25,6 +25,7 @@ use crate::watchdog::runner::settings::seat;
 use crate::wire::CancelKey;
 
 use super::Error;
+use super::batches;
 use super::hall::{Ears, Hall, Present};
 use super::passthrough::Passing;
 use super::servers::{self, Servers};
@@ -369,6 +370,9 @@ async fn serve(context: &Rc<Context>, common: &Arc<Common>, mut inbox: mpsc::Rec
     let passing = Rc::new(Passing::default());
     let hall = Hall { context: context.clone(), common: common.clone(), passing: passing.clone() };
     ears.listen(&hall);
+    if common.global.settings.load().listen.io_uring {
+        batches::send(context);
+    }
     let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
     housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut stopping = false;
@@ -421,9 +425,11 @@ fn receive(context: &Rc<Context>, common: &Arc<Common>, passing: &Rc<Passing>, m
         ThreadMail::Forget(node) => context.forget(node),
         // Who asked may have given up.
         ThreadMail::Barrier(passed) => {
+            net::send_all();
             let _ = passed.send(());
         }
         ThreadMail::Fence(node, done) => {
+            net::send_all();
             context.fence(node);
             let _ = done.send(());
         }

@@ -1,5 +1,6 @@
 //! Wiring: the only place that knows everyone. Starts the threads, gives each what it needs, and stops them.
 
+mod batches;
 mod control;
 mod data;
 pub mod demo;

@@ -165,7 +165,8 @@ impl Pipe {
             }
             match ready!(from.poll_read(cx, &mut self.bytes)) {
                 Ok(count) if count > 0 => (self.start, self.end) = (0, count),
-                _ => return Poll::Ready(()),
+                // Asked anew, it says so again.
+                _ => return to.poll_settled(cx),
             }
         }
     }

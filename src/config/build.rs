@@ -136,6 +136,7 @@ fn listen(build: &mut Build, reader: Reader<'_>) -> Listen {
         max_clients: reader.int("max_clients"),
         authentication_timeout: reader.duration("authentication_timeout"),
         threads: reader.int("threads"),
+        io_uring: reader.flag("io_uring"),
         backlog: reader.int("backlog"),
         client_idle_limit: reader.duration("client_idle_limit"),
         stop_timeout: reader.duration("stop_timeout"),

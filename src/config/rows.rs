@@ -37,6 +37,8 @@ rows! {
         authentication_timeout: Duration(SECOND, HOUR), Default(r#""60s""#), Live, "authentication_timeout",
             "Time for a client from its connection to the end of its login.";
         threads: Int(0, 1_024), Default("0"), Restart, "", "Data threads; 0: one per core.";
+        io_uring: Bool, Default("true"), Restart, "",
+            "Short writes of a data thread go out together, where the kernel has io_uring; false: each by a system call.";
         backlog: Int(1, 65_535), Default("4096"), Restart, "listen_backlog_multiplier",
             "Connections that the kernel may keep waiting, per socket; a TCP address has one for each data thread.";
         client_idle_limit: Duration(0, 365 * DAY), Default(r#""0s""#), Live, "client_idle_limit",

@@ -70,6 +70,8 @@ pub struct Listen {
     pub authentication_timeout: Duration,
     /// Data threads; 0: one per core.
     pub threads: usize,
+    /// Short writes of a data thread go out together.
+    pub io_uring: bool,
     /// `listen(2)` backlog of each socket.
     pub backlog: u32,
     /// A client that is silent for so long outside a transaction is disconnected; zero: never.

@@ -5,19 +5,20 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustls::{ClientConnection, ServerConnection};
 use rustls_pki_types::{CertificateDer, ServerName};
 use socket2::{SockRef, Socket, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::batch::{self, Mark, Taken};
 use super::certificate::{common_name, end_point_hash};
 use super::tls::{ClientTls, ServerTls};
 use super::tls_state::TlsState;
@@ -82,10 +83,10 @@ impl SocketOptions {
 pub enum Stream {
     /// Plain TCP.
     #[doc(hidden)]
-    Tcp(TcpStream),
+    Tcp(Plain<TcpStream>),
     /// A Unix socket.
     #[doc(hidden)]
-    Unix(UnixStream),
+    Unix(Plain<UnixStream>),
     /// TLS over TCP.
     #[doc(hidden)]
     Tls(TcpStream, Tls),
@@ -94,15 +95,22 @@ pub enum Stream {
 /// The TLS part of a stream; opaque.
 pub struct Tls(Box<TlsState>);
 
+/// A socket and the bytes that it has in this thread's batch; opaque.
+pub struct Plain<S> {
+    /// Dropped before the socket.
+    mark: Mark,
+    socket: S,
+}
+
 impl From<TcpStream> for Stream {
     fn from(tcp: TcpStream) -> Self {
-        Self::Tcp(tcp)
+        Self::Tcp(Plain { mark: Mark::default(), socket: tcp })
     }
 }
 
 impl From<UnixStream> for Stream {
     fn from(unix: UnixStream) -> Self {
-        Self::Unix(unix)
+        Self::Unix(Plain { mark: Mark::default(), socket: unix })
     }
 }
 
@@ -116,14 +124,46 @@ impl fmt::Debug for Stream {
     }
 }
 
-fn poll_read_plain<S: AsyncRead + Unpin>(
-    socket: &mut S,
-    cx: &mut Context<'_>,
-    buf: &mut [u8],
-) -> Poll<io::Result<usize>> {
-    let mut target = ReadBuf::new(buf);
-    ready!(Pin::new(socket).poll_read(cx, &mut target))?;
-    Poll::Ready(Ok(target.filled().len()))
+impl<S: AsFd> AsFd for Plain<S> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + AsRawFd + Unpin> Plain<S> {
+    #[inline]
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut target = ReadBuf::new(buf);
+        ready!(Pin::new(&mut self.socket).poll_read(cx, &mut target))?;
+        Poll::Ready(Ok(target.filled().len()))
+    }
+
+    #[inline]
+    fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match batch::take(&mut self.mark, &self.socket, buf, cx) {
+            Taken::All => Poll::Ready(Ok(buf.len())),
+            Taken::Wait => Poll::Pending,
+            Taken::No => Pin::new(&mut self.socket).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        ready!(self.mark.poll_settled(cx));
+        Pin::new(&mut self.socket).poll_write_vectored(cx, bufs)
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.mark.poll_settled(cx));
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+
+    /// The socket alone, if it has taken everything.
+    fn into_socket(mut self) -> io::Result<S> {
+        match self.mark.poll_settled(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(()) => Ok(self.socket),
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
 }
 
 impl Stream {
@@ -132,8 +172,8 @@ impl Stream {
     #[inline]
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
-            Self::Tcp(tcp) => poll_read_plain(tcp, cx, buf),
-            Self::Unix(unix) => poll_read_plain(unix, cx, buf),
+            Self::Tcp(tcp) => tcp.poll_read(cx, buf),
+            Self::Unix(unix) => unix.poll_read(cx, buf),
             Self::Tls(tcp, tls) => tls.0.poll_read(tcp, cx, buf),
         }
     }
@@ -143,8 +183,8 @@ impl Stream {
     #[inline]
     pub fn try_read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(tcp) => tcp.try_read(buf),
-            Self::Unix(unix) => unix.try_read(buf),
+            Self::Tcp(tcp) => tcp.socket.try_read(buf),
+            Self::Unix(unix) => unix.socket.try_read(buf),
             Self::Tls(tcp, tls) => tls.0.try_read(tcp, buf),
         }
     }
@@ -154,9 +194,19 @@ impl Stream {
     #[inline]
     pub fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(tcp) => tcp.poll_read_ready(cx),
-            Self::Unix(unix) => unix.poll_read_ready(cx),
+            Self::Tcp(tcp) => tcp.socket.poll_read_ready(cx),
+            Self::Unix(unix) => unix.socket.poll_read_ready(cx),
             Self::Tls(tcp, tls) => tls.0.poll_read_ready(tcp, cx),
+        }
+    }
+
+    /// Nothing is there to be read, as far as the runtime knows: told without a system call. Not known under TLS.
+    #[inline]
+    pub fn is_dry(&self) -> bool {
+        match self {
+            Self::Tcp(tcp) => tcp.socket.try_io(Interest::READABLE, || Ok(())).is_err(),
+            Self::Unix(unix) => unix.socket.try_io(Interest::READABLE, || Ok(())).is_err(),
+            Self::Tls(..) => false,
         }
     }
 
@@ -165,8 +215,8 @@ impl Stream {
     pub fn is_silent(&mut self, cx: &mut Context<'_>) -> bool {
         let blocks = |read: io::Result<usize>| read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
         match self {
-            Self::Tcp(tcp) => blocks(tcp.try_read(&mut [])),
-            Self::Unix(unix) => blocks(unix.try_read(&mut [])),
+            Self::Tcp(tcp) => blocks(tcp.socket.try_read(&mut [])),
+            Self::Unix(unix) => blocks(unix.socket.try_read(&mut [])),
             Self::Tls(tcp, tls) => tls.0.poll_read_ready(tcp, cx).is_pending(),
         }
     }
@@ -175,8 +225,8 @@ impl Stream {
     #[inline]
     pub fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
-            Self::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
+            Self::Tcp(tcp) => tcp.poll_write(cx, buf),
+            Self::Unix(unix) => unix.poll_write(cx, buf),
             Self::Tls(tcp, tls) => tls.0.poll_write(tcp, cx, &[IoSlice::new(buf)]),
         }
     }
@@ -185,26 +235,35 @@ impl Stream {
     #[inline]
     pub fn poll_write_vectored(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
-            Self::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, bufs),
+            Self::Tcp(tcp) => tcp.poll_write_vectored(cx, bufs),
+            Self::Unix(unix) => unix.poll_write_vectored(cx, bufs),
             Self::Tls(tcp, tls) => tls.0.poll_write(tcp, cx, bufs),
         }
     }
 
-    /// Ready when all TLS records are on the socket; without TLS at once.
+    /// Ready when all TLS records are on the socket; without TLS when the socket has taken what was offered to it (what is in this turn's
+    /// batch will be).
     #[inline]
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tcp(Plain { mark, .. }) | Self::Unix(Plain { mark, .. }) => mark.poll_left(cx).map(Ok),
             Self::Tls(tcp, tls) => tls.0.poll_flush(tcp, cx),
+        }
+    }
+
+    /// Ready when the socket has taken everything that was written, or never will. What was written is sent at once, and not with others.
+    pub fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Tcp(Plain { mark, .. }) | Self::Unix(Plain { mark, .. }) => mark.poll_settled(cx),
+            Self::Tls(tcp, tls) => tls.0.poll_flush(tcp, cx).map(drop),
         }
     }
 
     /// Sends what is left and closes the writing direction (TLS: close_notify first).
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Self::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
+            Self::Tcp(tcp) => tcp.poll_shutdown(cx),
+            Self::Unix(unix) => unix.poll_shutdown(cx),
             Self::Tls(tcp, tls) => {
                 tls.0.say_goodbye();
                 ready!(tls.0.poll_flush(tcp, cx))?;
@@ -215,7 +274,7 @@ impl Stream {
 
     /// Closes without waiting: says goodbye if the socket takes it now.
     pub fn close(mut self) {
-        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut cx = Context::from_waker(Waker::noop());
         let _ = self.poll_shutdown(&mut cx);
     }
 
@@ -243,7 +302,7 @@ impl Stream {
     /// The user of a process of this host at the other end of a Unix socket.
     pub fn peer_uid(&self) -> Option<u32> {
         match self {
-            Self::Unix(unix) => unix.peer_cred().ok().map(|cred| cred.uid()),
+            Self::Unix(unix) => unix.socket.peer_cred().ok().map(|cred| cred.uid()),
             Self::Tcp(_) | Self::Tls(..) => None,
         }
     }
@@ -256,7 +315,7 @@ impl Stream {
     /// Who is at the other end. An error if it is gone already.
     pub fn peer(&self) -> io::Result<PeerAddr> {
         match self {
-            Self::Tcp(tcp) | Self::Tls(tcp, _) => tcp.peer_addr().map(PeerAddr::Ip),
+            Self::Tcp(Plain { socket: tcp, .. }) | Self::Tls(tcp, _) => tcp.peer_addr().map(PeerAddr::Ip),
             Self::Unix(_) => Ok(PeerAddr::Unix),
         }
     }
@@ -264,7 +323,8 @@ impl Stream {
     /// The peer has sent all that it ever will, whether or not all of it was read. A system call.
     pub fn has_left(&self) -> bool {
         let fd = match self {
-            Self::Tcp(tcp) | Self::Tls(tcp, _) => tcp.as_fd(),
+            Self::Tcp(tcp) => tcp.as_fd(),
+            Self::Tls(tcp, _) => tcp.as_fd(),
             Self::Unix(unix) => unix.as_fd(),
         };
         let asked = PollFlags::from_bits_retain(nix::libc::POLLRDHUP);
@@ -277,7 +337,9 @@ impl Stream {
     /// The address of this host that the peer reached; none over a Unix socket.
     pub fn local_ip(&self) -> Option<IpAddr> {
         match self {
-            Self::Tcp(tcp) | Self::Tls(tcp, _) => tcp.local_addr().ok().map(|address| address.ip()),
+            Self::Tcp(Plain { socket: tcp, .. }) | Self::Tls(tcp, _) => {
+                tcp.local_addr().ok().map(|address| address.ip())
+            }
             Self::Unix(_) => None,
         }
     }
@@ -315,7 +377,7 @@ impl Stream {
     /// Sets `TCP_NODELAY`, keepalive and `TCP_USER_TIMEOUT`; nothing on Unix sockets.
     pub fn set_options(&self, options: &SocketOptions) -> io::Result<()> {
         let tcp = match self {
-            Self::Tcp(tcp) | Self::Tls(tcp, _) => tcp,
+            Self::Tcp(Plain { socket: tcp, .. }) | Self::Tls(tcp, _) => tcp,
             Self::Unix(_) => return Ok(()),
         };
         options.apply(&SockRef::from(tcp))
@@ -345,11 +407,12 @@ impl Stream {
         let Self::Tcp(tcp) = self else {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "TLS runs over plain TCP only"));
         };
+        let tcp = tcp.into_socket()?;
         let fed = state.feed(early);
         let done = match fed {
             Ok(()) => poll_fn(|cx| state.poll_handshake(&tcp, cx)).await,
             Err(error) => {
-                let mut cx = Context::from_waker(std::task::Waker::noop());
+                let mut cx = Context::from_waker(Waker::noop());
                 let _ = state.poll_flush(&tcp, &mut cx);
                 Err(error)
             }
@@ -361,8 +424,8 @@ impl Stream {
     /// that its buffers are empty and that it flushed.
     pub fn detach(self) -> io::Result<DetachedStream> {
         Ok(match self {
-            Self::Tcp(tcp) => DetachedStream::Tcp(tcp.into_std()?),
-            Self::Unix(unix) => DetachedStream::Unix(unix.into_std()?),
+            Self::Tcp(tcp) => DetachedStream::Tcp(tcp.into_socket()?.into_std()?),
+            Self::Unix(unix) => DetachedStream::Unix(unix.into_socket()?.into_std()?),
             Self::Tls(tcp, tls) => DetachedStream::Tls(tcp.into_std()?, tls),
         })
     }
@@ -391,8 +454,8 @@ impl DetachedStream {
     /// Brings the stream into the runtime of this thread. Panics outside a runtime, as tokio does.
     pub fn attach(self) -> io::Result<Stream> {
         Ok(match self {
-            Self::Tcp(tcp) => Stream::Tcp(TcpStream::from_std(tcp)?),
-            Self::Unix(unix) => Stream::Unix(UnixStream::from_std(unix)?),
+            Self::Tcp(tcp) => TcpStream::from_std(tcp)?.into(),
+            Self::Unix(unix) => UnixStream::from_std(unix)?.into(),
             Self::Tls(tcp, tls) => Stream::Tls(TcpStream::from_std(tcp)?, tls),
         })
     }

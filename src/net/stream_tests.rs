@@ -48,7 +48,7 @@ impl Drop for Certificates {
     }
 }
 
-async fn tcp_pair() -> (Stream, Stream) {
+pub(in crate::net) async fn tcp_pair() -> (Stream, Stream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
@@ -191,7 +191,7 @@ async fn options_reach_the_socket() {
     client.set_options(&options).expect("set");
     let Stream::Tcp(tcp) = &client else { panic!("plain") };
     let socket = SockRef::from(tcp);
-    assert!(tcp.nodelay().expect("readable"));
+    assert!(socket.tcp_nodelay().expect("readable"));
     assert_eq!(socket.tcp_keepalive_time().expect("readable"), keepalive.idle);
     assert_eq!(socket.tcp_keepalive_interval().expect("readable"), keepalive.interval);
     assert_eq!(socket.tcp_keepalive_retries().expect("readable"), keepalive.count);

@@ -171,6 +171,12 @@ pub struct Counters {
     pub held: Count,
     /// Clients that were turned away at the door.
     pub refused: Count,
+    /// Batches of writes to sockets, each sent by one system call.
+    pub batches: Count,
+    /// Writes in batches.
+    pub batched: Count,
+    /// Writes in batches that a socket did not take whole.
+    pub batched_left: Count,
     /// Where requests went.
     pub routed: Routed,
     /// Statements and their times.
@@ -200,6 +206,9 @@ impl Default for Counters {
             lost: Count::default(),
             held: Count::default(),
             refused: Count::default(),
+            batches: Count::default(),
+            batched: Count::default(),
+            batched_left: Count::default(),
             routed: Routed::default(),
             statements: Statements::default(),
             nodes: (0..NODES).map(|_| NodeCounts::default()).collect(),
@@ -232,6 +241,9 @@ impl Counters {
         ("lost", |all| &all.lost),
         ("held", |all| &all.held),
         ("refused", |all| &all.refused),
+        ("batches", |all| &all.batches),
+        ("batched", |all| &all.batched),
+        ("batched_left", |all| &all.batched_left),
     ];
 
     /// What was sent to a node.

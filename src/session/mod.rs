@@ -75,6 +75,8 @@ use survey::Survey;
 
 /// How long a farewell may take to be written.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a client that said goodbye may take to receive the end of its last answer.
+const LINGER: Duration = Duration::from_secs(60);
 
 /// A client whose login has succeeded.
 #[derive(Debug)]
@@ -435,8 +437,10 @@ impl Session {
             refusal.write(&mut self.client.output, Severity::Fatal);
         }
         self.client.forget_input(&self.context.hub.buffers);
-        // Under TLS the last bytes of an answer may still be on their way.
+        // The last bytes of an answer may still be on their way.
         if left && self.client.output.is_empty() && !self.client.stream.is_tls() {
+            let settled = std::future::poll_fn(|cx| self.client.stream.poll_settled(cx));
+            let _ = tokio::time::timeout(LINGER, settled).await;
             return;
         }
         let written = std::future::poll_fn(|cx| self.client.poll_flush(cx));

@@ -37,6 +37,9 @@ const COUNTERS: &[(&str, &str, &str)] = &[
     ("lost", "pgherd_server_connections_lost", "Server connections lost under a session."),
     ("held", "pgherd_held_waits", "Waits of statements for a primary."),
     ("refused", "pgherd_logins_refused", "Clients that were turned away at the door."),
+    ("batches", "pgherd_write_batches", "Batches of writes to sockets, each sent by one system call."),
+    ("batched", "pgherd_batched_writes", "Writes to sockets in batches."),
+    ("batched_left", "pgherd_batched_writes_left", "Writes in batches that a socket did not take whole."),
 ];
 
 /// The whole page.
