@@ -187,10 +187,15 @@ impl Server {
 
     /// Reads what is there into the input buffer, which must have room. Ready(0) is the end.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, buffers: &BufferPool) -> Poll<io::Result<usize>> {
-        buffers.lend(&mut self.input);
-        let Poll::Ready(count) = self.stream.poll_read(cx, self.input.spare()) else {
+        let read = if self.stream.is_dry() && self.stream.poll_read_ready(cx)?.is_pending() {
+            Poll::Pending
+        } else {
+            buffers.lend(&mut self.input);
+            self.stream.poll_read(cx, self.input.spare())
+        };
+        let Poll::Ready(count) = read else {
             // Who waits holds no buffer.
-            if self.input.is_empty() {
+            if self.input.is_empty() && self.input.capacity() > 0 {
                 buffers.take_back(&mut self.input);
             }
             return Poll::Pending;

@@ -3,6 +3,8 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
+use tokio::task::coop::has_budget_remaining;
+
 use crate::net::Stream;
 use crate::support::buffer::{Buffer, BufferPool};
 use crate::wire::{self, Fault, Header, Side};
@@ -20,11 +22,24 @@ pub(super) struct Client {
     /// Messages made here that were not written yet; they go before anything of a server.
     pub(super) output: Vec<u8>,
     written: usize,
+    /// The session is woken when there is something to read.
+    awaited: bool,
+    /// What it is woken by.
+    #[cfg(debug_assertions)]
+    waker: Option<std::task::Waker>,
 }
 
 impl Client {
     pub(super) fn new(stream: Stream) -> Self {
-        Self { stream, input: Buffer::none(), output: Vec::new(), written: 0 }
+        Self {
+            stream,
+            input: Buffer::none(),
+            output: Vec::new(),
+            written: 0,
+            awaited: false,
+            #[cfg(debug_assertions)]
+            waker: None,
+        }
     }
 
     /// The header at the front of the input; `None` while it is incomplete.
@@ -56,8 +71,20 @@ impl Client {
         Poll::Ready(Ok(count))
     }
 
-    /// The same into the memory that it has, for who waits: a buffer that is full is left as it is.
+    /// The same into the memory that it has, for who waits: a buffer that is full is left as it is. Always asked by one and the same task.
     pub(super) fn poll_more(&mut self, cx: &mut Context<'_>, buffers: &BufferPool) -> Poll<io::Result<usize>> {
+        #[cfg(debug_assertions)]
+        assert!(self.waker.get_or_insert_with(|| cx.waker().clone()).will_wake(cx.waker()), "one task");
+        if self.stream.is_dry() {
+            // A task that has used up its turn is not told whether it is woken by the socket or only for its next turn.
+            let certain = has_budget_remaining();
+            if self.awaited || self.stream.poll_read_ready(cx)?.is_pending() {
+                self.awaited |= certain;
+                self.rest(buffers);
+                return Poll::Pending;
+            }
+        }
+        self.awaited = false;
         buffers.lend(&mut self.input);
         let count = match self.stream.poll_read(cx, self.input.spare()) {
             Poll::Ready(count) => count?,
