@@ -27,7 +27,7 @@ const LONGEST: usize = 4096;
 const MEMORY: usize = 64 * 1024;
 
 /// After so many batches of one write a thread has little to do, and writes at once: nothing would go out together.
-const LONELY: u32 = 8;
+const LONELY: u32 = 32;
 /// After so many such writes it tries two batches again: the second has a whole turn.
 const AGAIN: u32 = 32;
 
