@@ -187,20 +187,16 @@ impl Server {
 
     /// Reads what is there into the input buffer, which must have room. Ready(0) is the end.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, buffers: &BufferPool) -> Poll<io::Result<usize>> {
-        let read = if self.stream.is_dry() && self.stream.poll_read_ready(cx)?.is_pending() {
-            Poll::Pending
-        } else {
-            buffers.lend(&mut self.input);
-            self.stream.poll_read(cx, self.input.spare())
-        };
-        let Poll::Ready(count) = read else {
-            // Who waits holds no buffer.
-            if self.input.is_empty() && self.input.capacity() > 0 {
-                buffers.take_back(&mut self.input);
-            }
+        // Who waits holds no buffer.
+        if self.stream.is_dry() && self.stream.poll_read_ready(cx)?.is_pending() {
+            self.rest(buffers);
+            return Poll::Pending;
+        }
+        buffers.lend(&mut self.input);
+        let Poll::Ready(count) = self.stream.poll_read(cx, self.input.spare())? else {
+            self.rest(buffers);
             return Poll::Pending;
         };
-        let count = count?;
         self.input.commit(count);
         if self.input.is_full() {
             // Bulk data: fewer system calls from here on.
