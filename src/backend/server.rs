@@ -185,9 +185,8 @@ impl Server {
         self.output.is_empty()
     }
 
-    /// Reads what is there into the input buffer, which must have room. Ready(0) is the end.
+    /// Reads what is there into the input buffer, which must have room; who waits holds none. Ready(0) is the end.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, buffers: &BufferPool) -> Poll<io::Result<usize>> {
-        // Who waits holds no buffer.
         if self.stream.is_dry() && self.stream.poll_read_ready(cx)?.is_pending() {
             self.rest(buffers);
             return Poll::Pending;
