@@ -423,12 +423,12 @@ impl Server {
         self.expected.is_empty() && self.output.is_empty() && self.input.is_empty() && self.status == TxStatus::Idle
     }
 
-    /// Gives its memory back while it lies in a pool.
+    /// Gives the memory back that holds nothing.
     pub fn rest(&mut self, buffers: &BufferPool) {
         if self.input.is_empty() {
             buffers.take_back(&mut self.input);
         }
-        if self.output.capacity() > 4096 {
+        if self.output.is_empty() && self.output.capacity() > 4096 {
             self.output = Vec::new();
         }
     }
