@@ -8,6 +8,7 @@ help:
 	@echo "make scenarios         real faults on real hosts (network namespaces), ONLY=s08 for a part of it"
 	@echo "make fuzz              the parsers under libFuzzer, three minutes each"
 	@echo "make lint              formatting, clippy, documentation"
+	@echo "make release           a release build guided by a profile of real load: target/guided/release/pgherd"
 	@echo "make bench             micro benchmarks of what each statement passes through"
 	@echo "make instructions      instructions that one statement costs, beside what is kept; ARGS=--write keeps them"
 	@echo "make compare           pgherd beside PgBouncer and pgpool-II: ONLY=simple CLIENTS=16,64 for a part of it"
@@ -37,6 +38,10 @@ lint:
 bench:
 	cargo bench --bench micro
 
+release: postgres
+	benches/compare/install.sh openssl python3
+	benches/release/build.sh
+
 instructions: postgres
 	cargo build --release
 	benches/instructions/run.py --pgherd target/release/pgherd $(ARGS)
@@ -44,11 +49,13 @@ instructions: postgres
 # What the comparison measures; empty: everything, for about an hour. More options: benches/compare/run.py --help
 ONLY ?=
 CLIENTS ?=
+# Which pgherd: make compare BUILD=release for the plain one.
+BUILD ?= guided/release
 compare: postgres
 	benches/compare/install.sh
-	cargo build --release
+	$(if $(filter release,$(BUILD)),cargo build --release,benches/release/build.sh)
 	cargo build --release --manifest-path benches/compare/relay/Cargo.toml --target-dir target/relay
-	benches/compare/run.py --pgherd target/release/pgherd --relay target/relay/release/relay --json target/compare.json --svg target/compare.svg \
+	benches/compare/run.py --pgherd target/$(BUILD)/pgherd --relay target/relay/release/relay --json target/compare.json --svg target/compare.svg \
 	    $(if $(ONLY),--only $(ONLY)) $(if $(CLIENTS),--clients $(CLIENTS)) $(COMPARE)
 
 sample:
@@ -58,4 +65,4 @@ sample:
 postgres:
 	@tests/postgres.sh
 
-.PHONY: help demo test sim scenarios fuzz lint bench instructions compare sample postgres
+.PHONY: help demo test sim scenarios fuzz lint release bench instructions compare sample postgres
