@@ -2,9 +2,9 @@
 
 use crate::common::proxy::{Options, Proxy};
 use crate::common::raw::{self, RawClient, bind, close, describe, execute, parse, sync, tags, values};
-use crate::common::{self, SOON, database, psql};
+use crate::common::{self, SOON, database, eventually, psql};
 use crate::tools::{
-    code, counter, execute_named, extended, on_primary, on_standbys, prepare, run, series, state, value,
+    code, counter, execute_named, extended, on_primary, on_standbys, prepare, route, run, series, state, value,
     wait_for_catalog,
 };
 
@@ -201,6 +201,9 @@ fn r03_what_a_server_has_forgotten_is_parsed_again() {
         psql(cluster, primary, &db, "CREATE TABLE t (n int); INSERT INTO t VALUES (1)");
         let mut a = RawClient::login(proxy.port(), &db);
         wait_for_catalog(&mut a);
+        // Until the standby has the table, and that is known, it is read on the primary.
+        let on_primary = weights[0] > 0.0;
+        eventually("its place", || (route(&mut a, "SELECT * FROM t").0 == "primary") == on_primary);
         prepare(&mut a, "all", "SELECT * FROM t");
         assert_eq!(named(&mut a, "all"), "1");
         // Nobody told pgherd of it.
