@@ -21,10 +21,9 @@ profdata=$(tools) || {
 guided=$PWD/target/guided
 rm -rf "$guided/profile"
 mkdir -p "$guided/profile"
-# With the options of the release build, link-time optimisation above all: what was counted is found again by names that depend on them.
-# What runs while it is built (build scripts, macros) counts as well, for nobody.
-LLVM_PROFILE_FILE=/dev/null RUSTFLAGS="-Cprofile-generate" CARGO_PROFILE_RELEASE_DEBUG=0 \
-    cargo build --release --target-dir "$guided/counting"
+# With all options of the release build: names in the program, by which what was counted is found again, depend on them. What runs
+# while it is built (build scripts, macros) counts as well, for nobody.
+LLVM_PROFILE_FILE=/dev/null RUSTFLAGS="-Cprofile-generate" cargo build --release --target-dir "$guided/counting"
 benches/release/train.py --pgherd "$guided/counting/release/pgherd" --out "$guided/profile"
 "$profdata" merge -o "$guided/profile/merged.profdata" "$guided"/profile/*.profraw
 # cargo does not look into the profile: what was built by an older one would stay.
