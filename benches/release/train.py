@@ -35,7 +35,7 @@ class Training:
     def pgbench(self, target, protocol, clients, script, *more):
         stage = self.stage
         run([stage.program("pgbench"), "-n", "-p", str(target.port), "-M", protocol, "-c", str(clients), "-j", str(min(clients, 2)), "-b",
-             script, "-T", str(self.options.seconds), *more, DATABASE], cwd=stage.folder,
+             script, "-T", str(self.options.seconds), *more, DATABASE], cwd=stage.folder, timeout=60 + self.options.seconds,
             env={**stage.environment, "PGSSLMODE": "require" if target.tls else "disable"})
 
     def knows_the_catalog(self, target):
